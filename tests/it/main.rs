@@ -1,0 +1,40 @@
+//! The promises of the product, kept by the real binaries over real sockets. Start at the file that names yours:
+//!
+//! - `commands`: every command of the CLI, through the Console and straight to the Rack
+//! - `faults`: what a person is told when something is wrong
+//! - `original_clients`: what the unmodified v2 and v3 clients send, and the answers that they expect
+//! - `crash`: nothing that was confirmed is lost to `kill -9`
+//! - `secrets`: where a Rack's password never appears
+
+mod commands;
+mod crash;
+mod faults;
+mod original_clients;
+mod secrets;
+
+/// Both ways to a Rack, for promises that hold on either.
+pub(crate) fn both_ways(stack: &convox_testkit::Stack) -> [(&'static str, convox_testkit::Cli); 2] {
+    [("through the Console", stack.cli()), ("straight to the Rack", stack.direct())]
+}
+
+/// A folder with a copy of the example app `name`, so that a test may change it.
+pub(crate) fn example(stack: &convox_testkit::Stack, name: &str) -> std::path::PathBuf {
+    let copy = stack.dir().join(format!("source-{name}"));
+    let from = convox_testkit::repository().join("examples").join(name);
+    std::fs::create_dir_all(&copy).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+/// `GET /` of an app, as a browser on this machine would; `None` while nothing answers.
+pub(crate) fn page(address: &str, path: &str) -> Option<String> {
+    use std::io::{Read, Write};
+    let mut socket = std::net::TcpStream::connect(address).ok()?;
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).ok()?;
+    write!(socket, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
+    let mut reply = String::new();
+    socket.read_to_string(&mut reply).ok()?;
+    reply.contains("200 OK").then_some(reply)
+}

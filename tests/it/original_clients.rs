@@ -1,0 +1,249 @@
+//! What the unmodified v2 and v3 clients send, byte by byte, and the answers that they expect.
+//! The sequences are those of captures of the originals.
+
+use convox_testkit::go::{Generation, GoClient, Message};
+use convox_testkit::{Reply, Stack};
+
+const BOTH: [Generation; 2] = [Generation::V2, Generation::V3];
+
+/// Every way in which an original client can reach the Rack.
+fn clients(stack: &Stack) -> Vec<GoClient> {
+    BOTH.into_iter().flat_map(|generation| [stack.go(generation), stack.go_direct(generation)]).collect()
+}
+
+#[track_caller]
+fn ok(reply: &Reply) {
+    assert_eq!((reply.status, reply.text().as_str()), (200, "ok\n"));
+}
+
+/// A gzip-compressed tar with these files, as the clients package sources.
+fn archive(files: &[(&str, &str)]) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    std::process::Command::new("tar").args(["-czf", "-", "-C"]).arg(dir.path()).arg(".").output().unwrap().stdout
+}
+
+#[test]
+fn login_asks_auth_without_a_rack() {
+    let stack = Stack::start().unwrap();
+    for generation in BOTH {
+        let mut client = stack.go(generation);
+        client.rack = None;
+        let reply = client.get("/auth", "").unwrap();
+        assert_eq!(reply.status, 200);
+        assert!(reply.json()["id"].as_str().is_some_and(|id| !id.is_empty()), "{}", reply.text());
+        client.password = "wrong".to_owned();
+        let reply = client.get("/auth", "").unwrap();
+        assert_eq!(reply.status, 401);
+        assert!(reply.header("www-authenticate").is_none_or(|value| !value.starts_with("Session")), "no session is demanded");
+        ok(&stack.go_direct(generation).get("/auth", "").unwrap());
+    }
+}
+
+#[test]
+fn racks_lists_what_the_caller_may_see_even_with_a_rack_selected() {
+    let stack = Stack::start().unwrap();
+    for generation in BOTH {
+        let reply = stack.go(generation).get("/racks", "").unwrap();
+        let list = reply.json();
+        assert_eq!(list[0]["name"], "main", "{}", reply.text());
+        assert_eq!(list[0]["organization"]["name"], "acme");
+        assert!(list[0]["status"].is_string() && list[0]["provider"].is_string());
+        assert_eq!(reply.header("content-type"), Some("application/json"));
+        // A bare Rack does not know the route; the clients ignore that.
+        let reply = stack.go_direct(generation).get("/racks", "").unwrap();
+        assert_eq!((reply.status, reply.body.len()), (404, 0), "unknown routes have an empty body");
+    }
+    let one = stack.go(Generation::V3).get("/racks/acme/main", "").unwrap();
+    assert_eq!(one.json()["name"], "main", "{}", one.text());
+    assert!(one.json()["state"].is_null(), "a Rack that is updated through its own API");
+    let runtimes = stack.go(Generation::V2).get("/racks/acme/main/runtimes", "").unwrap();
+    assert_eq!(runtimes.status, 200);
+}
+
+#[test]
+fn a_rack_is_found_by_header_by_short_name_and_by_user_name() {
+    use base64::Engine as _;
+    let stack = Stack::start().unwrap();
+    let mut client = stack.go(Generation::V2);
+    for name in ["main", "acme/main"] {
+        client.rack = Some(name.to_owned());
+        assert_eq!(client.get("/system", "").unwrap().json()["name"], "main");
+    }
+    client.rack = Some("mai".to_owned());
+    assert_eq!(client.get("/system", "").unwrap().status, 404);
+    client.rack = None;
+    assert_eq!(client.get("/system", "").unwrap().status, 400, "no Rack is named");
+    client.user = base64::engine::general_purpose::STANDARD.encode("acme/main");
+    assert_eq!(client.get("/system", "").unwrap().json()["name"], "main");
+}
+
+#[test]
+fn an_app_is_built_promoted_run_and_deleted_as_the_originals_do_it() {
+    let stack = Stack::start().unwrap();
+    let web = std::fs::read_to_string(convox_testkit::repository().join("examples/hello-web/convox.yml")).unwrap();
+    let mut files = vec![("convox.yml", web.as_str())];
+    let mut sources = Vec::new();
+    for entry in std::fs::read_dir(convox_testkit::repository().join("examples/hello-web")).unwrap().map(Result::unwrap) {
+        sources.push((entry.file_name().into_string().unwrap(), std::fs::read_to_string(entry.path()).unwrap()));
+    }
+    files.extend(sources.iter().filter(|(name, _)| name != "convox.yml").map(|(name, text)| (name.as_str(), text.as_str())));
+    let source = archive(&files);
+
+    for (number, client) in clients(&stack).into_iter().enumerate() {
+        let app = format!("app{number}");
+        let at = |rest: &str| format!("/apps/{app}{rest}");
+        let made = client.form("POST", "/apps", &[("name", &app), ("generation", "2")]).unwrap();
+        assert_eq!(made.json()["name"], app.as_str(), "{}", made.text());
+        assert!(made.text().starts_with("{\n  \"") && made.text().ends_with("}\n"), "Go's form: {}", made.text());
+
+        // build: GET /system; object; build; logs over a WebSocket; build until it is no longer running
+        let version = client.get("/system", "").unwrap().json()["version"].as_str().unwrap().to_owned();
+        assert!(version.as_str() > "20190111211123", "older versions make clients use the classic calls: {version}");
+        let stored = client.raw("POST", &at("/objects/tmp/0123456789abcdef0123456789abcd.tgz"), &[], &source).unwrap();
+        let url = stored.json()["Url"].as_str().unwrap().to_owned();
+        assert_eq!(url, format!("object://{app}/tmp/0123456789abcdef0123456789abcd.tgz"));
+        let build = client.form("POST", &at("/builds"), &[("url", &url), ("description", "first")]).unwrap().json();
+        let id = build["id"].as_str().unwrap_or_else(|| panic!("{build}")).to_owned();
+        assert!(id.len() == 11 && id.starts_with('B'), "{id}");
+        let mut logs = client.socket(&at(&format!("/builds/{id}/logs")), &[("Follow", "true")]).unwrap().ok().expect("101");
+        let (text, code) = logs.drain().unwrap();
+        assert!(!text.is_empty() && code.is_none(), "the log of a build ends by itself");
+        let done = convox_testkit::eventually(std::time::Duration::from_secs(60), || {
+            let build = client.get(&at(&format!("/builds/{id}")), "").unwrap().json();
+            (build["status"] != "running" && build["status"] != "created").then_some(build)
+        })
+        .unwrap();
+        assert_eq!(done["status"], "complete", "{done}");
+        let release = done["release"].as_str().unwrap().to_owned();
+
+        // env set: newest release, that release, POST with the whole environment
+        let listed = client.get(&at("/releases"), "limit=1").unwrap().json();
+        assert_eq!(listed[0]["id"], release.as_str());
+        let with_env = client.form("POST", &at("/releases"), &[("env", "A=1\nB=2")]).unwrap().json();
+        let promoted = with_env["id"].as_str().unwrap().to_owned();
+        assert_eq!(with_env["env"], "A=1\nB=2", "{with_env}");
+        assert_eq!(with_env["build"], id.as_str(), "a new release starts from the newest one");
+        ok(&client.form("POST", &at(&format!("/releases/{promoted}/promote")), &[]).unwrap());
+        convox_testkit::eventually(std::time::Duration::from_secs(60), || {
+            let state = client.get(&at(""), "").unwrap().json();
+            (state["status"] == "running" && state["release"] == promoted.as_str()).then_some(())
+        })
+        .expect("promoted");
+
+        // run: a sleeping process with option headers, then exec in it, then stop
+        let process = client.raw("POST", &at("/services/web/processes"), &[("Command", "sleep 3600")], b"").unwrap().json();
+        let pid = process["id"].as_str().unwrap_or_else(|| panic!("{process}")).to_owned();
+        convox_testkit::eventually(std::time::Duration::from_secs(20), || {
+            (client.get(&at(&format!("/processes/{pid}")), "").unwrap().json()["status"] == "running").then_some(())
+        })
+        .expect("running");
+        let options = [("Command", "cat; echo \"$A\"; exit 3"), ("Entrypoint", "true"), ("Tty", "false")];
+        let mut shell = client.socket(&at(&format!("/processes/{pid}/exec")), &options).unwrap().ok().expect("101");
+        shell.ping().unwrap();
+        shell.text(b"hello\n").unwrap();
+        shell.end().unwrap();
+        let (out, code) = shell.drain().unwrap();
+        assert_eq!((String::from_utf8_lossy(&out).as_ref(), code), ("hello\n1\n", Some(3)));
+        ok(&client.raw("DELETE", &at(&format!("/processes/{pid}")), &[], b"").unwrap());
+
+        // an unknown process: the error is text, then the marker in a message of its own, so that the client fails
+        let mut lost = client.socket(&at("/processes/nosuch/exec"), &[("Command", "true")]).unwrap().ok().expect("101");
+        let (out, code) = lost.drain().unwrap();
+        assert!(String::from_utf8_lossy(&out).starts_with("ERROR: "), "{}", String::from_utf8_lossy(&out));
+        assert!(code.is_some_and(|code| code != 0), "{code:?}");
+
+        // logs: lines with time and stream; binary safe, ends when not followed
+        let options = [("Follow", "false"), ("Prefix", "true"), ("Since", "10m0s")];
+        let (text, _) = client.socket(&at("/logs"), &options).unwrap().ok().expect("101").drain().unwrap();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert!(text.lines().all(|line| line.split(' ').nth(1).is_some_and(|stream| stream.contains('/'))), "{text}");
+
+        // parameters: a map inside a form
+        ok(&client.form("PUT", &at(""), &[("parameters", "A=1&B=2+3")]).unwrap());
+        assert_eq!(client.get(&at(""), "").unwrap().json()["parameters"]["B"], "2 3");
+        ok(&client.form("PUT", &at("/services/web"), &[("count", "2")]).unwrap());
+        let services = client.get(&at("/services"), "").unwrap().json();
+        assert_eq!(services[0]["count"], 2, "{services}");
+        assert_eq!(client.raw("HEAD", &at("/objects/tmp/0123456789abcdef0123456789abcd.tgz"), &[], b"").unwrap().status, 200);
+        ok(&client.raw("DELETE", &at(""), &[], b"").unwrap());
+        let gone = convox_testkit::eventually(std::time::Duration::from_secs(30), || {
+            let reply = client.get(&at(""), "").unwrap();
+            (reply.status == 404).then(|| reply.text())
+        });
+        assert_eq!(gone.as_deref(), Some(format!("app not found: {app}\n").as_str()));
+    }
+}
+
+#[test]
+fn access_tokens_are_minted_and_die_with_their_key() {
+    let stack = Stack::start().unwrap();
+    for client in clients(&stack) {
+        let made = client.form("POST", "/system/jwt/token", &[("durationInHour", "2"), ("role", "read")]).unwrap();
+        let token = made.json()["token"].as_str().unwrap_or_else(|| panic!("{}", made.text())).to_owned();
+        let mut reader = stack.go_direct(client.generation);
+        reader.user = "jwt".to_owned();
+        reader.password = token;
+        ok(&reader.get("/auth", "").unwrap());
+        assert_eq!(reader.get("/apps", "").unwrap().status, 200);
+        let refused = reader.form("POST", "/apps", &[("name", "x")]).unwrap();
+        assert_eq!((refused.status, refused.text().trim()), (401, "you are unauthorized to access this"));
+        // A read token opens no shell, though a WebSocket is a GET.
+        let shell = reader.socket("/apps/x/processes/y/exec", &[("Command", "id")]).unwrap();
+        assert!(shell.err().is_some_and(|reply| reply.status == 401), "refused before the upgrade");
+        ok(&client.raw("PUT", "/system/jwt/rotate", &[], b"").unwrap());
+        assert_eq!(reader.get("/auth", "").unwrap().status, 401);
+        for (role, hours) in [("root", "1"), ("read", "0"), ("read", "-1"), ("read", "x")] {
+            let refused = client.form("POST", "/system/jwt/token", &[("durationInHour", hours), ("role", role)]).unwrap();
+            assert!((400..500).contains(&refused.status), "{role} {hours}: {}", refused.status);
+        }
+    }
+}
+
+#[test]
+fn errors_have_the_form_that_clients_read() {
+    let stack = Stack::start().unwrap();
+    for client in clients(&stack) {
+        let reply = client.get("/apps/missing", "").unwrap();
+        assert_eq!((reply.status, reply.text().as_str()), (404, "app not found: missing\n"));
+        assert_eq!(reply.header("content-type"), Some("text/plain; charset=utf-8"));
+        assert!(reply.header("request-id").is_some_and(|id| id.len() == 12), "{:?}", reply.headers);
+        let reply = client.get("/no/such/route", "").unwrap();
+        assert_eq!((reply.status, reply.body.len()), (404, 0));
+        let mut nobody = client.clone();
+        nobody.password = "wrong".to_owned();
+        let reply = nobody.get("/apps", "").unwrap();
+        assert_eq!(reply.status, 401);
+        assert!(!reply.text().contains('%'), "the clients use the text as a format: {}", reply.text());
+        // No 101 without a credential.
+        let refused = nobody.socket("/apps/x/logs", &[]).unwrap();
+        assert!(refused.err().is_some_and(|reply| reply.status == 401));
+    }
+}
+
+#[test]
+fn a_followed_log_stays_open_and_ends_when_its_key_is_revoked() {
+    let stack = Stack::start().unwrap();
+    let key = stack.member("leaver@example.com", "developer").unwrap();
+    let mut client = stack.go(Generation::V3);
+    client.password = key;
+    assert_eq!(client.form("POST", "/apps", &[("name", "watched")]).unwrap().status, 200);
+    let mut logs = client.socket("/apps/watched/logs", &[("Follow", "true"), ("Prefix", "true")]).unwrap().ok().expect("101");
+    stack.admin(&["member", "remove", "leaver@example.com", "--org", "acme"]).unwrap();
+    let began = std::time::Instant::now();
+    loop {
+        match logs.next().unwrap() {
+            Message::Close(reason) => {
+                let (_, reason) = reason.expect("a close frame with the reason");
+                assert!(!reason.is_empty());
+                break;
+            }
+            Message::End | Message::Text(_) => {}
+        }
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(client.get("/apps", "").unwrap().status, 404, "the Rack is gone for them");
+    stack.cli().run(&["apps", "delete", "watched"]).ok();
+}
