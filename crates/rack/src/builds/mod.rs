@@ -9,7 +9,7 @@ use crate::logs::LogStore;
 use crate::manifest::Manifest;
 
 /// What to build.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct BuildRequest {
     /// Id of the build.
     pub id: String,
@@ -17,6 +17,8 @@ pub struct BuildRequest {
     pub app: String,
     /// The uploaded gzip tar on disk.
     pub archive: PathBuf,
+    /// The environment of the newest release: replaces `${NAME}` in the manifest. Holds secrets.
+    pub env: std::collections::BTreeMap<String, String>,
     /// Name of the manifest in the archive; `convox.yml` if none is given.
     pub manifest: Option<String>,
 }

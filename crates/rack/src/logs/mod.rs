@@ -3,12 +3,21 @@
 //! Written by many (each process's shim, the Rack), read by many, also while the Rack is dead.
 //! Nothing here knows what an app is beyond its name.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
+
+mod reader;
+mod record;
+mod segment;
+mod watch;
+
+pub use record::{LineSplitter, MESSAGE_CAP, encode};
+pub use segment::LogWriter;
 
 /// One line of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,51 +105,131 @@ pub enum LogError {
 
 /// The logs of all apps under one directory. Cheap to clone.
 ///
-/// The Rack's own log is the one of the name `rack` in the caller's choice; names are app names.
+/// Names are app names; a name that begins with `_` can never be one, so the Rack's own log can
+/// be `_rack`.
 #[derive(Clone, Debug)]
 pub struct LogStore {
-    dir: Arc<PathBuf>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    dir: PathBuf,
     limits: LogLimits,
+    writers: Mutex<HashMap<String, Arc<Mutex<LogWriter>>>>,
+    watcher: Mutex<Option<watch::Watcher>>,
 }
 
 impl LogStore {
     /// Opens (and creates) the directory of logs.
     pub fn open(dir: &Path, limits: LogLimits) -> Result<Self, LogError> {
-        Ok(Self {
-            dir: Arc::new(dir.to_owned()),
+        std::fs::create_dir_all(dir).map_err(|source| LogError::Io {
+            app: dir.display().to_string(),
+            doing: "creating the directory",
+            source,
+        })?;
+        let shared = Shared {
+            dir: dir.to_owned(),
             limits,
+            writers: Mutex::default(),
+            watcher: Mutex::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
         })
     }
 
-    /// The directory that holds the logs.
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    /// The directory of one app's log; what a shim writes to.
+    pub fn app_dir(&self, app: &str) -> Result<PathBuf, LogError> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if app.is_empty() || app.len() > 128 || !app.bytes().all(is_plain) {
+            return Err(LogError::Name(app.to_owned()));
+        }
+        Ok(self.shared.dir.join(app))
     }
 
     /// How much is kept.
     pub fn limits(&self) -> LogLimits {
-        self.limits
+        self.shared.limits
     }
 
     /// Adds a message, now; each of its lines becomes a line of the log. A failure to write is
     /// reported to the Rack's own tracing and otherwise swallowed: no caller can do better.
     pub fn append(&self, app: &str, stream: &str, message: &str) {
-        let _ = (app, stream, message);
+        let outcome = self.app_dir(app).and_then(|dir| {
+            let writer = {
+                let mut writers = lock(&self.shared.writers);
+                let new = || Arc::new(Mutex::new(LogWriter::new(&dir, self.shared.limits)));
+                Arc::clone(writers.entry(app.to_owned()).or_insert_with(new))
+            };
+            lock(&writer)
+                .write(&segment::block(stream, message))
+                .map_err(|source| LogError::Io {
+                    app: app.to_owned(),
+                    doing: "writing",
+                    source,
+                })
+        });
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "a log line was lost");
+        }
     }
 
     /// The lines that match, oldest first, then (with `follow`) new ones as they come, without
-    /// gap or duplicate. Ends by itself without `follow`.
+    /// gap or duplicate. Ends by itself without `follow`, and when the log is deleted.
     pub fn query(&self, app: &str, query: LogQuery) -> BoxStream<'static, LogLine> {
-        let _ = (app, query);
-        Box::pin(futures_util::stream::empty())
+        let dir = match self.app_dir(app) {
+            Ok(dir) => dir,
+            Err(error) => {
+                tracing::warn!(%error, "a log was asked for that cannot be");
+                return Box::pin(futures_util::stream::empty());
+            }
+        };
+        let grown = if query.follow { self.watch(&dir) } else { None };
+        reader::read(dir, query, grown)
     }
 
-    /// Deletes an app's log.
+    fn watch(&self, dir: &Path) -> Option<tokio::sync::watch::Receiver<u64>> {
+        // An app that never logged has no directory to watch yet.
+        std::fs::create_dir_all(dir).ok()?;
+        let mut slot = lock(&self.shared.watcher);
+        if slot.as_ref().is_none_or(|watcher| !watcher.is_alive()) {
+            *slot = watch::Watcher::start().ok();
+        }
+        slot.as_ref()?.watch(dir).ok()
+    }
+
+    /// Deletes an app's log. Its followers end.
     pub fn remove(&self, app: &str) -> Result<(), LogError> {
-        let _ = app;
-        Ok(())
+        let dir = self.app_dir(app)?;
+        lock(&self.shared.writers).remove(app);
+        match std::fs::remove_dir_all(dir) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(LogError::Io {
+                app: app.to_owned(),
+                doing: "deleting",
+                source,
+            }),
+            _ => Ok(()),
+        }
     }
 
-    /// Deletes what is older than the limits allow. Called now and then.
-    pub fn expire(&self) {}
+    /// Deletes what is older than the limits allow. To be called now and then, on a thread that
+    /// may block.
+    pub fn expire(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.shared.dir) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            if let Err(error) = segment::expire(&entry.path(), self.shared.limits) {
+                tracing::warn!(log = %entry.path().display(), %error, "old log files could not be deleted");
+            }
+        }
+    }
 }
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -221,9 +221,14 @@ pub struct MissingEnv {
 }
 
 impl Manifest {
-    /// Reads and checks a manifest. `env` replaces `${NAME}` in the text, as the originals do.
+    /// Reads and checks a manifest without an environment.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
-        let _ = text;
+        Self::parse_with(text, &BTreeMap::new())
+    }
+
+    /// Reads and checks a manifest; `env` (the release's) replaces `${NAME}` in its values.
+    pub fn parse_with(text: &str, env: &BTreeMap<String, String>) -> Result<Self, ManifestError> {
+        let _ = (text, env);
         Err(ManifestError {
             line: 1,
             column: 1,

@@ -25,7 +25,7 @@ pub struct Formation {
 }
 
 /// What should run for one app.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct DesiredApp {
     /// Name of the app.
     pub app: String,
@@ -35,7 +35,10 @@ pub struct DesiredApp {
     pub build: String,
     /// The build's description (for `BUILD_DESCRIPTION`).
     pub build_description: String,
-    /// The checked manifest.
+    /// The commit that was built (for `BUILD_GIT_SHA`).
+    pub build_git_sha: String,
+    /// The checked manifest, read with this release's environment
+    /// ([`Manifest::parse_with`](crate::manifest::Manifest::parse_with)).
     pub manifest: Manifest,
     /// The release's environment. Holds secrets.
     pub env: BTreeMap<String, String>,
