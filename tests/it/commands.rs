@@ -84,7 +84,8 @@ fn a_real_program_is_deployed_and_its_page_answers() {
 
         // Environment: a release each, promoted or not.
         let said = cli.run(&["env", "set", "GREETING=salut", "OTHER=1", "-a", app]).ok();
-        let made = said.strip_prefix("Setting GREETING, OTHER... OK\nRelease: ").unwrap_or_else(|| panic!("{way}: {said}")).trim().to_owned();
+        let made =
+            said.strip_prefix("Setting GREETING, OTHER... OK\nRelease: ").unwrap_or_else(|| panic!("{way}: {said}")).trim().to_owned();
         assert_eq!(cli.run(&["env", "-a", app]).ok(), "GREETING=salut\nOTHER=1\n", "{way}");
         assert_eq!(cli.run(&["env", "get", "GREETING", "-a", app]).ok(), "salut\n", "{way}");
         assert!(!page(&address, "/").unwrap_or_default().contains("salut"), "{way}: not promoted yet");
@@ -228,7 +229,16 @@ fn switch_names_a_rack_exactly_and_says_which_source_won() {
     for name in ["nonprod", "prod-eu"] {
         stack
             .admin(&[
-                "rack", "add", name, "--org", "acme", "--host", &stack.rack.host, "--password-file", password.to_str().unwrap(), "--pin",
+                "rack",
+                "add",
+                name,
+                "--org",
+                "acme",
+                "--host",
+                &stack.rack.host,
+                "--password-file",
+                password.to_str().unwrap(),
+                "--pin",
                 &stack.rack.fingerprint.to_string(),
             ])
             .unwrap();
@@ -246,7 +256,16 @@ fn switch_names_a_rack_exactly_and_says_which_source_won() {
     stack.admin(&["member", "add", "admin@example.com", "--org", "beta", "--role", "administrator"]).unwrap();
     stack
         .admin(&[
-            "rack", "add", "prod", "--org", "beta", "--host", &stack.rack.host, "--password-file", password.to_str().unwrap(), "--pin",
+            "rack",
+            "add",
+            "prod",
+            "--org",
+            "beta",
+            "--host",
+            &stack.rack.host,
+            "--password-file",
+            password.to_str().unwrap(),
+            "--pin",
             &stack.rack.fingerprint.to_string(),
         ])
         .unwrap();

@@ -152,7 +152,8 @@ fn crash_of_the_console_loses_nothing_that_it_confirmed() {
                         return;
                     }
                     let name = format!("r{round}s{step}");
-                    let Ok(reply) = api.send("POST", "/api/v1/keys", "", "application/json", &[], format!("{{\"name\":\"{name}\"}}").as_bytes())
+                    let Ok(reply) =
+                        api.send("POST", "/api/v1/keys", "", "application/json", &[], format!("{{\"name\":\"{name}\"}}").as_bytes())
                     else {
                         return;
                     };

@@ -40,14 +40,25 @@ fn the_rack_password_is_in_no_file_log_argument_or_answer_of_the_console() {
     let cli = stack.cli();
     let mut answers = String::new();
     for command in [
-        &["racks"][..], &["racks", "--json"], &["rack"], &["rack", "params"], &["apps"], &["whoami"], &["apps", "create", "a"],
-        &["apps", "info", "missing"], &["api", "get", "/system"], &["rack", "logs", "--no-follow"], &["apps", "delete", "a"],
+        &["racks"][..],
+        &["racks", "--json"],
+        &["rack"],
+        &["rack", "params"],
+        &["apps"],
+        &["whoami"],
+        &["apps", "create", "a"],
+        &["apps", "info", "missing"],
+        &["api", "get", "/system"],
+        &["rack", "logs", "--no-follow"],
+        &["apps", "delete", "a"],
     ] {
         let ran = cli.run(command);
         answers.push_str(&ran.stdout);
         answers.push_str(&ran.stderr);
     }
-    for (method, path) in [("GET", "/racks/acme/main"), ("GET", "/auth"), ("GET", "/nope"), ("GET", "/api/v1/racks"), ("PUT", "/racks/acme/main")] {
+    for (method, path) in
+        [("GET", "/racks/acme/main"), ("GET", "/auth"), ("GET", "/nope"), ("GET", "/api/v1/racks"), ("PUT", "/racks/acme/main")]
+    {
         let reply = stack.go(Generation::V3).raw(method, path, &[], b"").unwrap();
         answers.push_str(&reply.text());
         answers.push_str(&format!("{:?}", reply.headers));

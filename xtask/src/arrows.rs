@@ -10,29 +10,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("convox-db", &[]),
     ("convox-model", &["convox-wire"]),
     ("convox-proxy", &["convox-tls"]),
-    (
-        "convox-store",
-        &["convox-db", "convox-model", "convox-seal"],
-    ),
+    ("convox-store", &["convox-db", "convox-model", "convox-seal"]),
     ("convox-client", &["convox-wire", "convox-tls"]),
     ("convox", &["convox-client", "convox-wire", "convox-tls"]),
     (
         "convox-console",
-        &[
-            "convox-wire",
-            "convox-model",
-            "convox-seal",
-            "convox-store",
-            "convox-db",
-            "convox-proxy",
-            "convox-client",
-            "convox-tls",
-        ],
+        &["convox-wire", "convox-model", "convox-seal", "convox-store", "convox-db", "convox-proxy", "convox-client", "convox-tls"],
     ),
-    (
-        "convox-rack",
-        &["convox-wire", "convox-seal", "convox-db", "convox-proxy"],
-    ),
+    ("convox-rack", &["convox-wire", "convox-seal", "convox-db", "convox-proxy"]),
     ("convox-testkit", &["convox-wire", "convox-tls"]),
     ("convox-tests", &[]),
     ("convox-bench", &["convox-proxy", "convox-tls"]),
@@ -46,20 +31,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("chacha20poly1305", &["convox-seal"]),
     ("hmac", &["convox-seal"]),
     ("axum", &["convox-console", "convox-rack"]),
-    (
-        "clap",
-        &["convox", "convox-console", "convox-rack", "convox-bench"],
-    ),
-    (
-        "hyper",
-        &[
-            "convox-client",
-            "convox-console",
-            "convox-proxy",
-            "convox-rack",
-            "convox-bench",
-        ],
-    ),
+    ("clap", &["convox", "convox-console", "convox-rack", "convox-bench"]),
+    ("hyper", &["convox-client", "convox-console", "convox-proxy", "convox-rack", "convox-bench"]),
     ("rcgen", &["convox-proxy", "convox-bench"]),
 ];
 
@@ -85,9 +58,7 @@ pub(crate) fn check(metadata: &Value) -> Vec<String> {
             if to == "convox-testkit" && !for_tests {
                 faults.push(format!("{name} -> {to}: the testkit is for tests only"));
             } else if ours && !for_tests && !allowed.contains(&to) {
-                faults.push(format!(
-                    "{name} -> {to}: this arrow is not allowed; see ARCHITECTURE.md"
-                ));
+                faults.push(format!("{name} -> {to}: this arrow is not allowed; see ARCHITECTURE.md"));
             }
             if for_tests {
                 continue;
@@ -95,10 +66,7 @@ pub(crate) fn check(metadata: &Value) -> Vec<String> {
             if let Some((_, holders)) = WALLS.iter().find(|(outside, _)| *outside == to)
                 && !holders.contains(&name)
             {
-                faults.push(format!(
-                    "{name} -> {to}: only {} may hold it",
-                    holders.join(", ")
-                ));
+                faults.push(format!("{name} -> {to}: only {} may hold it", holders.join(", ")));
             }
             if PURE.contains(&name) && IMPURE.contains(&to) {
                 faults.push(format!("{name} -> {to}: this room does no input or output"));
@@ -122,60 +90,27 @@ mod tests {
 
     #[test]
     fn an_allowed_arrow_is_silent() {
-        let metadata = package(
-            "convox-store",
-            &json!([{ "name": "convox-db", "kind": null }, { "name": "sqlx", "kind": null }]),
-        );
+        let metadata = package("convox-store", &json!([{ "name": "convox-db", "kind": null }, { "name": "sqlx", "kind": null }]));
         assert_eq!(check(&metadata), Vec::<String>::new());
     }
 
     #[test]
     fn a_forbidden_arrow_is_named() {
-        let faults = check(&package(
-            "convox",
-            &json!([{ "name": "convox-store", "kind": null }]),
-        ));
-        assert!(
-            faults.len() == 1 && faults[0].starts_with("convox -> convox-store"),
-            "{faults:?}"
-        );
+        let faults = check(&package("convox", &json!([{ "name": "convox-store", "kind": null }])));
+        assert!(faults.len() == 1 && faults[0].starts_with("convox -> convox-store"), "{faults:?}");
     }
 
     #[test]
     fn tests_may_look_further_but_nobody_ships_the_testkit() {
-        let dev = package(
-            "convox-client",
-            &json!([{ "name": "convox-testkit", "kind": "dev" }]),
-        );
+        let dev = package("convox-client", &json!([{ "name": "convox-testkit", "kind": "dev" }]));
         assert_eq!(check(&dev), Vec::<String>::new());
-        assert_eq!(
-            check(&package(
-                "convox-client",
-                &json!([{ "name": "convox-testkit", "kind": null }])
-            ))
-            .len(),
-            1
-        );
+        assert_eq!(check(&package("convox-client", &json!([{ "name": "convox-testkit", "kind": null }]))).len(), 1);
     }
 
     #[test]
     fn walls_and_pure_rooms_hold() {
-        assert_eq!(
-            check(&package(
-                "convox",
-                &json!([{ "name": "sqlx", "kind": null }])
-            ))
-            .len(),
-            1
-        );
-        assert_eq!(
-            check(&package(
-                "convox-model",
-                &json!([{ "name": "tokio", "kind": null }])
-            ))
-            .len(),
-            1
-        );
+        assert_eq!(check(&package("convox", &json!([{ "name": "sqlx", "kind": null }]))).len(), 1);
+        assert_eq!(check(&package("convox-model", &json!([{ "name": "tokio", "kind": null }]))).len(), 1);
     }
 
     #[test]

@@ -28,13 +28,8 @@ fn run() -> Result<String> {
                 .args(["metadata", "--format-version", "1", "--no-deps", "--locked"])
                 .output()
                 .context("cargo metadata")?;
-            ensure!(
-                output.status.success(),
-                "cargo metadata: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-            let metadata =
-                serde_json::from_slice(&output.stdout).context("the answer of cargo metadata")?;
+            ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+            let metadata = serde_json::from_slice(&output.stdout).context("the answer of cargo metadata")?;
             let faults = arrows::check(&metadata);
             ensure!(faults.is_empty(), "{}", faults.join("\n       "));
             Ok("arrows: every room knows only what it may".to_owned())

@@ -140,10 +140,7 @@ impl Cli {
         unlockpt(&master)?;
         let name = ptsname(&master, Vec::new())?;
         let slave = std::fs::File::options().read(true).write(true).open(name.to_str()?)?;
-        rustix::termios::tcsetwinsize(
-            &slave,
-            rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 },
-        )?;
+        rustix::termios::tcsetwinsize(&slave, rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?;
         let mut command = Command::new("setsid");
         self.dress(&mut command);
         let mut child = command

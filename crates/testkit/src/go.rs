@@ -121,10 +121,8 @@ impl GoClient {
 
     /// Headers of every request, sorted as Go writes them, `extra` among them.
     fn headers(&self, extra: &[(&str, &str)]) -> String {
-        let mut all: Vec<(String, String)> = vec![
-            ("Authorization".into(), format!("Basic {}", self.authorization())),
-            ("Version".into(), "dev".into()),
-        ];
+        let mut all: Vec<(String, String)> =
+            vec![("Authorization".into(), format!("Basic {}", self.authorization())), ("Version".into(), "dev".into())];
         if let Some(rack) = &self.rack {
             all.push(("Rack".into(), rack.clone()));
         }
@@ -281,9 +279,11 @@ impl Socket {
             self.stream.read_exact(&mut payload)?;
             match first & 0x0f {
                 8 => {
-                    return Ok(Message::Close(payload.split_first_chunk::<2>().map(|(code, reason)| {
-                        (u16::from_be_bytes(*code), String::from_utf8_lossy(reason).into_owned())
-                    })));
+                    return Ok(Message::Close(
+                        payload
+                            .split_first_chunk::<2>()
+                            .map(|(code, reason)| (u16::from_be_bytes(*code), String::from_utf8_lossy(reason).into_owned())),
+                    ));
                 }
                 9 | 10 => continue,
                 0 => whole.extend_from_slice(&payload),
@@ -331,10 +331,8 @@ fn read_head(stream: &mut impl Read) -> Result<(u16, Vec<(String, String)>)> {
     let head = String::from_utf8(head)?;
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("status line")?.parse()?;
-    let headers = lines
-        .filter_map(|line| line.split_once(':'))
-        .map(|(key, value)| (key.to_ascii_lowercase(), value.trim().to_owned()))
-        .collect();
+    let headers =
+        lines.filter_map(|line| line.split_once(':')).map(|(key, value)| (key.to_ascii_lowercase(), value.trim().to_owned())).collect();
     Ok((status, headers))
 }
 

@@ -46,7 +46,17 @@ impl Stack {
         let fingerprint = stack.rack.fingerprint.to_string();
         let password = stack.password_file();
         stack.admin(&[
-            "rack", "add", "main", "--org", "acme", "--host", &host, "--password-file", path_text(&password)?, "--pin", &fingerprint,
+            "rack",
+            "add",
+            "main",
+            "--org",
+            "acme",
+            "--host",
+            &host,
+            "--password-file",
+            path_text(&password)?,
+            "--pin",
+            &fingerprint,
         ])?;
         Ok(stack)
     }

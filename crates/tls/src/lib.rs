@@ -1,1 +1,104 @@
-//! Placeholder.
+//! Trust: whose certificate is good enough to be told a secret.
+//!
+//! One room for the command line and the Console's relay, so that there is one pin verifier to read and test. Sans I/O: it makes rustls
+//! configurations and explains their errors; whoever uses it owns the sockets.
+//!
+//! - [`Trust`], [`client_config`]: system roots, own roots, or one exact certificate.
+//! - [`inspect_config`]: learns a server's certificate without telling it anything.
+//! - [`TlsFault`], [`classify`]: what went wrong, in a person's words.
+
+mod fault;
+mod fingerprint;
+mod verify;
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
+
+pub use fault::{TlsFault, classify, classify_rustls};
+pub use fingerprint::{Certificate, Fingerprint, FingerprintError};
+pub use verify::CapturedLeaf;
+
+/// Whom to believe.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// The certificate authorities of this machine (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured).
+    SystemRoots,
+    /// These authorities and no others.
+    Roots(Vec<CertificateDer<'static>>),
+    /// Exactly this leaf certificate, whatever name and dates it carries.
+    Pinned(Fingerprint),
+}
+
+/// Why no configuration could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The machine has no certificate authorities, or they cannot be read.
+    #[error("no certificate authorities found on this machine: {0} (install ca-certificates, or pin the server's fingerprint)")]
+    NoRoots(String),
+    /// A root certificate is not one.
+    #[error("a root certificate is not valid: {0}")]
+    BadRoot(rustls::Error),
+    /// The cipher suites of this build do not fit together.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(rustls::Error),
+}
+
+/// The one provider of primitives: aws-lc-rs.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
+}
+
+/// A client configuration that believes `trust` and nobody else. HTTP/1.1 only. Sessions are resumed.
+///
+/// # Errors
+/// [`TlsError::NoRoots`] for [`Trust::SystemRoots`] on a machine without any; [`TlsError::BadRoot`] for [`Trust::Roots`].
+pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(TlsError::Setup)?;
+    let mut config = match trust {
+        Trust::SystemRoots => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
+        Trust::Roots(roots) => {
+            let mut store = RootCertStore::empty();
+            for root in roots {
+                store.add(root.clone()).map_err(TlsError::BadRoot)?;
+            }
+            builder.with_root_certificates(store).with_no_client_auth()
+        }
+        Trust::Pinned(expected) => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verify::Pinned::new(*expected))).with_no_client_auth()
+        }
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A configuration whose handshake always fails, after it put the server's leaf certificate into the second value. Nothing but
+/// the greeting is ever sent.
+///
+/// # Errors
+/// [`TlsError::Setup`].
+pub fn inspect_config() -> Result<(Arc<ClientConfig>, CapturedLeaf), TlsError> {
+    let captured = CapturedLeaf::default();
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Setup)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verify::Inspecting::new(captured.clone())))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok((Arc::new(config), captured))
+}
+
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    let loaded = rustls_native_certs::load_native_certs();
+    let mut store = RootCertStore::empty();
+    let (added, _) = store.add_parsable_certificates(loaded.certs);
+    if added == 0 {
+        let reasons: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
+        return Err(TlsError::NoRoots(if reasons.is_empty() { "none are installed".to_owned() } else { reasons.join("; ") }));
+    }
+    Ok(store)
+}

@@ -1,0 +1,134 @@
+//! The two verifiers that are not rustls's own: exactly one certificate, and none at all but remembered.
+//!
+//! Both leave the proof of possession (the handshake's signature) to rustls: a copied certificate without its private key is
+//! worth nothing.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
+
+use crate::Fingerprint;
+use crate::fingerprint::Certificate;
+
+/// The error inside [`CertificateError::Other`] when a pin does not match.
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate has changed: pinned is {expected}, the server shows {found}")]
+pub(crate) struct PinMismatch {
+    pub(crate) expected: Fingerprint,
+    pub(crate) found: Fingerprint,
+}
+
+/// Accepts the one certificate with this fingerprint.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    expected: Fingerprint,
+}
+
+impl Pinned {
+    pub(crate) fn new(expected: Fingerprint) -> Self {
+        Self { expected }
+    }
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        // Name and dates do not matter: the person who pinned it decided about this very certificate.
+        let found = Fingerprint::of(end_entity);
+        if found == self.expected {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let mismatch = PinMismatch { expected: self.expected, found };
+        Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(mismatch)))))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &crate::provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &crate::provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        crate::provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Where [`crate::inspect_config`] leaves the certificate that it saw.
+#[derive(Clone, Debug, Default)]
+pub struct CapturedLeaf(Arc<Mutex<Option<Certificate>>>);
+
+impl CapturedLeaf {
+    /// What the server showed; `None` before it showed anything.
+    pub fn certificate(&self) -> Option<Certificate> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Remembers the certificate and refuses it.
+#[derive(Debug)]
+pub(crate) struct Inspecting {
+    captured: CapturedLeaf,
+}
+
+impl Inspecting {
+    pub(crate) fn new(captured: CapturedLeaf) -> Self {
+        Self { captured }
+    }
+}
+
+impl ServerCertVerifier for Inspecting {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        *self.captured.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Certificate::read(end_entity));
+        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        crate::provider().signature_verification_algorithms.supported_schemes()
+    }
+}
