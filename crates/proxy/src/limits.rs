@@ -1,0 +1,45 @@
+//! How long each phase may take, and how much may be held.
+
+use std::time::Duration;
+
+/// Limits of a server. The defaults suit a Console and a Rack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From the first byte of a request to the end of its head.
+    pub head: Duration,
+    /// A kept-alive connection without a request.
+    pub idle: Duration,
+    /// Name lookup, and each attempt to connect upstream.
+    pub connect: Duration,
+    /// A TLS handshake, on either side.
+    pub handshake: Duration,
+    /// From the end of a request to the head of the upstream's reply. Generous, since some calls work for minutes.
+    pub reply: Duration,
+    /// A body or a tunnel in which nothing moves.
+    pub stall: Duration,
+    /// How long open exchanges may take to end after the server was asked to stop.
+    pub drain: Duration,
+    /// Bytes of a request head.
+    pub head_bytes: usize,
+    /// Idle upstream connections kept per upstream and shard.
+    pub pool_idle: usize,
+    /// How long an idle upstream connection is kept. Below the idle limits of common servers (60 s and up).
+    pub pool_age: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(30),
+            idle: Duration::from_secs(75),
+            connect: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            reply: Duration::from_hours(1),
+            stall: Duration::from_hours(1),
+            drain: Duration::from_secs(10),
+            head_bytes: 256 * 1024,
+            pool_idle: 128,
+            pool_age: Duration::from_secs(50),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Twelve hexadecimal digits that name one request in answers, logs and the audit.
+
+use std::cell::Cell;
+use std::fmt;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+
+use http::HeaderValue;
+
+/// Name of one request: 48 bits, shown as 12 hexadecimal digits. Not a secret, and unique only as far as 48 random bits are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId(u64);
+
+thread_local! {
+    static STATE: Cell<u64> = Cell::new(RandomState::new().build_hasher().finish());
+}
+
+impl RequestId {
+    /// The next one of this thread; each thread starts at a random place.
+    pub fn next() -> Self {
+        // SplitMix64: every step is one addition, and 48 bits of a good mix of it are shown.
+        let state = STATE.with(|state| {
+            let next = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+            state.set(next);
+            next
+        });
+        let mut mix = state;
+        mix = (mix ^ (mix >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mix = (mix ^ (mix >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mix ^= mix >> 31;
+        Self(mix >> 16)
+    }
+
+    /// The digits, without an allocation.
+    pub fn digits(self) -> [u8; 12] {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        std::array::from_fn(|at| {
+            let nibble = (self.0 >> (44 - 4 * at)) & 0xf;
+            HEX.get(nibble as usize).copied().unwrap_or(b'0')
+        })
+    }
+
+    /// As the value of the header `Request-Id`.
+    pub fn header(self) -> HeaderValue {
+        HeaderValue::from_bytes(&self.digits()).unwrap_or(HeaderValue::from_static("000000000000"))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{:012x}", self.0)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_twelve_digits_and_differ() {
+        let ids: std::collections::HashSet<String> = (0..1000).map(|_| RequestId::next().to_string()).collect();
+        assert_eq!(ids.len(), 1000);
+        assert!(ids.iter().all(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit())));
+    }
+
+    #[test]
+    fn the_header_and_the_text_are_the_same() {
+        let id = RequestId::next();
+        assert_eq!(id.header().to_str().unwrap(), id.to_string());
+    }
+}

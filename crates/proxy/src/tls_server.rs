@@ -1,0 +1,84 @@
+//! TLS towards callers: a certificate from PEM, or one made here.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+/// A certificate with its key, ready to serve.
+#[derive(Clone)]
+pub struct TlsServer {
+    pub(crate) config: Arc<ServerConfig>,
+    leaf: CertificateDer<'static>,
+}
+
+/// Why a certificate cannot be served, or not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsServerError {
+    /// The PEM text of the certificate holds none, or a broken one.
+    #[error("the certificate file is not PEM with a certificate: {0}")]
+    Certificate(String),
+    /// The PEM text of the key holds none, or a broken one.
+    #[error("the key file is not PEM with a private key: {0}")]
+    Key(String),
+    /// Certificate and key do not work together.
+    #[error("certificate and key cannot be used: {0}")]
+    Unusable(#[source] rustls::Error),
+    /// A certificate could not be made.
+    #[error("cannot make a certificate: {0}")]
+    Generate(String),
+}
+
+impl TlsServer {
+    /// From PEM texts: the certificate chain, leaf first, and its private key (PKCS #8, PKCS #1 or SEC 1).
+    ///
+    /// Speaks TLS 1.2 and 1.3, offers `http/1.1` only, and resumes sessions by tickets that this process alone can open.
+    pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, TlsServerError> {
+        let chain = CertificateDer::pem_slice_iter(certificate)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| TlsServerError::Certificate(error.to_string()))?;
+        let leaf = chain.first().cloned().ok_or_else(|| TlsServerError::Certificate("no certificate found".to_owned()))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsServerError::Key(error.to_string()))?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(TlsServerError::Unusable)?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(TlsServerError::Unusable)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsServerError::Unusable)?;
+        Ok(Self { config: Arc::new(config), leaf })
+    }
+
+    /// SHA-256 of the leaf certificate, the value that clients pin.
+    pub fn fingerprint(&self) -> convox_tls::Fingerprint {
+        convox_tls::Fingerprint::of(&self.leaf)
+    }
+}
+
+impl fmt::Debug for TlsServer {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("TlsServer").finish_non_exhaustive()
+    }
+}
+
+/// Makes a self-signed certificate for these names and IP addresses, and its key: `(certificate, key)` as PEM.
+///
+/// Valid for ten years, since its users pin it: what an expiry would catch, a changed pin catches.
+pub fn generate(names: &[&str]) -> Result<(String, String), TlsServerError> {
+    let failed = |error: rcgen::Error| TlsServerError::Generate(error.to_string());
+    let key = rcgen::KeyPair::generate().map_err(failed)?;
+    let mut params = rcgen::CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).map_err(failed)?;
+    let name = names.first().copied().unwrap_or("localhost");
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let now = std::time::SystemTime::now();
+    params.not_before = (now - std::time::Duration::from_hours(24)).into();
+    params.not_after = (now + std::time::Duration::from_hours(24 * 3650)).into();
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let certificate = params.self_signed(&key).map_err(failed)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
