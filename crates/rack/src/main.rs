@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! `convox-rack`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    convox_rack::shim::intercept(std::env::args_os()).unwrap_or(ExitCode::FAILURE)
+}

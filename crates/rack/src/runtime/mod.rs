@@ -168,10 +168,7 @@ pub struct TerminalSize {
 
 impl Default for TerminalSize {
     fn default() -> Self {
-        Self {
-            rows: 24,
-            columns: 80,
-        }
+        Self { rows: 24, columns: 80 }
     }
 }
 
@@ -190,10 +187,7 @@ pub struct ExecSpec {
 
 impl fmt::Debug for ExecSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExecSpec")
-            .field("command", &self.command)
-            .field("tty", &self.tty)
-            .finish_non_exhaustive()
+        f.debug_struct("ExecSpec").field("command", &self.command).field("tty", &self.tty).finish_non_exhaustive()
     }
 }
 
@@ -248,11 +242,7 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Ends a process and everything it started: SIGTERM, then after `grace` (the spec's own if
     /// none is given) SIGKILL. Returns when it is gone. Ending an ended process does nothing.
-    fn stop<'a>(
-        &'a self,
-        id: &'a str,
-        grace: Option<Duration>,
-    ) -> BoxFuture<'a, Result<(), RuntimeError>>;
+    fn stop<'a>(&'a self, id: &'a str, grace: Option<Duration>) -> BoxFuture<'a, Result<(), RuntimeError>>;
 
     /// The state of one process; ended ones stay known until they are forgotten.
     fn get(&self, id: &str) -> Option<ProcessState>;
@@ -267,11 +257,7 @@ pub trait Runtime: Send + Sync + 'static {
     fn forget<'a>(&'a self, id: &'a str) -> BoxFuture<'a, ()>;
 
     /// Runs a command in a running process's directory and environment.
-    fn exec<'a>(
-        &'a self,
-        id: &'a str,
-        spec: ExecSpec,
-    ) -> BoxFuture<'a, Result<ExecStream, RuntimeError>>;
+    fn exec<'a>(&'a self, id: &'a str, spec: ExecSpec) -> BoxFuture<'a, Result<ExecStream, RuntimeError>>;
 
     /// Finds the processes of an earlier run of the Rack again. Called once, before anything
     /// else. Returns all that are known: still running ones, and those that ended meanwhile with
