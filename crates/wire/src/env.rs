@@ -24,7 +24,8 @@ pub fn format(env: &BTreeMap<String, String>) -> String {
 pub fn describe_change(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> String {
     let mut words: Vec<String> = Vec::new();
     let added = new.keys().filter(|key| !old.contains_key(*key)).map(|key| format!("add:{key}"));
-    let changed = new.iter().filter(|(key, value)| old.get(*key).is_some_and(|before| before != *value)).map(|(key, _)| format!("change:{key}"));
+    let changed =
+        new.iter().filter(|(key, value)| old.get(*key).is_some_and(|before| before != *value)).map(|(key, _)| format!("change:{key}"));
     let removed = old.keys().filter(|key| !new.contains_key(*key)).map(|key| format!("remove:{key}"));
     words.extend(added.chain(changed).chain(removed));
     if words.is_empty() { String::new() } else { format!("env {}", words.join(" ")) }

@@ -22,7 +22,20 @@ pub fn json_body(message: &str) -> String {
 
 /// Makes a message safe for Go clients, which use it as a format: no `%`, one line, no control characters.
 pub fn safe_message(message: &str) -> String {
-    message.chars().map(|c| if c == '%' { '\u{ff05}' } else if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+    message
+        .chars()
+        .map(|c| {
+            if c == '%' {
+                '\u{ff05}'
+            } else if c.is_control() {
+                ' '
+            } else {
+                c
+            }
+        })
+        .collect::<String>()
+        .trim()
+        .to_owned()
 }
 
 #[cfg(test)]

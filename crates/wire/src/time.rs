@@ -81,7 +81,8 @@ impl Time {
         if civil.year() <= 1 {
             return Ok(Self::ZERO);
         }
-        let moment = civil.with().subsec_nanosecond(nanos).build().and_then(|civil| TimeZone::UTC.to_timestamp(civil)).map_err(|_| bad())?;
+        let moment =
+            civil.with().subsec_nanosecond(nanos).build().and_then(|civil| TimeZone::UTC.to_timestamp(civil)).map_err(|_| bad())?;
         Ok(Self(Some(moment)))
     }
 }
