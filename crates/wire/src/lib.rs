@@ -7,7 +7,7 @@
 //! - [`socket`], [`exit`]: frames of a stream, and the exit code at its end.
 //! - [`racks`], [`env`], [`ids`]: names of Racks, environments, ids.
 
-// wire's owner is writing it now: pub mod api;
+pub mod api;
 pub mod basic;
 pub mod duration;
 pub mod env;
@@ -17,7 +17,7 @@ pub mod form;
 pub mod ids;
 // wire's owner is writing it now: pub mod options;
 pub mod racks;
-// wire's owner is writing it now: pub mod routes;
+pub mod routes;
 pub mod session;
 pub mod socket;
 pub mod time;

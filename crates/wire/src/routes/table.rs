@@ -8,7 +8,14 @@ use super::Effect::{Admin, Read, ReadSecret, Shell, Write};
 use super::Generation::{Both, Classic, V2, V3};
 use super::{Effect, Generation, Route};
 
-const fn row(name: &'static str, method: &'static str, pattern: &'static str, socket: bool, effect: Effect, generation: Generation) -> Route {
+const fn row(
+    name: &'static str,
+    method: &'static str,
+    pattern: &'static str,
+    socket: bool,
+    effect: Effect,
+    generation: Generation,
+) -> Route {
     Route { name, method, pattern, socket, effect, generation }
 }
 
