@@ -36,7 +36,7 @@ pub fn go_format(duration: Duration) -> String {
 
 fn fraction(nanos: u128, unit: u128) -> String {
     let digits = unit.ilog10() as usize;
-    if digits == 0 || nanos % unit == 0 {
+    if digits == 0 || nanos.is_multiple_of(unit) {
         return (nanos / unit).to_string();
     }
     format!("{}.{:0digits$}", nanos / unit, nanos % unit).trim_end_matches('0').to_owned()

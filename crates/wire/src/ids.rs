@@ -16,7 +16,11 @@ fn letters(kind: char, random: [u8; 10]) -> String {
 
 /// `web-` style process ids: twelve lower-case hex digits of six random bytes.
 pub fn process_id(random: [u8; 6]) -> String {
-    random.iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write as _;
+    random.iter().fold(String::with_capacity(12), |mut id, byte| {
+        let _ = write!(id, "{byte:02x}");
+        id
+    })
 }
 
 /// A request id: twelve lower-case hex digits.

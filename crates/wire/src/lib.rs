@@ -15,7 +15,7 @@ pub mod error;
 pub mod exit;
 pub mod form;
 pub mod ids;
-// wire's owner is writing it now: pub mod options;
+pub mod options;
 pub mod racks;
 pub mod routes;
 pub mod session;
