@@ -54,10 +54,7 @@ pub struct BuildLimits {
 impl Default for BuildLimits {
     /// 2 GiB, 200,000 entries.
     fn default() -> Self {
-        Self {
-            bytes: 2 << 30,
-            entries: 200_000,
-        }
+        Self { bytes: 2 << 30, entries: 200_000 }
     }
 }
 
@@ -72,11 +69,7 @@ pub struct Builder {
 impl Builder {
     /// Builds live under `dir`/APP/ID; what happens is logged to stream `build/ID` of the app.
     pub fn new(dir: &Path, logs: LogStore, limits: BuildLimits) -> Self {
-        Self {
-            dir: dir.to_owned(),
-            logs,
-            limits,
-        }
+        Self { dir: dir.to_owned(), logs, limits }
     }
 
     /// Where the source of a finished build lies.
@@ -88,9 +81,7 @@ impl Builder {
     /// the outcome as the build's status.
     pub async fn build(&self, request: BuildRequest) -> Result<BuildOutput, BuildError> {
         let _ = (&self.logs, self.limits, request);
-        Err(BuildError {
-            reason: "the builder is not in place".to_owned(),
-        })
+        Err(BuildError { reason: "the builder is not in place".to_owned() })
     }
 
     /// Deletes what is kept of one build.

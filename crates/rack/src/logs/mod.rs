@@ -34,16 +34,7 @@ impl LogLine {
     /// The line as clients get it, without a line end: `{RFC 3339 UTC} {stream} {message}`, or
     /// only the message without `prefix`.
     pub fn render(&self, prefix: bool) -> String {
-        if prefix {
-            format!(
-                "{} {} {}",
-                self.time.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                self.stream,
-                self.message
-            )
-        } else {
-            self.message.clone()
-        }
+        if prefix { format!("{} {} {}", self.time.strftime("%Y-%m-%dT%H:%M:%SZ"), self.stream, self.message) } else { self.message.clone() }
     }
 }
 
@@ -77,11 +68,7 @@ pub struct LogLimits {
 impl Default for LogLimits {
     /// 16 files of 4 MiB, 30 days.
     fn default() -> Self {
-        Self {
-            segment_bytes: 4 << 20,
-            segments: 16,
-            age: Duration::from_hours(30 * 24),
-        }
+        Self { segment_bytes: 4 << 20, segments: 16, age: Duration::from_hours(30 * 24) }
     }
 }
 
@@ -128,15 +115,8 @@ impl LogStore {
             doing: "creating the directory",
             source,
         })?;
-        let shared = Shared {
-            dir: dir.to_owned(),
-            limits,
-            writers: Mutex::default(),
-            watcher: Mutex::default(),
-        };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        let shared = Shared { dir: dir.to_owned(), limits, writers: Mutex::default(), watcher: Mutex::default() };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The directory of one app's log; what a shim writes to.
@@ -162,13 +142,11 @@ impl LogStore {
                 let new = || Arc::new(Mutex::new(LogWriter::new(&dir, self.shared.limits)));
                 Arc::clone(writers.entry(app.to_owned()).or_insert_with(new))
             };
-            lock(&writer)
-                .write(&segment::block(stream, message))
-                .map_err(|source| LogError::Io {
-                    app: app.to_owned(),
-                    doing: "writing",
-                    source,
-                })
+            lock(&writer).write(&segment::block(stream, message)).map_err(|source| LogError::Io {
+                app: app.to_owned(),
+                doing: "writing",
+                source,
+            })
         });
         if let Err(error) = outcome {
             tracing::warn!(%error, "a log line was lost");
@@ -204,11 +182,9 @@ impl LogStore {
         let dir = self.app_dir(app)?;
         lock(&self.shared.writers).remove(app);
         match std::fs::remove_dir_all(dir) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(LogError::Io {
-                app: app.to_owned(),
-                doing: "deleting",
-                source,
-            }),
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(LogError::Io { app: app.to_owned(), doing: "deleting", source })
+            }
             _ => Ok(()),
         }
     }

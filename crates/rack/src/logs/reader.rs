@@ -45,11 +45,7 @@ impl Cursor {
             _ => false,
         };
         let number = numbers.iter().rev().find(begins_before).or(numbers.first());
-        let mut cursor = Self {
-            dir: dir.to_owned(),
-            file: None,
-            buffer: vec![0; CHUNK],
-        };
+        let mut cursor = Self { dir: dir.to_owned(), file: None, buffer: vec![0; CHUNK] };
         if let Some(number) = number {
             cursor.open(*number)?;
         }
@@ -75,9 +71,7 @@ impl Cursor {
             }
             let current = self.file.as_ref().map(|(number, ..)| *number);
             let numbers = segment::numbers(&self.dir)?;
-            let next = numbers
-                .iter()
-                .find(|number| current.is_none_or(|current| **number > current));
+            let next = numbers.iter().find(|number| current.is_none_or(|current| **number > current));
             match next {
                 None if current.is_some() && numbers.is_empty() => return Ok(Step::Gone),
                 None => return Ok(Step::End),
@@ -109,12 +103,8 @@ impl Cursor {
                 None => return Ok(Vec::new()),
             };
             *offset += end as u64;
-            let lines: Vec<LogLine> = chunk
-                .get(..end)
-                .unwrap_or_default()
-                .split(|byte| *byte == b'\n')
-                .filter_map(record::decode)
-                .collect();
+            let lines: Vec<LogLine> =
+                chunk.get(..end).unwrap_or_default().split(|byte| *byte == b'\n').filter_map(record::decode).collect();
             if !lines.is_empty() {
                 return Ok(lines);
             }
@@ -132,23 +122,14 @@ struct Wanted {
 impl Wanted {
     fn has(&self, line: &LogLine) -> bool {
         self.since.is_none_or(|since| line.time >= since)
-            && self
-                .filter
-                .as_ref()
-                .is_none_or(|text| line.message.contains(text))
-            && (self.streams.is_empty()
-                || self
-                    .streams
-                    .iter()
-                    .any(|wanted| is_under(&line.stream, wanted)))
+            && self.filter.as_ref().is_none_or(|text| line.message.contains(text))
+            && (self.streams.is_empty() || self.streams.iter().any(|wanted| is_under(&line.stream, wanted)))
     }
 }
 
 fn is_under(stream: &str, wanted: &str) -> bool {
     let wanted = wanted.strip_suffix('/').unwrap_or(wanted);
-    stream
-        .strip_prefix(wanted)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    stream.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 struct Follow {
@@ -162,28 +143,10 @@ struct Follow {
 }
 
 /// The lines of the log in `dir` that a query asks for. `grown` tells when to look again.
-pub(super) fn read(
-    dir: PathBuf,
-    query: LogQuery,
-    grown: Option<watch::Receiver<u64>>,
-) -> BoxStream<'static, LogLine> {
-    let since = query
-        .since
-        .and_then(|age| Timestamp::now().checked_sub(age).ok());
-    let wanted = Wanted {
-        since,
-        filter: query.filter.filter(|text| !text.is_empty()),
-        streams: query.streams,
-    };
-    let follow = Follow {
-        dir,
-        cursor: None,
-        wanted: Arc::new(wanted),
-        tail: query.tail,
-        follow: query.follow,
-        grown,
-        done: false,
-    };
+pub(super) fn read(dir: PathBuf, query: LogQuery, grown: Option<watch::Receiver<u64>>) -> BoxStream<'static, LogLine> {
+    let since = query.since.and_then(|age| Timestamp::now().checked_sub(age).ok());
+    let wanted = Wanted { since, filter: query.filter.filter(|text| !text.is_empty()), streams: query.streams };
+    let follow = Follow { dir, cursor: None, wanted: Arc::new(wanted), tail: query.tail, follow: query.follow, grown, done: false };
     stream::unfold(follow, |mut follow| async move {
         let lines = follow.next().await?;
         Some((stream::iter(lines), follow))
@@ -225,9 +188,7 @@ impl Follow {
             let step = match tail {
                 Some(count) => last(&mut cursor, &wanted, count)?,
                 None => match cursor.step()? {
-                    Step::Lines(lines) => {
-                        Step::Lines(lines.into_iter().filter(|line| wanted.has(line)).collect())
-                    }
+                    Step::Lines(lines) => Step::Lines(lines.into_iter().filter(|line| wanted.has(line)).collect()),
                     other => other,
                 },
             };

@@ -11,13 +11,7 @@ pub const MESSAGE_CAP: usize = 64 * 1024;
 pub fn encode(block: &mut Vec<u8>, time: Timestamp, stream: &str, message: &[u8]) {
     block.extend_from_slice(time.to_string().as_bytes());
     block.push(b' ');
-    block.extend(stream.bytes().map(|byte| {
-        if byte <= b' ' || byte == 0x7f {
-            b'-'
-        } else {
-            byte
-        }
-    }));
+    block.extend(stream.bytes().map(|byte| if byte <= b' ' || byte == 0x7f { b'-' } else { byte }));
     block.push(b' ');
     block.extend_from_slice(message);
     block.push(b'\n');
@@ -92,10 +86,7 @@ fn split_long(mut line: &[u8], each: &mut impl FnMut(&[u8])) {
 /// Where to cut a longer line: at the cap, or a few bytes before it so as not to cut a character.
 fn cut_at(line: &[u8]) -> usize {
     let is_boundary = |at: &usize| line.get(*at).is_none_or(|byte| byte & 0xC0 != 0x80);
-    (MESSAGE_CAP - 3..=MESSAGE_CAP)
-        .rev()
-        .find(is_boundary)
-        .unwrap_or(MESSAGE_CAP)
+    (MESSAGE_CAP - 3..=MESSAGE_CAP).rev().find(is_boundary).unwrap_or(MESSAGE_CAP)
 }
 
 #[cfg(test)]
@@ -118,15 +109,9 @@ mod tests {
         let time: Timestamp = "2026-01-02T03:04:05.006Z".parse().unwrap();
         let mut block = Vec::new();
         encode(&mut block, time, "service/web/a1", b"GET /  200");
-        assert_eq!(
-            block,
-            b"2026-01-02T03:04:05.006Z service/web/a1 GET /  200\n"
-        );
+        assert_eq!(block, b"2026-01-02T03:04:05.006Z service/web/a1 GET /  200\n");
         let line = decode(block.strip_suffix(b"\n").unwrap()).unwrap();
-        assert_eq!(
-            (line.time, line.stream.as_str(), line.message.as_str()),
-            (time, "service/web/a1", "GET /  200")
-        );
+        assert_eq!((line.time, line.stream.as_str(), line.message.as_str()), (time, "service/web/a1", "GET /  200"));
     }
 
     #[test]
@@ -138,10 +123,7 @@ mod tests {
 
     #[test]
     fn lines_are_found_across_reads_and_the_unfinished_last_one_is_kept() {
-        assert_eq!(
-            split(&[b"on", b"e\r\ntw", b"o\n\nlast"]),
-            [&b"one"[..], b"two", b"", b"last"]
-        );
+        assert_eq!(split(&[b"on", b"e\r\ntw", b"o\n\nlast"]), [&b"one"[..], b"two", b"", b"last"]);
     }
 
     #[test]
@@ -149,11 +131,7 @@ mod tests {
         let text = "ä".repeat(MESSAGE_CAP);
         let lines = split(&[b"x", text.as_bytes(), b"\n"]);
         assert!(lines.len() > 1);
-        assert!(
-            lines
-                .iter()
-                .all(|line| line.len() <= MESSAGE_CAP && std::str::from_utf8(line).is_ok())
-        );
+        assert!(lines.iter().all(|line| line.len() <= MESSAGE_CAP && std::str::from_utf8(line).is_ok()));
         assert_eq!(lines.concat(), format!("x{text}").as_bytes());
     }
 

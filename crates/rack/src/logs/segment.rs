@@ -32,11 +32,7 @@ pub(super) fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in entries {
         let name = entry?.file_name();
-        if let Some(number) = name
-            .to_str()
-            .and_then(|name| name.strip_suffix(".log"))
-            .and_then(|n| n.parse().ok())
-        {
+        if let Some(number) = name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|n| n.parse().ok()) {
             found.push(number);
         }
     }
@@ -65,11 +61,7 @@ pub struct LogWriter {
 impl LogWriter {
     /// A writer of the log in `dir`, which is created at the first write.
     pub fn new(dir: &Path, limits: LogLimits) -> Self {
-        Self {
-            dir: dir.to_owned(),
-            limits,
-            newest: None,
-        }
+        Self { dir: dir.to_owned(), limits, newest: None }
     }
 
     /// Appends whole records. All or nothing, also beside other writers and on a full disk.
@@ -137,16 +129,10 @@ impl LogWriter {
 
 fn open_newest(dir: &Path) -> io::Result<(u64, File)> {
     match numbers(dir)?.last() {
-        Some(number) => match OpenOptions::new()
-            .read(true)
-            .append(true)
-            .open(path(dir, *number))
-        {
+        Some(number) => match OpenOptions::new().read(true).append(true).open(path(dir, *number)) {
             Ok(file) => Ok((*number, file)),
             // Deleted between the two calls, with the whole log: begin anew.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok((number + 1, create(dir, number + 1)?))
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((number + 1, create(dir, number + 1)?)),
             Err(error) => Err(error),
         },
         None => Ok((1, create(dir, 1)?)),
@@ -155,12 +141,7 @@ fn open_newest(dir: &Path) -> io::Result<(u64, File)> {
 
 fn create(dir: &Path, number: u64) -> io::Result<File> {
     std::fs::create_dir_all(dir)?;
-    OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path(dir, number))
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path(dir, number))
 }
 
 fn append(mut file: &File, block: &[u8]) -> io::Result<()> {
@@ -194,10 +175,7 @@ pub(super) fn expire(dir: &Path, limits: LogLimits) -> io::Result<()> {
     for number in numbers {
         let file = path(dir, number);
         let modified = std::fs::metadata(&file)?.modified()?;
-        if SystemTime::now()
-            .duration_since(modified)
-            .is_ok_and(|age| age > limits.age)
-        {
+        if SystemTime::now().duration_since(modified).is_ok_and(|age| age > limits.age) {
             std::fs::remove_file(file)?;
         }
     }
@@ -209,9 +187,7 @@ pub(super) fn block(stream: &str, message: &str) -> Vec<u8> {
     let mut block = Vec::new();
     let now = Timestamp::now();
     let mut splitter = record::LineSplitter::default();
-    splitter.push(message.as_bytes(), |line| {
-        record::encode(&mut block, now, stream, line)
-    });
+    splitter.push(message.as_bytes(), |line| record::encode(&mut block, now, stream, line));
     splitter.finish(|line| record::encode(&mut block, now, stream, line));
     block
 }
@@ -221,11 +197,7 @@ mod tests {
     use super::*;
 
     fn limits(segment_bytes: u64) -> LogLimits {
-        LogLimits {
-            segment_bytes,
-            segments: 3,
-            age: Duration::from_hours(1),
-        }
+        LogLimits { segment_bytes, segments: 3, age: Duration::from_hours(1) }
     }
 
     #[test]
@@ -233,9 +205,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = LogWriter::new(dir.path(), limits(100));
         for index in 0..20 {
-            writer
-                .write(&block("s", &format!("line number {index} of these")))
-                .unwrap();
+            writer.write(&block("s", &format!("line number {index} of these"))).unwrap();
         }
         let numbers = numbers(dir.path()).unwrap();
         assert_eq!(numbers.len(), 3);
@@ -246,38 +216,27 @@ mod tests {
     #[test]
     fn writers_side_by_side_lose_nothing_and_mix_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let limits = LogLimits {
-            segment_bytes: 4096,
-            segments: 10_000,
-            age: Duration::from_hours(1),
-        };
+        let limits = LogLimits { segment_bytes: 4096, segments: 10_000, age: Duration::from_hours(1) };
         std::thread::scope(|scope| {
             for name in 0..4 {
                 let dir = dir.path();
                 scope.spawn(move || {
                     let mut writer = LogWriter::new(dir, limits);
                     for index in 0..500 {
-                        writer
-                            .write(&block("s", &format!("{name}:{index}\n{name}:{index}b")))
-                            .unwrap();
+                        writer.write(&block("s", &format!("{name}:{index}\n{name}:{index}b"))).unwrap();
                     }
                 });
             }
         });
         let mut seen = vec![Vec::new(); 4];
         for number in numbers(dir.path()).unwrap() {
-            for line in std::fs::read_to_string(path(dir.path(), number))
-                .unwrap()
-                .lines()
-            {
+            for line in std::fs::read_to_string(path(dir.path(), number)).unwrap().lines() {
                 let line = record::decode(line.as_bytes()).unwrap();
                 let (name, rest) = line.message.split_once(':').unwrap();
                 seen[name.parse::<usize>().unwrap()].push(rest.to_owned());
             }
         }
-        let expected: Vec<String> = (0..500)
-            .flat_map(|index| [index.to_string(), format!("{index}b")])
-            .collect();
+        let expected: Vec<String> = (0..500).flat_map(|index| [index.to_string(), format!("{index}b")]).collect();
         assert!(seen.iter().all(|lines| *lines == expected));
     }
 
@@ -286,10 +245,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = LogWriter::new(dir.path(), limits(1 << 20));
         writer.write(&block("s", "one")).unwrap();
-        let mut torn = OpenOptions::new()
-            .append(true)
-            .open(path(dir.path(), 1))
-            .unwrap();
+        let mut torn = OpenOptions::new().append(true).open(path(dir.path(), 1)).unwrap();
         torn.write_all(b"2026-01-01T00:00:00Z s ha").unwrap();
         writer.write(&block("s", "two")).unwrap();
         let text = std::fs::read_to_string(path(dir.path(), 1)).unwrap();
@@ -306,11 +262,7 @@ mod tests {
         writer.write(&block("s", "one")).unwrap();
         std::fs::remove_dir_all(&log).unwrap();
         writer.write(&block("s", "two")).unwrap();
-        assert!(
-            std::fs::read_to_string(path(&log, 1))
-                .unwrap()
-                .ends_with(" s two\n")
-        );
+        assert!(std::fs::read_to_string(path(&log, 1)).unwrap().ends_with(" s two\n"));
     }
 
     #[test]
@@ -318,15 +270,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let old = path(dir.path(), 1);
         std::fs::write(&old, "2020-01-01T00:00:00Z s old\n").unwrap();
-        File::open(&old)
-            .unwrap()
-            .set_modified(SystemTime::now() - Duration::from_hours(2))
-            .unwrap();
+        File::open(&old).unwrap().set_modified(SystemTime::now() - Duration::from_hours(2)).unwrap();
         expire(dir.path(), limits(1 << 20)).unwrap();
         assert_eq!(numbers(dir.path()).unwrap(), [2]);
-        LogWriter::new(dir.path(), limits(1 << 20))
-            .write(&block("s", "new"))
-            .unwrap();
+        LogWriter::new(dir.path(), limits(1 << 20)).write(&block("s", "new")).unwrap();
         expire(dir.path(), limits(1 << 20)).unwrap();
         assert_eq!(numbers(dir.path()).unwrap(), [2]);
     }

@@ -10,23 +10,11 @@ use super::*;
 const SOON: Duration = Duration::from_secs(10);
 
 fn store(dir: &Path) -> LogStore {
-    LogStore::open(
-        dir,
-        LogLimits {
-            segment_bytes: 2048,
-            segments: 1000,
-            age: Duration::from_hours(1),
-        },
-    )
-    .unwrap()
+    LogStore::open(dir, LogLimits { segment_bytes: 2048, segments: 1000, age: Duration::from_hours(1) }).unwrap()
 }
 
 async fn messages(store: &LogStore, query: LogQuery) -> Vec<String> {
-    store
-        .query("app", query)
-        .map(|line| line.message)
-        .collect()
-        .await
+    store.query("app", query).map(|line| line.message).collect().await
 }
 
 #[tokio::test]
@@ -47,25 +35,13 @@ async fn filter_streams_and_tail_choose_lines() {
     store.append("app", "service/web/a1", "GET /\nGET /health");
     store.append("app", "service/webber/b2", "GET /other");
     store.append("app", "system/service/web", "started");
-    let filtered = LogQuery {
-        filter: Some("health".into()),
-        ..LogQuery::default()
-    };
+    let filtered = LogQuery { filter: Some("health".into()), ..LogQuery::default() };
     assert_eq!(messages(&store, filtered).await, ["GET /health"]);
-    let of_web = LogQuery {
-        streams: vec!["service/web".into()],
-        ..LogQuery::default()
-    };
+    let of_web = LogQuery { streams: vec!["service/web".into()], ..LogQuery::default() };
     assert_eq!(messages(&store, of_web).await, ["GET /", "GET /health"]);
-    let tail = LogQuery {
-        tail: Some(2),
-        ..LogQuery::default()
-    };
+    let tail = LogQuery { tail: Some(2), ..LogQuery::default() };
     assert_eq!(messages(&store, tail).await, ["GET /other", "started"]);
-    let none = LogQuery {
-        tail: Some(0),
-        ..LogQuery::default()
-    };
+    let none = LogQuery { tail: Some(0), ..LogQuery::default() };
     assert_eq!(messages(&store, none).await, Vec::<String>::new());
 }
 
@@ -74,16 +50,9 @@ async fn since_leaves_out_what_is_older() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
     std::fs::create_dir_all(dir.path().join("app")).unwrap();
-    std::fs::write(
-        dir.path().join("app/0000000001.log"),
-        "2020-01-01T00:00:00Z s old\n",
-    )
-    .unwrap();
+    std::fs::write(dir.path().join("app/0000000001.log"), "2020-01-01T00:00:00Z s old\n").unwrap();
     store.append("app", "s", "new");
-    let recent = LogQuery {
-        since: Some(Duration::from_mins(2)),
-        ..LogQuery::default()
-    };
+    let recent = LogQuery { since: Some(Duration::from_mins(2)), ..LogQuery::default() };
     assert_eq!(messages(&store, recent).await, ["new"]);
     assert_eq!(messages(&store, LogQuery::default()).await, ["old", "new"]);
 }
@@ -97,29 +66,15 @@ async fn followers_see_every_line_once_while_writers_rotate() {
     }
     let followers: Vec<_> = (0..3)
         .map(|_| {
-            let lines = store.query(
-                "app",
-                LogQuery {
-                    follow: true,
-                    ..LogQuery::default()
-                },
-            );
-            tokio::spawn(async move {
-                lines
-                    .take(1100)
-                    .map(|line| line.message)
-                    .collect::<Vec<_>>()
-                    .await
-            })
+            let lines = store.query("app", LogQuery { follow: true, ..LogQuery::default() });
+            tokio::spawn(async move { lines.take(1100).map(|line| line.message).collect::<Vec<_>>().await })
         })
         .collect();
     // Another process's writer: it shares nothing with the store but the directory.
     let mut other = LogWriter::new(&dir.path().join("app"), store.limits());
     let writing = tokio::task::spawn_blocking(move || {
         for index in 100..1100 {
-            other
-                .write(&segment::block("s", &format!("{index}")))
-                .unwrap();
+            other.write(&segment::block("s", &format!("{index}"))).unwrap();
         }
     });
     writing.await.unwrap();
@@ -133,19 +88,9 @@ async fn followers_see_every_line_once_while_writers_rotate() {
 async fn a_follower_of_an_app_that_never_logged_gets_its_first_line() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
-    let mut lines = store.query(
-        "app",
-        LogQuery {
-            follow: true,
-            tail: Some(10),
-            ..LogQuery::default()
-        },
-    );
+    let mut lines = store.query("app", LogQuery { follow: true, tail: Some(10), ..LogQuery::default() });
     store.append("app", "system/x", "first");
-    assert_eq!(
-        timeout(SOON, lines.next()).await.unwrap().unwrap().message,
-        "first"
-    );
+    assert_eq!(timeout(SOON, lines.next()).await.unwrap().unwrap().message, "first");
 }
 
 #[tokio::test]
@@ -153,17 +98,8 @@ async fn a_follower_ends_when_the_log_is_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
     store.append("app", "s", "one");
-    let mut lines = store.query(
-        "app",
-        LogQuery {
-            follow: true,
-            ..LogQuery::default()
-        },
-    );
-    assert_eq!(
-        timeout(SOON, lines.next()).await.unwrap().unwrap().message,
-        "one"
-    );
+    let mut lines = store.query("app", LogQuery { follow: true, ..LogQuery::default() });
+    assert_eq!(timeout(SOON, lines.next()).await.unwrap().unwrap().message, "one");
     store.remove("app").unwrap();
     assert_eq!(timeout(SOON, lines.next()).await.unwrap(), None);
 }
@@ -180,11 +116,7 @@ async fn no_name_leads_out_of_the_directory() {
 
 #[test]
 fn a_line_is_rendered_as_clients_expect() {
-    let line = LogLine {
-        time: "2026-01-02T03:04:05.678Z".parse().unwrap(),
-        stream: "service/web/a1".into(),
-        message: "hi".into(),
-    };
+    let line = LogLine { time: "2026-01-02T03:04:05.678Z".parse().unwrap(), stream: "service/web/a1".into(), message: "hi".into() };
     assert_eq!(line.render(true), "2026-01-02T03:04:05Z service/web/a1 hi");
     assert_eq!(line.render(false), "hi");
 }

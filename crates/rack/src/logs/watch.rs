@@ -30,17 +30,12 @@ impl Drop for Watcher {
 impl Watcher {
     /// Starts watching on the current runtime.
     pub(super) fn start() -> std::io::Result<Self> {
-        let inotify =
-            inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         // Not a pipe, but to be waited for and read in the same way.
         let inotify = Arc::new(Receiver::from_owned_fd_unchecked(inotify)?);
         let watched = Watched::default();
         let task = tokio::spawn(notify(Arc::clone(&inotify), Arc::clone(&watched)));
-        Ok(Self {
-            inotify,
-            watched,
-            task,
-        })
+        Ok(Self { inotify, watched, task })
     }
 
     /// Whether the task behind it still runs; it ends with the runtime that started it.
@@ -50,16 +45,11 @@ impl Watcher {
 
     /// A counter that changes whenever something in `dir` does.
     pub(super) fn watch(&self, dir: &Path) -> std::io::Result<watch::Receiver<u64>> {
-        let flags = inotify::WatchFlags::MODIFY
-            | inotify::WatchFlags::CREATE
-            | inotify::WatchFlags::DELETE
-            | inotify::WatchFlags::DELETE_SELF;
+        let flags =
+            inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::DELETE | inotify::WatchFlags::DELETE_SELF;
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let descriptor = inotify::add_watch(&*self.inotify, dir, flags)?;
-        Ok(watched
-            .entry(descriptor)
-            .or_insert_with(|| watch::Sender::new(0))
-            .subscribe())
+        Ok(watched.entry(descriptor).or_insert_with(|| watch::Sender::new(0)).subscribe())
     }
 }
 
@@ -68,11 +58,7 @@ async fn notify(inotify: Arc<Receiver>, watched: Watched) {
     while inotify.readable().await.is_ok() {
         match inotify.try_read(&mut buffer) {
             Ok(count) => events(buffer.get(..count).unwrap_or_default(), &inotify, &watched),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted
-                ) => {}
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
             Err(_) => return,
         }
     }
@@ -81,18 +67,9 @@ async fn notify(inotify: Arc<Receiver>, watched: Watched) {
 /// What the kernel writes: descriptor, mask, cookie, length of the name (4 bytes each), the name.
 fn events(mut bytes: &[u8], inotify: &Receiver, watched: &Watched) {
     const HEAD: usize = 16;
-    let word = |bytes: &[u8], at: usize| -> Option<u32> {
-        Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-    };
-    while let (Some(descriptor), Some(mask), Some(name)) =
-        (word(bytes, 0), word(bytes, 4), word(bytes, 12))
-    {
-        wake(
-            watched,
-            inotify,
-            descriptor.cast_signed(),
-            inotify::ReadFlags::from_bits_retain(mask),
-        );
+    let word = |bytes: &[u8], at: usize| -> Option<u32> { Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?)) };
+    while let (Some(descriptor), Some(mask), Some(name)) = (word(bytes, 0), word(bytes, 4), word(bytes, 12)) {
+        wake(watched, inotify, descriptor.cast_signed(), inotify::ReadFlags::from_bits_retain(mask));
         bytes = bytes.get(HEAD + name as usize..).unwrap_or_default();
     }
 }
@@ -100,9 +77,7 @@ fn events(mut bytes: &[u8], inotify: &Receiver, watched: &Watched) {
 fn wake(watched: &Watched, inotify: &Receiver, descriptor: i32, events: inotify::ReadFlags) {
     let mut watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
     if events.contains(inotify::ReadFlags::QUEUE_OVERFLOW) {
-        watched
-            .values()
-            .for_each(|sender| sender.send_modify(|count| *count = count.wrapping_add(1)));
+        watched.values().for_each(|sender| sender.send_modify(|count| *count = count.wrapping_add(1)));
         return;
     }
     let Some(sender) = watched.get(&descriptor) else {

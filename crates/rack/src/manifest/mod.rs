@@ -4,8 +4,14 @@
 //! Input is hostile (anyone who may deploy): size, depth and alias expansion are bounded, and
 //! nothing here panics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+mod fields;
+mod service;
+mod tree;
+
+use fields::{Field, Reading};
 
 /// A checked manifest with all defaults applied.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -125,12 +131,7 @@ pub struct Health {
 
 impl Default for Health {
     fn default() -> Self {
-        Self {
-            path: None,
-            interval: Duration::from_secs(5),
-            timeout: Duration::from_secs(4),
-            grace: Duration::from_secs(5),
-        }
+        Self { path: None, interval: Duration::from_secs(5), timeout: Duration::from_secs(4), grace: Duration::from_secs(5) }
     }
 }
 
@@ -149,12 +150,7 @@ pub struct Scale {
 
 impl Default for Scale {
     fn default() -> Self {
-        Self {
-            min: 1,
-            max: 1,
-            cpu: 256,
-            memory: 512,
-        }
+        Self { min: 1, max: 1, cpu: 256, memory: 512 }
     }
 }
 
@@ -169,10 +165,7 @@ pub struct Deployment {
 
 impl Default for Deployment {
     fn default() -> Self {
-        Self {
-            minimum: 50,
-            maximum: 200,
-        }
+        Self { minimum: 50, maximum: 200 }
     }
 }
 
@@ -202,7 +195,7 @@ pub struct Timer {
 
 /// What is wrong with a manifest, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("convox.yml:{line}:{column}: {message}")]
+#[error("line {line}, column {column}: {message}")]
 pub struct ManifestError {
     /// Line, from 1.
     pub line: usize,
@@ -226,14 +219,45 @@ impl Manifest {
         Self::parse_with(text, &BTreeMap::new())
     }
 
-    /// Reads and checks a manifest; `env` (the release's) replaces `${NAME}` in its values.
+    /// Reads and checks a manifest; `env` (the release's) replaces `${NAME}` in its values. A
+    /// name that `env` lacks becomes nothing, except in commands, where the shell gets to see it.
     pub fn parse_with(text: &str, env: &BTreeMap<String, String>) -> Result<Self, ManifestError> {
-        let _ = (text, env);
-        Err(ManifestError {
-            line: 1,
-            column: 1,
-            message: "the manifest reader is not in place".into(),
-        })
+        let root = Field::root(tree::read(text)?);
+        if !root.is_map() {
+            return Err(root.error("a manifest is a map with the key services"));
+        }
+        let mut reading = Reading { env, unused: Vec::new() };
+        let reading = &mut reading;
+        let mut fields = root.fields()?;
+        let mut manifest = Self::default();
+        if let Some(field) = fields.take("environment") {
+            manifest.environment = service::read_environment(&field, reading)?;
+        }
+        if let Some(field) = fields.take("services") {
+            for (name, field) in field.entries()? {
+                manifest.services.push(service::read(&name, &field, reading)?);
+            }
+        }
+        if let Some(field) = fields.take("resources") {
+            for (name, field) in field.entries()? {
+                manifest.resources.push(read_resource(name, &field, reading)?);
+            }
+        }
+        if let Some(field) = fields.take("timers") {
+            for (name, field) in field.entries()? {
+                manifest.timers.push(read_timer(name, &field, reading)?);
+            }
+        }
+        if let Some(field) = fields.take("params") {
+            manifest.params = field.text_map(reading)?;
+        }
+        if let Some(field) = fields.take("labels") {
+            manifest.labels = field.text_map(reading)?;
+        }
+        fields.ignore(reading, &["appSettings", "balancers", "budget", "configs"]);
+        fields.finish()?;
+        manifest.unused = std::mem::take(&mut reading.unused);
+        Ok(manifest)
     }
 
     /// The service of this name.
@@ -242,22 +266,73 @@ impl Manifest {
     }
 
     /// The environment of a service: what its entries (the manifest's own first) take from the
-    /// release's environment, or their defaults.
+    /// release's environment, or their defaults. Later entries win. What no entry names is left
+    /// out, as the originals do.
     pub fn service_environment(
         &self,
         service: &Service,
         release_env: &BTreeMap<String, String>,
     ) -> Result<BTreeMap<String, String>, MissingEnv> {
-        let _ = (service, release_env);
-        Ok(BTreeMap::new())
+        let mut env = BTreeMap::new();
+        let mut missing = BTreeSet::new();
+        for entry in self.environment.iter().chain(&service.environment) {
+            match entry {
+                EnvEntry::All => env.extend(release_env.clone()),
+                EnvEntry::Required(name) => match release_env.get(name) {
+                    Some(value) => drop(env.insert(name.clone(), value.clone())),
+                    None => drop(missing.insert(name.clone())),
+                },
+                EnvEntry::Default(name, otherwise) => {
+                    env.insert(name.clone(), release_env.get(name).unwrap_or(otherwise).clone());
+                }
+            }
+        }
+        if missing.is_empty() { Ok(env) } else { Err(MissingEnv { names: missing.into_iter().collect() }) }
     }
 
     /// Checks that every service gets all it requires; the error names everything missing.
-    pub fn check_environment(
-        &self,
-        release_env: &BTreeMap<String, String>,
-    ) -> Result<(), MissingEnv> {
-        let _ = release_env;
-        Ok(())
+    pub fn check_environment(&self, release_env: &BTreeMap<String, String>) -> Result<(), MissingEnv> {
+        let missing = self.services.iter().filter_map(|service| self.service_environment(service, release_env).err());
+        let names: BTreeSet<String> = missing.flat_map(|missing| missing.names).collect();
+        if names.is_empty() { Ok(()) } else { Err(MissingEnv { names: names.into_iter().collect() }) }
     }
 }
+
+/// Names that stand in DNS, in log streams and in directories.
+fn is_valid_name(name: &str) -> bool {
+    name.len() <= 63
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+fn read_resource(name: String, field: &Field, reading: &mut Reading<'_>) -> Result<Resource, ManifestError> {
+    let mut fields = field.fields()?;
+    let kind = fields.take("type").map(|kind| kind.text(reading)).transpose()?.unwrap_or_default();
+    if kind.trim().is_empty() {
+        return Err(field.error("resource type can not be blank"));
+    }
+    let options = fields.take("options").map(|options| options.text_map(reading)).transpose()?.unwrap_or_default();
+    fields.ignore(reading, &["image", "tags"]);
+    fields.finish()?;
+    Ok(Resource { name, kind, options })
+}
+
+fn read_timer(name: String, field: &Field, reading: &mut Reading<'_>) -> Result<Timer, ManifestError> {
+    let mut fields = field.fields()?;
+    let command = fields.take("command").map(|command| service::read_command(&command, reading)).transpose()?;
+    let mut text = |key| -> Result<String, ManifestError> {
+        let missing = || field.error(format!("{key} is missing"));
+        fields.take(key).ok_or_else(missing)?.text(reading)
+    };
+    let schedule = text("schedule")?;
+    let service = text("service")?;
+    if !matches!(schedule.split_whitespace().count(), 5 | 6) {
+        return Err(field.error(format!("invalid schedule expression: {schedule}")));
+    }
+    fields.ignore(reading, &["annotations", "concurrency", "parallelCount", "policies"]);
+    fields.finish()?;
+    Ok(Timer { name, service, schedule, command: command.unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -162,11 +162,7 @@ impl Scheduler {
         apps: Vec<DesiredApp>,
     ) -> Result<Arc<Self>, SchedulerError> {
         let _ = apps;
-        Ok(Arc::new(Self {
-            config,
-            runtime,
-            logs,
-        }))
+        Ok(Arc::new(Self { config, runtime, logs }))
     }
 
     /// Stops reconciling and leaves every process running.
@@ -178,15 +174,9 @@ impl Scheduler {
     /// healthy, turns traffic over, drains and stops the old. Takes as long as that takes: run it
     /// in a task. On an error the old release runs on (or nothing, if there was none). Progress
     /// goes to the app's log as `system/...` lines.
-    pub async fn promote(
-        &self,
-        desired: DesiredApp,
-        options: PromoteOptions,
-    ) -> Result<(), PromoteError> {
+    pub async fn promote(&self, desired: DesiredApp, options: PromoteOptions) -> Result<(), PromoteError> {
         let _ = (desired, options);
-        Err(PromoteError::Manifest(
-            "the scheduler is not in place".to_owned(),
-        ))
+        Err(PromoteError::Manifest("the scheduler is not in place".to_owned()))
     }
 
     /// Makes a running promotion of the app fail with [`PromoteError::Cancelled`]. Says whether
@@ -198,12 +188,7 @@ impl Scheduler {
 
     /// Takes over changed sizes of a service without a new release. Returns at once; watch
     /// [`Scheduler::services`] for the effect.
-    pub fn scale(
-        &self,
-        app: &str,
-        service: &str,
-        formation: Formation,
-    ) -> Result<(), SchedulerError> {
+    pub fn scale(&self, app: &str, service: &str, formation: Formation) -> Result<(), SchedulerError> {
         let _ = (app, formation);
         Err(SchedulerError::NoService(service.to_owned()))
     }
@@ -222,11 +207,7 @@ impl Scheduler {
 
     /// The processes of an app that have not ended, and one-off processes that ended lately.
     pub fn processes(&self, app: &str) -> Vec<ProcessState> {
-        self.runtime
-            .list()
-            .into_iter()
-            .filter(|process| process.app == app)
-            .collect()
+        self.runtime.list().into_iter().filter(|process| process.app == app).collect()
     }
 
     /// One process of an app, ended ones included while they are known.
@@ -243,11 +224,7 @@ impl Scheduler {
 
     /// Starts a one-off process of this release (the app's running one, or another of it) and
     /// returns once it runs.
-    pub async fn run_one_off(
-        &self,
-        release: &DesiredApp,
-        one_off: OneOff,
-    ) -> Result<ProcessState, SchedulerError> {
+    pub async fn run_one_off(&self, release: &DesiredApp, one_off: OneOff) -> Result<ProcessState, SchedulerError> {
         let _ = release;
         Err(SchedulerError::NoService(one_off.service))
     }
@@ -259,12 +236,7 @@ impl Scheduler {
     }
 
     /// Runs a command in a process of an app.
-    pub async fn exec(
-        &self,
-        app: &str,
-        id: &str,
-        spec: ExecSpec,
-    ) -> Result<ExecStream, SchedulerError> {
+    pub async fn exec(&self, app: &str, id: &str, spec: ExecSpec) -> Result<ExecStream, SchedulerError> {
         let _ = app;
         Ok(self.runtime.exec(id, spec).await?)
     }
