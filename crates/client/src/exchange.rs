@@ -1,0 +1,441 @@
+//! The client: one target, one connection kept between calls, every answer turned into a value or a named error.
+//!
+//! We drive the connection ourselves (TCP, TLS, handshake) instead of using a ready-made client, so that each step's
+//! failure keeps its own name, and so that nothing of the key is written before the certificate has been accepted.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use convox_tls::{Fingerprint, TlsError, TlsFault, Trust};
+use convox_wire::basic::Basic;
+use convox_wire::session::SessionDemand;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, USER_AGENT, WWW_AUTHENTICATE};
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use crate::call::{Body, Call};
+use crate::connect::{self, Stream, peer};
+use crate::{Endpoint, Error, Proxies, Scheme};
+
+/// How long a server may take for its answer's head, or between two pieces of a body, while nothing moves.
+const ANSWER: Duration = Duration::from_mins(5);
+/// The longest JSON answer that is read.
+const LONGEST_VALUE: usize = 256 * 1024 * 1024;
+/// How much of an error's body is read.
+const LONGEST_MESSAGE: usize = 64 * 1024;
+/// Every released original sends this, so it is the only value that their servers have ever seen.
+const VERSION_HEADER: &str = "dev";
+
+/// What travels with every request besides the key.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// The Rack that a Console is to forward to, as `org/rack`.
+    pub rack: Option<String>,
+    /// The id of a session with a second factor, if there is one.
+    pub session: Option<String>,
+    /// `X-Convox-Actor`: who asks, where a Rack is spoken to directly.
+    pub actor: Option<String>,
+    /// Proxies from the environment.
+    pub proxies: Proxies,
+}
+
+/// Speaks to one Console or Rack.
+pub struct Client {
+    endpoint: Endpoint,
+    trust: Trust,
+    context: Context,
+    tls: Mutex<Option<Arc<rustls::ClientConfig>>>,
+    idle: Arc<Mutex<Option<SendRequest<Body>>>>,
+    seen: Mutex<Option<Fingerprint>>,
+}
+
+/// An answer whose body has not been read yet.
+pub struct Reply {
+    /// The HTTP status, below 400.
+    pub status: u16,
+    /// The answer's headers.
+    pub headers: HeaderMap,
+    host: String,
+    body: Incoming,
+    /// Goes back to the client when the body has been read to its end.
+    sender: Option<SendRequest<Body>>,
+    idle: Arc<Mutex<Option<SendRequest<Body>>>>,
+}
+
+impl Client {
+    /// A client that has not connected yet.
+    pub fn new(endpoint: Endpoint, trust: Trust, context: Context) -> Self {
+        Self { endpoint, trust, context, tls: Mutex::new(None), idle: Arc::default(), seen: Mutex::new(None) }
+    }
+
+    /// Where it speaks to.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The Rack named in each request, if any.
+    pub fn rack(&self) -> Option<&str> {
+        self.context.rack.as_deref()
+    }
+
+    /// The same connection and key, with every further request meant for `rack` (of a Console).
+    #[must_use]
+    pub fn with_rack(mut self, rack: String) -> Self {
+        self.context.rack = Some(rack);
+        self
+    }
+
+    /// Fingerprint of the certificate that the last connection proved; `None` before, and in clear text.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        *lock(&self.seen)
+    }
+
+    /// Connects and does the TLS handshake, and sends nothing. The connection serves the next call.
+    pub async fn connect(&self) -> Result<(), Error> {
+        if lock(&self.idle).as_ref().is_some_and(|sender| !sender.is_closed()) {
+            return Ok(());
+        }
+        let sender = self.dial().await?;
+        *lock(&self.idle) = Some(sender);
+        Ok(())
+    }
+
+    /// Sends a request and gives the answer as soon as its head is there. A status from 300 up is an error.
+    pub async fn send(&self, call: Call) -> Result<Reply, Error> {
+        let reply = self.exchange(call).await?;
+        self.accept(reply).await
+    }
+
+    /// Sends a request and decodes the JSON answer.
+    pub async fn value<T: DeserializeOwned>(&self, call: Call) -> Result<T, Error> {
+        let reply = self.send(call).await?;
+        let host = peer(&self.endpoint);
+        let bytes = reply.bytes(LONGEST_VALUE).await?;
+        serde_json::from_slice(&bytes).map_err(|error| Error::Protocol { host, reason: format!("not the JSON that was expected ({error})") })
+    }
+
+    /// Sends a request whose answer says nothing but that it worked.
+    pub async fn done(&self, call: Call) -> Result<(), Error> {
+        self.send(call).await?.bytes(LONGEST_VALUE).await.map(drop)
+    }
+
+    pub(crate) async fn stream(&self) -> Result<Stream, Error> {
+        let tls = match self.endpoint.scheme() {
+            Scheme::Http => None,
+            Scheme::Https => Some(self.tls_config()?),
+        };
+        let stream = connect::open(&self.endpoint, &self.context.proxies, tls).await?;
+        *lock(&self.seen) = stream.fingerprint();
+        Ok(stream)
+    }
+
+    fn tls_config(&self) -> Result<Arc<rustls::ClientConfig>, Error> {
+        let mut kept = lock(&self.tls);
+        if let Some(config) = &*kept {
+            return Ok(Arc::clone(config));
+        }
+        let config = convox_tls::client_config(&self.trust).map_err(|error| match error {
+            // A machine without authorities trusts nobody; a pin still works there.
+            TlsError::NoRoots(_) => Error::Tls { host: peer(&self.endpoint), fault: TlsFault::UnknownIssuer },
+            other => Error::input(other.to_string()),
+        })?;
+        *kept = Some(Arc::clone(&config));
+        Ok(config)
+    }
+
+    async fn dial(&self) -> Result<SendRequest<Body>, Error> {
+        let stream = self.stream().await?;
+        let (sender, connection) = handshake(stream, &self.endpoint).await?;
+        tokio::spawn(async move {
+            // Its error reaches whoever waits for the answer.
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+
+    /// Headers of protocol section 1.2, for plain requests and for WebSockets.
+    pub(crate) fn common_headers(&self, headers: &mut HeaderMap) -> Result<(), Error> {
+        let bad = |what: &str| Error::input(format!("{what} holds a character that cannot be sent"));
+        headers.insert(HOST, HeaderValue::from_str(self.endpoint.authority()).map_err(|_| bad("the host"))?);
+        if let Some(password) = self.endpoint.password() {
+            let mut value = HeaderValue::from_str(&Basic::header(self.endpoint.user(), password.expose())).map_err(|_| bad("the key"))?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("convox/", env!("CARGO_PKG_VERSION"))));
+        headers.insert("version", HeaderValue::from_static(VERSION_HEADER));
+        for (name, value) in [("rack", &self.context.rack), ("session", &self.context.session), ("x-convox-actor", &self.context.actor)] {
+            if let Some(value) = value {
+                headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).map_err(|_| bad(name))?);
+            }
+        }
+        Ok(())
+    }
+
+    fn request(&self, call: Call) -> Result<Request<Body>, Error> {
+        let mut target = format!("{}{}", self.endpoint.prefix(), call.path);
+        if !call.query.is_empty() {
+            target.push('?');
+            target.push_str(&call.query);
+        }
+        let mut request = Request::new(call.body);
+        *request.method_mut() = call.method;
+        *request.uri_mut() = target.parse().map_err(|_| Error::input(format!("`{}` is no path", call.path)))?;
+        let headers = request.headers_mut();
+        self.common_headers(headers)?;
+        headers.insert("accept", HeaderValue::from_static("*/*"));
+        let kind = if !call.form.is_empty() { "application/x-www-form-urlencoded" } else { "application/octet-stream" };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.extend(call.headers);
+        Ok(request)
+    }
+
+    async fn exchange(&self, call: Call) -> Result<Reply, Error> {
+        let safe = matches!(call.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let mut request = self.request(call)?;
+        let kept = lock(&self.idle).take().filter(|sender| !sender.is_closed());
+        if let Some(mut sender) = kept
+            && timeout(ANSWER, sender.ready()).await.is_ok_and(|ready| ready.is_ok())
+        {
+            let again = if safe { again(&request) } else { None };
+            match self.attempt(sender, request).await {
+                Ok(reply) => return Ok(reply),
+                // The server closed the kept connection meanwhile. What was not sent may be sent again; what was may, if it changes nothing.
+                Err((_, Some(unsent))) => request = *unsent,
+                Err((error @ Error::Closed { .. }, None)) => match again {
+                    Some(copy) => request = copy,
+                    None => return Err(error),
+                },
+                Err((error, None)) => return Err(error),
+            }
+        }
+        let sender = self.dial().await?;
+        self.attempt(sender, request).await.map_err(|(error, _)| error)
+    }
+
+    /// One request on one connection. On failure, the request comes back if not a byte of it was sent.
+    async fn attempt(&self, mut sender: SendRequest<Body>, mut request: Request<Body>) -> Result<Reply, (Error, Option<Box<Request<Body>>>)> {
+        let host = peer(&self.endpoint);
+        let moved = request.body_mut().watch();
+        let sending = sender.try_send_request(request);
+        tokio::pin!(sending);
+        let answered = loop {
+            match timeout(ANSWER, &mut sending).await {
+                Ok(answered) => break answered,
+                // A slow upload is not a silent server.
+                Err(_) if moved.since() < ANSWER => {}
+                Err(_) => return Err((Error::Timeout { host, doing: "waiting for the answer" }, None)),
+            }
+        };
+        match answered {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                Ok(Reply { status: head.status.as_u16(), headers: head.headers, host, body, sender: Some(sender), idle: Arc::clone(&self.idle) })
+            }
+            Err(mut failed) => {
+                let unsent = failed.take_message().map(Box::new);
+                let error = failed.into_error();
+                Err((self.explain(&error), unsent))
+            }
+        }
+    }
+
+    fn explain(&self, error: &hyper::Error) -> Error {
+        explain(&peer(&self.endpoint), error)
+    }
+
+    /// Turns every status that is not a success into its error.
+    async fn accept(&self, reply: Reply) -> Result<Reply, Error> {
+        if (200..300).contains(&reply.status) {
+            return Ok(reply);
+        }
+        let host = peer(&self.endpoint);
+        if (300..400).contains(&reply.status) {
+            let location = reply.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("an unnamed place");
+            return Err(Error::Redirect { host, location: location.chars().filter(|char| !char.is_control()).take(300).collect() });
+        }
+        let (status, headers) = (reply.status, reply.headers.clone());
+        let body = reply.bytes(LONGEST_MESSAGE).await.unwrap_or_default();
+        Err(refusal(host, status, &headers, &body))
+    }
+}
+
+/// The error that a status from 400 up stands for.
+pub(crate) fn refusal(host: String, status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
+    let message = convox_wire::error::body_message(status, body);
+    let demand = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).find_map(SessionDemand::parse);
+    match status {
+        401 if message.contains("cli token is expired") => Error::Expired { host, message },
+        401 => match demand {
+            Some(demand) => Error::Session { host, demand },
+            // A Rack's words for a token whose role does not reach; the token itself is fine.
+            None if message == "you are unauthorized to access this" => Error::Forbidden { message },
+            None => Error::Unauthorized { host, message },
+        },
+        403 => Error::Forbidden { message },
+        404 => Error::NotFound { message },
+        _ => {
+            let id = headers.get("request-id").and_then(|value| value.to_str().ok());
+            let id = id.filter(|id| status >= 500 && id.len() <= 64 && !message.contains(id)).map(str::to_owned);
+            Error::Server { status, message, request_id: id }
+        }
+    }
+}
+
+pub(crate) fn explain(host: &str, error: &hyper::Error) -> Error {
+    let host = host.to_owned();
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            if error.is_user() {
+                return Error::Source(std::io::Error::new(io.kind(), io.to_string()));
+            }
+            // TLS 1.3 lets a server refuse after the client's handshake is done.
+            if let Some(fault) = convox_tls::classify(io) {
+                return Error::Tls { host, fault };
+            }
+            return Error::Closed { host, reason: connect::plain(io) };
+        }
+        source = cause.source();
+    }
+    if error.is_parse() {
+        return Error::Protocol { host, reason: "not HTTP".to_owned() };
+    }
+    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        return Error::Closed { host, reason: "it was closed before the answer was complete".to_owned() };
+    }
+    Error::Protocol { host, reason: error.to_string() }
+}
+
+pub(crate) async fn handshake(
+    stream: Stream,
+    endpoint: &Endpoint,
+) -> Result<(SendRequest<Body>, http1::Connection<TokioIo<Stream>, Body>), Error> {
+    http1::Builder::new()
+        .title_case_headers(true)
+        .max_headers(200)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| explain(&peer(endpoint), &error))
+}
+
+fn again(request: &Request<Body>) -> Option<Request<Body>> {
+    let mut copy = Request::new(request.body().again()?);
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    Some(copy)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Reply {
+    /// The next piece of the body; `None` at its end.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            let frame = timeout(ANSWER, self.body.frame())
+                .await
+                .map_err(|_| Error::Timeout { host: self.host.clone(), doing: "reading the answer" })?;
+            match frame {
+                None => {
+                    self.give_back();
+                    return Ok(None);
+                }
+                Some(Err(error)) => return Err(explain(&self.host, &error)),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The whole body, if it is not longer than `limit`.
+    pub async fn bytes(mut self, limit: usize) -> Result<Bytes, Error> {
+        let mut all = BytesMut::new();
+        while let Some(chunk) = self.chunk().await? {
+            if all.len() + chunk.len() > limit {
+                return Err(Error::Protocol { host: self.host.clone(), reason: format!("the answer is longer than {limit} bytes") });
+            }
+            if all.is_empty() && hyper::body::Body::is_end_stream(&self.body) {
+                self.give_back();
+                return Ok(chunk);
+            }
+            all.extend_from_slice(&chunk);
+        }
+        Ok(all.freeze())
+    }
+
+    /// A header's value as text, if it has one.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    fn give_back(&mut self) {
+        if let Some(sender) = self.sender.take()
+            && !sender.is_closed()
+        {
+            *lock(&self.idle) = Some(sender);
+        }
+    }
+}
+
+/// Switches a connection to another protocol: sends `request`, wants 101.
+pub(crate) async fn upgrade(client: &Client, mut request: Request<Body>) -> Result<(Response<()>, hyper::upgrade::Upgraded), Error> {
+    let host = peer(client.endpoint());
+    let stream = client.stream().await?;
+    client.common_headers(request.headers_mut())?;
+    let (mut sender, connection) = handshake(stream, client.endpoint()).await?;
+    tokio::spawn(async move {
+        let _ = connection.with_upgrades().await;
+    });
+    let response = timeout(ANSWER, sender.send_request(request))
+        .await
+        .map_err(|_| Error::Timeout { host: host.clone(), doing: "opening a socket" })?
+        .map_err(|error| explain(&host, &error))?;
+    if response.status().as_u16() == 101 {
+        let (head, ()) = Response::new(()).into_parts();
+        let mut bare = Response::from_parts(head, ());
+        bare.headers_mut().clone_from(response.headers());
+        let upgraded = timeout(ANSWER, hyper::upgrade::on(response))
+            .await
+            .map_err(|_| Error::Timeout { host: host.clone(), doing: "opening a socket" })?
+            .map_err(|error| explain(&host, &error))?;
+        return Ok((bare, upgraded));
+    }
+    let (head, body) = response.into_parts();
+    let status = head.status.as_u16();
+    let reply = Reply { status, headers: head.headers, host: host.clone(), body, sender: None, idle: Arc::default() };
+    match client.accept(reply).await {
+        Ok(_) => Err(Error::Protocol { host, reason: format!("it answered {status} instead of opening a socket") }),
+        Err(error) => Err(error),
+    }
+}
+
+/// When a body last gave something away.
+#[derive(Clone, Debug)]
+pub(crate) struct Moved(Arc<Mutex<Instant>>);
+
+impl Moved {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    pub(crate) fn now(&self) {
+        *lock(&self.0) = Instant::now();
+    }
+
+    fn since(&self) -> Duration {
+        lock(&self.0).elapsed()
+    }
+}
