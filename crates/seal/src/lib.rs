@@ -1,1 +1,28 @@
-//! Placeholder.
+//! What must stay secret: the forms of keys, their hashes, envelope encryption, signed tokens. No I/O, no async, and the one place
+//! with ciphers: this is what an auditor reads.
+//!
+//! - [`Secret`]: text that cannot be shown, copied or logged by accident, wiped when dropped.
+//! - [`ApiKey`], [`LookupKey`]: what callers carry, and the keyed hash under which it is found.
+//! - [`password`]: Argon2id for what people choose.
+//! - [`RootKey`], [`Keyring`], [`DataKey`]: root key -> data key per organization -> ciphertext bound to its place.
+//! - [`access`]: the tokens that a Rack signs.
+
+pub mod access;
+mod api_key;
+mod envelope;
+mod keyring;
+pub mod password;
+mod random;
+mod secret;
+
+pub use api_key::{ApiKey, KeyFormatError, KeyKind, LookupKey};
+pub use envelope::{Binding, DataKey, OpenError, Sealed, WrappedDataKey};
+pub use keyring::{Keyring, RootKey, RootKeyError};
+pub use random::{generate_password, random_bytes};
+pub use secret::Secret;
+
+/// Whether two byte strings are equal, in a time that depends on their lengths only.
+pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
+    use subtle::ConstantTimeEq as _;
+    a.ct_eq(b).into()
+}

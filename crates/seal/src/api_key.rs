@@ -1,0 +1,231 @@
+//! API keys: a prefix that names the kind, 256 random bits, a checksum; letters, digits and one `_`. Found again by a keyed hash.
+
+use std::fmt;
+
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::random::{base62, random_bytes};
+use crate::{RootKey, Secret};
+
+const BODY: usize = 43;
+const CHECKSUM: usize = 6;
+
+/// What a key is for; its prefix says so to people and secret scanners. Prefixes never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyKind {
+    /// A person's API key.
+    User,
+    /// A machine's key: CI, deploys.
+    Deploy,
+    /// The one-time code of a new Console.
+    Setup,
+}
+
+impl KeyKind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::User, Self::Deploy, Self::Setup];
+
+    /// `cxu`, `cxd`, `cxs`
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::User => "cxu",
+            Self::Deploy => "cxd",
+            Self::Setup => "cxs",
+        }
+    }
+
+    /// `user`, `deploy`, `setup`: how it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Deploy => "deploy",
+            Self::Setup => "setup",
+        }
+    }
+
+    /// Reads [`Self::as_str`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+impl fmt::Display for KeyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a text is no key. Says nothing of the text itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyFormatError {
+    /// Another beginning.
+    #[error("this is not a Convox API key (they begin with cxu_ or cxd_)")]
+    Prefix,
+    /// Too short or too long: cut while copying?
+    #[error("the API key is not complete")]
+    Length,
+    /// A character that keys do not have.
+    #[error("the API key holds a character that keys do not have")]
+    Character,
+    /// The last six characters do not fit the rest: a typing error.
+    #[error("the API key is mistyped (its checksum does not fit)")]
+    Checksum,
+}
+
+/// A key as its bearer carries it. No `Debug`, `Display`, `Clone`; wiped when dropped.
+pub struct ApiKey {
+    text: Zeroizing<String>,
+    kind: KeyKind,
+}
+
+impl ApiKey {
+    /// A new one.
+    pub fn generate(kind: KeyKind) -> Self {
+        let bytes = Zeroizing::new(random_bytes::<32>());
+        let mut text = Zeroizing::new(format!("{}_{}", kind.prefix(), *Zeroizing::new(base62(&bytes[..], BODY))));
+        let checksum = checksum(&text);
+        text.push_str(&checksum);
+        Self { text, kind }
+    }
+
+    /// Reads what a caller sent. The checksum is looked at before anything is looked up.
+    ///
+    /// # Errors
+    /// [`KeyFormatError`].
+    pub fn parse(text: &str) -> Result<Self, KeyFormatError> {
+        let (prefix, body) = text.split_once('_').ok_or(KeyFormatError::Prefix)?;
+        let kind = KeyKind::ALL.into_iter().find(|kind| kind.prefix() == prefix).ok_or(KeyFormatError::Prefix)?;
+        if body.len() != BODY + CHECKSUM {
+            return Err(KeyFormatError::Length);
+        }
+        if !body.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(KeyFormatError::Character);
+        }
+        let (start, end) = text.split_at(text.len() - CHECKSUM);
+        if checksum(start) != end {
+            return Err(KeyFormatError::Checksum);
+        }
+        Ok(Self { text: Zeroizing::new(text.to_owned()), kind })
+    }
+
+    /// What it is for.
+    pub fn kind(&self) -> KeyKind {
+        self.kind
+    }
+
+    /// The text, to be shown once.
+    pub fn reveal(&self) -> &str {
+        &self.text
+    }
+
+    /// The last four characters, by which people tell their keys apart.
+    pub fn last4(&self) -> &str {
+        self.text.get(self.text.len() - 4..).unwrap_or_default()
+    }
+
+    /// Under which the store knows it. 256 random bits need no slow hash; the key makes a stolen table useless for guessing.
+    pub fn lookup_hash(&self, key: &LookupKey) -> [u8; 32] {
+        let mut mac = key.0.clone();
+        mac.update(self.text.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+}
+
+/// CRC-32 (IEEE) as six base-62 digits: finds typing errors, proves nothing.
+fn checksum(text: &str) -> String {
+    let mut crc = u32::MAX;
+    for byte in text.bytes() {
+        crc ^= u32::from(byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+        }
+    }
+    base62(&(!crc).to_be_bytes(), CHECKSUM)
+}
+
+/// The key of the keyed hash, derived from the root key. Ready to use: hashing costs two blocks.
+#[derive(Clone)]
+pub struct LookupKey(Hmac<Sha256>);
+
+impl LookupKey {
+    /// From the root key.
+    pub fn derive(root: &RootKey) -> Self {
+        let mut key = Zeroizing::new([0; 32]);
+        // 32 bytes are far below HKDF's limit, and HMAC takes keys of any length.
+        let _ = Hkdf::<Sha256>::new(Some(b"convox console"), root.bytes()).expand(b"api key lookup v1", &mut key[..]);
+        Self::from_bytes(&key)
+    }
+
+    fn from_bytes(key: &[u8; 32]) -> Self {
+        let mut block = Zeroizing::new([0u8; 64]);
+        if let Some(start) = block.get_mut(..32) {
+            start.copy_from_slice(key);
+        }
+        // A key shorter than a block is padded with zeros: this is the same HMAC, without a fallible constructor.
+        Self(Hmac::<Sha256>::new((&*block).into()))
+    }
+
+    /// The keyed hash of any secret text, such as a one-time code.
+    pub fn hash(&self, secret: &Secret) -> [u8; 32] {
+        let mut mac = self.0.clone();
+        mac.update(secret.expose().as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn lookup() -> LookupKey {
+        LookupKey::derive(&RootKey::parse(RootKey::generate().expose()).unwrap())
+    }
+
+    #[test]
+    fn a_key_survives_being_written_and_read() {
+        for kind in KeyKind::ALL {
+            let key = ApiKey::generate(kind);
+            let read = ApiKey::parse(key.reveal()).unwrap();
+            assert!(read.kind() == kind && read.reveal() == key.reveal());
+            assert!(key.reveal().starts_with(kind.prefix()) && key.reveal().ends_with(key.last4()));
+            assert!(key.reveal().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'));
+            assert_eq!(KeyKind::from_name(kind.as_str()), Some(kind));
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_says_why() {
+        let key = ApiKey::generate(KeyKind::User);
+        let text = key.reveal();
+        let fault = |text: &str| ApiKey::parse(text).err().unwrap();
+        assert_eq!(fault(""), KeyFormatError::Prefix);
+        assert_eq!(fault("ghp_abc"), KeyFormatError::Prefix);
+        assert_eq!(fault(&text[..text.len() - 1]), KeyFormatError::Length);
+        assert_eq!(fault(&format!("{}é", &text[..text.len() - 2])), KeyFormatError::Character);
+        let flipped = if text.ends_with('A') { 'B' } else { 'A' };
+        assert_eq!(fault(&format!("{}{flipped}", &text[..text.len() - 1])), KeyFormatError::Checksum);
+    }
+
+    #[test]
+    fn the_hash_depends_on_both_keys() {
+        let (a, b) = (lookup(), lookup());
+        let (one, two) = (ApiKey::generate(KeyKind::User), ApiKey::generate(KeyKind::User));
+        assert_eq!(one.lookup_hash(&a), ApiKey::parse(one.reveal()).unwrap().lookup_hash(&a));
+        assert_ne!(one.lookup_hash(&a), two.lookup_hash(&a));
+        assert_ne!(one.lookup_hash(&a), one.lookup_hash(&b));
+        assert_eq!(one.lookup_hash(&a), a.hash(&Secret::new(one.reveal().to_owned())));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_and_none_is_a_key(text in ".*") {
+            prop_assert!(ApiKey::parse(&text).is_err());
+            let _ = ApiKey::parse(&format!("cxu_{text}"));
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Envelope encryption: a root key wraps the data key of an organization, which seals texts bound to their place. XChaCha20-Poly1305
+//! throughout: its nonces are long enough to be drawn at random.
+//!
+//! Wrapped data key: `1 | root key id (8) | nonce (24) | ciphertext of id (8) and key (32) | tag (16)`, associated data: version, root key id, organization.
+//! Sealed text: `1 | data key id (8) | nonce (24) | ciphertext | tag (16)`, associated data: version, data key id, organization, Rack, field.
+
+use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use zeroize::Zeroizing;
+
+use crate::Secret;
+use crate::keyring::{KEY_ID, RootKey};
+use crate::random::random_bytes;
+
+const VERSION: u8 = 1;
+const NONCE: usize = 24;
+const HEAD: usize = 1 + KEY_ID + NONCE;
+
+/// Why something sealed does not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// Not a form that this version knows.
+    #[error("the ciphertext has an unknown form")]
+    Format,
+    /// Sealed under a key that is not here.
+    #[error("the ciphertext was sealed with a key that this server does not have")]
+    UnknownKey,
+    /// Edited, moved from another place, or rolled back.
+    #[error("the ciphertext does not belong here: it was edited or moved")]
+    Refused,
+}
+
+/// Where a sealed text belongs. It opens nowhere else.
+#[derive(Clone, Copy, Debug)]
+pub struct Binding<'a> {
+    /// Id of the organization.
+    pub org: &'a str,
+    /// Id of the Rack.
+    pub rack: &'a str,
+    /// Which of its fields.
+    pub field: &'a str,
+}
+
+/// A data key as it is stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WrappedDataKey(Vec<u8>);
+
+/// A sealed text as it is stored. Its `Debug` shows no content.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed(Vec<u8>);
+
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sealed({} bytes)", self.0.len())
+    }
+}
+
+impl std::fmt::Debug for WrappedDataKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "WrappedDataKey({} bytes)", self.0.len())
+    }
+}
+
+impl Sealed {
+    /// From the store.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// For the store.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl WrappedDataKey {
+    /// From the store.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// For the store.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn wrap(key: &DataKey, root: &RootKey, org: &str) -> Self {
+        let mut plain = Zeroizing::new(Vec::with_capacity(KEY_ID + 32));
+        plain.extend_from_slice(&key.id);
+        plain.extend_from_slice(&key.bytes[..]);
+        Self(encrypt(root.bytes(), root.raw_id(), &["convox data key", org], &plain))
+    }
+
+    /// Id of the root key that wrapped it.
+    pub(crate) fn root_id(&self) -> Result<[u8; KEY_ID], OpenError> {
+        key_id(&self.0)
+    }
+
+    pub(crate) fn open(&self, root: &RootKey, org: &str) -> Result<DataKey, OpenError> {
+        let plain = decrypt(root.bytes(), root.raw_id(), &["convox data key", org], &self.0)?;
+        let (id, bytes) = plain.split_first_chunk::<KEY_ID>().ok_or(OpenError::Format)?;
+        Ok(DataKey { id: *id, bytes: Zeroizing::new(<[u8; 32]>::try_from(bytes).map_err(|_| OpenError::Format)?) })
+    }
+}
+
+/// The key of one organization.
+pub struct DataKey {
+    id: [u8; KEY_ID],
+    bytes: Zeroizing<[u8; 32]>,
+}
+
+impl DataKey {
+    pub(crate) fn generate() -> Self {
+        Self { id: random_bytes(), bytes: Zeroizing::new(random_bytes()) }
+    }
+
+    /// Seals a text for its place.
+    pub fn seal(&self, binding: &Binding<'_>, secret: &Secret) -> Sealed {
+        let Binding { org, rack, field } = binding;
+        Sealed(encrypt(&self.bytes, self.id, &["convox sealed", org, rack, field], secret.expose().as_bytes()))
+    }
+
+    /// Opens a text in its place.
+    ///
+    /// # Errors
+    /// [`OpenError::UnknownKey`] under another data key, [`OpenError::Refused`] for what was edited or moved.
+    pub fn open(&self, binding: &Binding<'_>, sealed: &Sealed) -> Result<Secret, OpenError> {
+        let Binding { org, rack, field } = binding;
+        let plain = decrypt(&self.bytes, self.id, &["convox sealed", org, rack, field], &sealed.0)?;
+        let text = std::str::from_utf8(&plain).map_err(|_| OpenError::Format)?;
+        Ok(Secret::new(text.to_owned()))
+    }
+}
+
+fn key_id(bytes: &[u8]) -> Result<[u8; KEY_ID], OpenError> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => rest.first_chunk::<KEY_ID>().copied().ok_or(OpenError::Format),
+        _ => Err(OpenError::Format),
+    }
+}
+
+/// Version, key id, then each part with its length before it, so that no two places have the same bytes.
+fn associated(id: [u8; KEY_ID], parts: &[&str]) -> Vec<u8> {
+    let mut data = vec![VERSION];
+    data.extend_from_slice(&id);
+    for part in parts {
+        data.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        data.extend_from_slice(part.as_bytes());
+    }
+    data
+}
+
+fn encrypt(key: &[u8; 32], id: [u8; KEY_ID], parts: &[&str], plain: &[u8]) -> Vec<u8> {
+    let nonce = random_bytes::<NONCE>();
+    let mut out = vec![VERSION];
+    out.extend_from_slice(&id);
+    out.extend_from_slice(&nonce);
+    let payload = Payload { msg: plain, aad: &associated(id, parts) };
+    // Encryption fails only beyond 256 GiB; an empty ciphertext would then be refused on opening, never mistaken for anything.
+    out.extend(XChaCha20Poly1305::new(key.into()).encrypt(&XNonce::from(nonce), payload).unwrap_or_default());
+    out
+}
+
+fn decrypt(key: &[u8; 32], id: [u8; KEY_ID], parts: &[&str], bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    if key_id(bytes)? != id {
+        return Err(OpenError::UnknownKey);
+    }
+    let nonce = bytes.get(1 + KEY_ID..HEAD).and_then(|nonce| <[u8; NONCE]>::try_from(nonce).ok()).ok_or(OpenError::Format)?;
+    let payload = Payload { msg: bytes.get(HEAD..).unwrap_or_default(), aad: &associated(id, parts) };
+    XChaCha20Poly1305::new(key.into()).decrypt(&XNonce::from(nonce), payload).map(Zeroizing::new).map_err(|_| OpenError::Refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PLACE: Binding<'static> = Binding { org: "o1", rack: "r1", field: "password" };
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.to_owned())
+    }
+
+    #[test]
+    fn a_text_opens_in_its_place_only() {
+        let key = DataKey::generate();
+        let sealed = key.seal(&PLACE, &secret("canary"));
+        assert!(key.open(&PLACE, &sealed).unwrap().matches("canary"));
+        for moved in [Binding { org: "o2", ..PLACE }, Binding { rack: "r2", ..PLACE }, Binding { field: "token", ..PLACE }] {
+            assert_eq!(key.open(&moved, &sealed).err(), Some(OpenError::Refused), "{moved:?}");
+        }
+        // Parts cannot be shifted into each other.
+        assert_eq!(key.open(&Binding { org: "o1r", rack: "1", ..PLACE }, &sealed).err(), Some(OpenError::Refused));
+        assert_eq!(DataKey::generate().open(&PLACE, &sealed).err(), Some(OpenError::UnknownKey));
+        assert!(!sealed.as_bytes().windows(6).any(|window| window == b"canary"));
+        assert_eq!(format!("{sealed:?}"), format!("Sealed({} bytes)", sealed.as_bytes().len()));
+    }
+
+    #[test]
+    fn a_data_key_opens_for_its_organization_only() {
+        let root = RootKey::parse(RootKey::generate().expose()).unwrap();
+        let key = DataKey::generate();
+        let wrapped = WrappedDataKey::wrap(&key, &root, "o1");
+        let opened = wrapped.open(&root, "o1").unwrap();
+        assert!(opened.open(&PLACE, &key.seal(&PLACE, &secret("x"))).unwrap().matches("x"));
+        assert_eq!(wrapped.open(&root, "o2").err(), Some(OpenError::Refused));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let key = DataKey::generate();
+        let sealed = key.seal(&PLACE, &secret("canary"));
+        for bit in 0..sealed.as_bytes().len() * 8 {
+            let mut bytes = sealed.as_bytes().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(key.open(&PLACE, &Sealed::from_bytes(bytes)).is_err(), "bit {bit}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_survives(text in ".*", org in ".*", rack in ".*", field in ".*") {
+            let key = DataKey::generate();
+            let place = Binding { org: &org, rack: &rack, field: &field };
+            prop_assert!(key.open(&place, &key.seal(&place, &secret(&text))).unwrap().matches(&text));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let key = DataKey::generate();
+            prop_assert!(key.open(&PLACE, &Sealed::from_bytes(bytes.clone())).is_err());
+            let root = RootKey::parse(RootKey::generate().expose()).unwrap();
+            prop_assert!(WrappedDataKey::from_bytes(bytes).open(&root, "o").is_err());
+        }
+    }
+}

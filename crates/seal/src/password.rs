@@ -1,0 +1,85 @@
+//! Argon2id for what people choose themselves: 19 MiB, two passes, one lane (OWASP's first choice), as PHC strings.
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use argon2::{Algorithm, Argon2, Params, Version};
+
+use crate::Secret;
+
+/// More than anybody types; a longer one only costs time.
+pub const LONGEST: usize = 1024;
+
+/// Why a password could not be hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordError {
+    /// Above [`LONGEST`] bytes.
+    #[error("a password has at most 1024 bytes")]
+    TooLong,
+    /// The hash itself failed (no memory).
+    #[error("the password could not be hashed")]
+    Failed,
+}
+
+fn argon2() -> Argon2<'static> {
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params())
+}
+
+fn params() -> Params {
+    Params::new(19 * 1024, 2, 1, None).unwrap_or_default()
+}
+
+/// A PHC string with a fresh salt. Slow and hungry on purpose: not for the thread of a request.
+///
+/// # Errors
+/// [`PasswordError`].
+pub fn hash(password: &Secret) -> Result<String, PasswordError> {
+    if password.expose().len() > LONGEST {
+        return Err(PasswordError::TooLong);
+    }
+    let salt = crate::random_bytes::<16>();
+    let hash = argon2().hash_password_with_salt(password.expose().as_bytes(), &salt).map_err(|_| PasswordError::Failed)?;
+    Ok(hash.to_string())
+}
+
+/// Whether `password` is the one of this PHC string. A broken string is nobody's password.
+pub fn verify(password: &Secret, phc: &str) -> bool {
+    password.expose().len() <= LONGEST
+        && PasswordHash::new(phc).is_ok_and(|parsed| argon2().verify_password(password.expose().as_bytes(), &parsed).is_ok())
+}
+
+/// Whether the string was made with other parameters than today's; hash again when its owner next signs in.
+pub fn needs_rehash(phc: &str) -> bool {
+    let today = params();
+    PasswordHash::new(phc).map_or(true, |parsed| {
+        parsed.algorithm.as_str() != "argon2id"
+            || Params::try_from(&parsed)
+                .map_or(true, |then| (then.m_cost(), then.t_cost(), then.p_cost()) != (today.m_cost(), today.t_cost(), today.p_cost()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.to_owned())
+    }
+
+    #[test]
+    fn the_right_password_and_no_other() {
+        let phc = hash(&secret("correct horse")).unwrap();
+        assert!(phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{phc}");
+        assert!(verify(&secret("correct horse"), &phc));
+        assert!(!verify(&secret("correct horsf"), &phc) && !verify(&secret(""), &phc));
+        assert!(!verify(&secret("correct horse"), "nonsense"));
+        assert_ne!(phc, hash(&secret("correct horse")).unwrap(), "a fresh salt each time");
+        assert_eq!(hash(&secret(&"x".repeat(LONGEST + 1))), Err(PasswordError::TooLong));
+    }
+
+    #[test]
+    fn weaker_hashes_are_made_again() {
+        assert!(!needs_rehash(&hash(&secret("x")).unwrap()));
+        assert!(needs_rehash("$argon2id$v=19$m=4096,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$iWh06vD8Fy27wf9npn6FXWiCX4K6pW6Ue1Bnzz07Z8A"));
+        assert!(needs_rehash("nonsense"));
+    }
+}
