@@ -51,11 +51,7 @@ pub(crate) fn peer(endpoint: &Endpoint) -> String {
 }
 
 /// Connects. `tls` is made by the caller only if the scheme needs it, since loading the system's roots takes milliseconds.
-pub(crate) async fn open(
-    endpoint: &Endpoint,
-    proxies: &Proxies,
-    tls: Option<Arc<rustls::ClientConfig>>,
-) -> Result<Stream, Error> {
+pub(crate) async fn open(endpoint: &Endpoint, proxies: &Proxies, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Stream, Error> {
     let tcp = match proxies.of(endpoint.scheme(), endpoint.host(), endpoint.port())? {
         None => dial(endpoint.host(), endpoint.port(), &peer(endpoint)).await?,
         Some(proxy) => through(&proxy, endpoint).await?,
@@ -103,7 +99,8 @@ async fn dial(host: &str, port: u16, peer: &str) -> Result<TcpStream, Error> {
 /// Lets the kernel notice a peer that vanished, also while nothing but our own pings travels.
 fn keep_alive(stream: &TcpStream) {
     let socket = socket2::SockRef::from(stream);
-    let _ = socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)));
+    let _ =
+        socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)));
     #[cfg(target_os = "linux")]
     let _ = socket.set_tcp_user_timeout(Some(Duration::from_mins(2)));
 }
@@ -163,7 +160,8 @@ async fn through(proxy: &Proxy, endpoint: &Endpoint) -> Result<TcpStream, Error>
 
 async fn handshake(tcp: TcpStream, config: Arc<rustls::ClientConfig>, endpoint: &Endpoint) -> Result<Stream, Error> {
     let host = peer(endpoint);
-    let name = ServerName::try_from(endpoint.host().to_owned()).map_err(|_| Error::input(format!("`{}` is no host name", endpoint.host())))?;
+    let name =
+        ServerName::try_from(endpoint.host().to_owned()).map_err(|_| Error::input(format!("`{}` is no host name", endpoint.host())))?;
     let connector = tokio_rustls::TlsConnector::from(config);
     match timeout(HANDSHAKE, connector.connect(name, tcp)).await {
         Err(_) => Err(Error::Timeout { host, doing: "TLS handshake" }),

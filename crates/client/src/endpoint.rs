@@ -85,15 +85,7 @@ impl Endpoint {
             },
         };
         let (name, port) = split_authority(host, if scheme == Scheme::Https { 443 } else { 80 })?;
-        Ok(Self {
-            scheme,
-            authority: host.to_owned(),
-            host: name,
-            port,
-            prefix: prefix.trim_end_matches('/').to_owned(),
-            user,
-            password,
-        })
+        Ok(Self { scheme, authority: host.to_owned(), host: name, port, prefix: prefix.trim_end_matches('/').to_owned(), user, password })
     }
 
     /// The same, in clear text. For tests and tunnels only; the caller decides whether that is allowed.

@@ -160,7 +160,9 @@ impl Error {
             Self::Unauthorized { host, .. } => format!("log in with a current key: convox login {host}"),
             Self::Expired { host, .. } => format!("make a new key in the Console's account settings, then: convox login {host}"),
             Self::Session { .. } => "use an API key without a second factor, or the Console's web page".to_owned(),
-            Self::Server { status, .. } if *status >= 500 => "the server has a problem of its own; try again, or ask who runs it".to_owned(),
+            Self::Server { status, .. } if *status >= 500 => {
+                "the server has a problem of its own; try again, or ask who runs it".to_owned()
+            }
             Self::Redirect { location, .. } => format!("if that is where the server moved: convox login with the host of {location}"),
             Self::Protocol { host, .. } => format!("is {host} a Convox Console or Rack?"),
             Self::Input(_) | Self::Forbidden { .. } | Self::NotFound { .. } | Self::Server { .. } | Self::Source(_) => return None,

@@ -117,7 +117,8 @@ impl Client {
         let reply = self.send(call).await?;
         let host = peer(&self.endpoint);
         let bytes = reply.bytes(LONGEST_VALUE).await?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::Protocol { host, reason: format!("not the JSON that was expected ({error})") })
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Protocol { host, reason: format!("not the JSON that was expected ({error})") })
     }
 
     /// Sends a request whose answer says nothing but that it worked.
@@ -220,7 +221,11 @@ impl Client {
     }
 
     /// One request on one connection. On failure, the request comes back if not a byte of it was sent.
-    async fn attempt(&self, mut sender: SendRequest<Body>, mut request: Request<Body>) -> Result<Reply, (Error, Option<Box<Request<Body>>>)> {
+    async fn attempt(
+        &self,
+        mut sender: SendRequest<Body>,
+        mut request: Request<Body>,
+    ) -> Result<Reply, (Error, Option<Box<Request<Body>>>)> {
         let host = peer(&self.endpoint);
         let moved = request.body_mut().watch();
         let sending = sender.try_send_request(request);
@@ -236,7 +241,14 @@ impl Client {
         match answered {
             Ok(response) => {
                 let (head, body) = response.into_parts();
-                Ok(Reply { status: head.status.as_u16(), headers: head.headers, host, body, sender: Some(sender), idle: Arc::clone(&self.idle) })
+                Ok(Reply {
+                    status: head.status.as_u16(),
+                    headers: head.headers,
+                    host,
+                    body,
+                    sender: Some(sender),
+                    idle: Arc::clone(&self.idle),
+                })
             }
             Err(mut failed) => {
                 let unsent = failed.take_message().map(Box::new);

@@ -4,7 +4,7 @@
 use convox_wire::api::{App, Build, Object, Process, Release, Resource, Service, System, SystemJwt};
 use convox_wire::form::Params;
 use convox_wire::options::{
-    AppCreateOptions, AppUpdateOptions, BuildCreateOptions, LogsOptions, ProcessExecOptions, ProcessListOptions, ProcessRunOptions,
+    AppCreateOptions, AppUpdateOptions, BuildCreateOptions, LogOptions, ProcessExecOptions, ProcessListOptions, ProcessRunOptions,
     ReleaseCreateOptions, ReleasePromoteOptions, ServiceUpdateOptions, SystemUpdateOptions,
 };
 use http::Method;
@@ -42,7 +42,7 @@ impl Client {
     }
 
     /// `WS /system/logs`
-    pub async fn system_logs(&self, options: &LogsOptions) -> Result<Socket, Error> {
+    pub async fn system_logs(&self, options: &LogOptions) -> Result<Socket, Error> {
         self.socket(Call::get(&["system", "logs"])?.options(options)?).await
     }
 
@@ -90,7 +90,7 @@ impl Client {
     }
 
     /// `WS /apps/{app}/logs`
-    pub async fn app_logs(&self, app: &str, options: &LogsOptions) -> Result<Socket, Error> {
+    pub async fn app_logs(&self, app: &str, options: &LogOptions) -> Result<Socket, Error> {
         self.socket(Call::get(&["apps", app, "logs"])?.options(options)?).await
     }
 

@@ -121,12 +121,12 @@ impl Socket {
         let (read, write) = tokio::io::split(io);
         let (queue, outgoing) = mpsc::channel(16);
         let (deliver, pieces) = mpsc::channel(16);
-        let health =
-            Arc::new(Health { start: Instant::now(), heard_ms: 0.into(), has_ponged: false.into(), is_writing: false.into() });
+        let health = Arc::new(Health { start: Instant::now(), heard_ms: 0.into(), has_ponged: false.into(), is_writing: false.into() });
         tokio::spawn(write_all(write, outgoing, Arc::clone(&health)));
         let control = queue.downgrade();
         tokio::spawn(async move {
-            let mut reading = Reading { host, decoder: Decoder::new(Role::Client, LARGEST_FRAME), deliver, control, health, text_open: false };
+            let mut reading =
+                Reading { host, decoder: Decoder::new(Role::Client, LARGEST_FRAME), deliver, control, health, text_open: false };
             let ended = reading.run(read).await;
             if let Err(error) = ended {
                 let _ = reading.deliver.send(Err(error)).await;
