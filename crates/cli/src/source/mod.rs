@@ -33,8 +33,6 @@ pub(crate) struct Packaged {
     pub(crate) file: File,
     /// Bytes in `file`.
     pub(crate) length: u64,
-    /// Files, directories and links in the archive.
-    pub(crate) entries: u64,
 }
 
 /// Packages `directory`; symbolic links inside stay links, the directory itself may be one.
@@ -51,21 +49,18 @@ pub(crate) fn package(directory: &Path) -> Result<Packaged, SourceError> {
         tar: tar::Builder::new(GzEncoder::new(tempfile::tempfile().map_err(SourceError::Archive)?, Compression::default())),
         root,
         ignored,
-        entries: 0,
     };
     archive.add_directory(Path::new(""))?;
-    let entries = archive.entries;
     let mut file = archive.tar.into_inner().and_then(GzEncoder::finish).map_err(SourceError::Archive)?;
     let length = file.stream_position().map_err(SourceError::Archive)?;
     file.seek(SeekFrom::Start(0)).map_err(SourceError::Archive)?;
-    Ok(Packaged { file, length, entries })
+    Ok(Packaged { file, length })
 }
 
 struct Archive {
     tar: tar::Builder<GzEncoder<File>>,
     root: PathBuf,
     ignored: Ignored,
-    entries: u64,
 }
 
 impl Archive {
@@ -130,7 +125,6 @@ impl Archive {
         header.set_gid(0);
         header.set_entry_type(kind);
         header.set_size(if kind == tar::EntryType::Regular { metadata.len() } else { 0 });
-        self.entries += 1;
         match target {
             Some(target) => self.tar.append_link(&mut header, relative, target),
             None => self.tar.append_data(&mut header, relative, content),

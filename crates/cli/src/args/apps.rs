@@ -1,0 +1,83 @@
+//! `apps ...`
+
+use clap::{Args, Subcommand};
+
+use super::flags::{AppFlag, RackFlag, WaitFlag};
+
+/// `apps`
+#[derive(Args, Debug)]
+pub(crate) struct Apps {
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    #[command(subcommand)]
+    pub(crate) command: Option<AppsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AppsCommand {
+    /// cancel an app update
+    Cancel {
+        #[command(flatten)]
+        name: AppName,
+        #[command(flatten)]
+        wait: WaitFlag,
+    },
+    /// create an app
+    #[command(after_help = "EXAMPLES\n  convox apps create shop --wait")]
+    Create(Create),
+    /// delete an app
+    Delete {
+        #[arg(value_name = "app")]
+        app_name: String,
+        #[command(flatten)]
+        wait: WaitFlag,
+    },
+    /// get information about an app
+    Info(AppName),
+    /// enable termination protection
+    Lock(AppName),
+    /// display app parameters
+    Params {
+        #[command(flatten)]
+        name: AppName,
+        #[command(subcommand)]
+        command: Option<AppsParamsCommand>,
+    },
+    /// disable termination protection
+    Unlock(AppName),
+    /// wait for an app to finish updating
+    Wait(AppName),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AppsParamsCommand {
+    /// set app parameters
+    #[command(after_help = "EXAMPLES\n  convox apps params set Timeout=120 -a shop")]
+    Set {
+        #[arg(value_name = "Key=Value", required = true)]
+        params: Vec<String>,
+        #[command(flatten)]
+        wait: WaitFlag,
+    },
+}
+
+/// `[app]`
+#[derive(Args, Debug)]
+pub(crate) struct AppName {
+    #[arg(value_name = "app")]
+    pub(crate) app_name: Option<String>,
+}
+
+/// `apps create [name]`
+#[derive(Args, Debug)]
+pub(crate) struct Create {
+    #[arg(value_name = "name")]
+    pub(crate) app_name: Option<String>,
+    /// generation
+    #[arg(short = 'g', long, value_name = "generation")]
+    pub(crate) generation: Option<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitFlag,
+}

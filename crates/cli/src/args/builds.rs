@@ -1,0 +1,107 @@
+//! `build`, `builds ...`, `deploy`
+
+use clap::{Args, Subcommand};
+
+use super::flags::{AppFlag, IdFlag, RackFlag, WaitFlag};
+
+/// What shapes a build.
+#[derive(Args, Debug)]
+pub(crate) struct BuildOptions {
+    #[arg(value_name = "dir")]
+    pub(crate) dir: Option<String>,
+    /// build argument (may be given several times)
+    #[arg(long = "build-args", value_name = "KEY=VALUE")]
+    pub(crate) build_args: Vec<String>,
+    /// description
+    #[arg(short = 'd', long, value_name = "text")]
+    pub(crate) description: Option<String>,
+    /// path of the manifest in the source
+    #[arg(short = 'm', long, value_name = "file")]
+    pub(crate) manifest: Option<String>,
+    /// build without the cache
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// build with a wildcard domain
+    #[arg(long)]
+    pub(crate) wildcard_domain: bool,
+    #[command(flatten)]
+    pub(crate) id: IdFlag,
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+}
+
+/// `build [dir]`
+#[derive(Args, Debug)]
+pub(crate) struct Build {
+    #[command(flatten)]
+    pub(crate) options: BuildOptions,
+    /// build the development target
+    #[arg(long)]
+    pub(crate) development: bool,
+}
+
+/// `deploy [dir]`
+#[derive(Args, Debug)]
+pub(crate) struct Deploy {
+    #[command(flatten)]
+    pub(crate) options: BuildOptions,
+    /// build the development target
+    #[arg(long)]
+    pub(crate) development: bool,
+    #[command(flatten)]
+    pub(crate) wait: WaitFlag,
+}
+
+/// `builds`
+#[derive(Args, Debug)]
+pub(crate) struct Builds {
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    /// number of builds to list
+    #[arg(short = 'l', long, value_name = "limit")]
+    pub(crate) limit: Option<i64>,
+    #[command(subcommand)]
+    pub(crate) command: Option<BuildsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BuildsCommand {
+    /// export a build
+    #[command(after_help = "EXAMPLES\n  convox builds export BABCDEFGHIJ -a shop -f build.tgz")]
+    Export {
+        #[arg(value_name = "build")]
+        build: String,
+        /// export to file
+        #[arg(short = 'f', long, value_name = "file")]
+        file: Option<String>,
+    },
+    /// import a build
+    #[command(
+        after_help = "EXAMPLES\n  convox builds import -a shop -f build.tgz\n  convox builds export B1 -a shop -r acme/staging | convox builds import -a shop -r acme/production"
+    )]
+    Import(Import),
+    /// get information about a build
+    Info {
+        #[arg(value_name = "build")]
+        build: String,
+    },
+    /// get logs for a build
+    Logs {
+        #[arg(value_name = "build")]
+        build: String,
+    },
+}
+
+/// `builds import`
+#[derive(Args, Debug)]
+pub(crate) struct Import {
+    /// import from file
+    #[arg(short = 'f', long, value_name = "file")]
+    pub(crate) file: Option<String>,
+    #[command(flatten)]
+    pub(crate) id: IdFlag,
+}

@@ -1,0 +1,66 @@
+//! `env ...`
+
+use clap::{Args, Subcommand};
+
+use super::flags::{AppFlag, IdFlag, RackFlag, WaitFlag};
+
+/// `env`
+#[derive(Args, Debug)]
+pub(crate) struct Env {
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    #[command(subcommand)]
+    pub(crate) command: Option<EnvCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EnvCommand {
+    /// edit env interactively
+    Edit {
+        #[command(flatten)]
+        after: After,
+    },
+    /// get an env var
+    Get {
+        #[arg(value_name = "var")]
+        key: String,
+    },
+    /// set env var(s)
+    #[command(after_help = "EXAMPLES\n  convox env set COLOR=blue DEBUG=1 -a shop --promote\n  convox env set -a shop --replace < .env")]
+    Set(Set),
+    /// unset env var(s)
+    Unset {
+        #[arg(value_name = "key", required = true)]
+        keys: Vec<String>,
+        #[command(flatten)]
+        id: IdFlag,
+        #[command(flatten)]
+        after: After,
+    },
+}
+
+/// `env set key=value...`
+#[derive(Args, Debug)]
+pub(crate) struct Set {
+    #[arg(value_name = "key=value")]
+    pub(crate) pairs: Vec<String>,
+    /// replace all environment variables with given ones
+    #[arg(long)]
+    pub(crate) replace: bool,
+    #[command(flatten)]
+    pub(crate) id: IdFlag,
+    #[command(flatten)]
+    pub(crate) after: After,
+}
+
+/// What follows a change of the environment.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct After {
+    /// promote the release
+    #[arg(short = 'p', long)]
+    pub(crate) promote: bool,
+    #[command(flatten)]
+    pub(crate) wait: WaitFlag,
+}

@@ -1,0 +1,132 @@
+//! What can be typed: every command, argument and flag, and nothing about what they do.
+//!
+//! One file per group. [`parse`] turns the command line into a [`Cli`], or into the text and exit code of the originals;
+//! [`help`] renders help and the command list.
+
+mod account;
+mod apps;
+mod builds;
+mod env;
+mod flags;
+pub(crate) mod help;
+mod parse;
+mod processes;
+mod rack;
+mod releases;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use account::{Completion, Login, Logout, Switch, Trust};
+pub(crate) use apps::{AppName, Apps, AppsCommand, AppsParamsCommand, Create as AppsCreate};
+pub(crate) use builds::{Build, BuildOptions, Builds, BuildsCommand, Deploy, Import as BuildsImport};
+pub(crate) use env::{Env, EnvCommand, Set as EnvSet};
+pub(crate) use flags::{AppFlag, RackFlag};
+pub(crate) use parse::{Outcome, parse};
+pub(crate) use processes::{
+    Exec, LogFlags, Logs, Ps, PsCommand, Resources, ResourcesCommand, Restart, Run, Scale, Services, ServicesCommand,
+};
+pub(crate) use rack::{Access, Install, Rack, RackCommand, RackParamsCommand, RackScale, Uninstall};
+pub(crate) use releases::{Releases, ReleasesCommand};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "convox", disable_version_flag = true, disable_help_subcommand = true, args_override_self = true)]
+pub(crate) struct Cli {
+    /// print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Every command, in the order of the alphabet.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// query the rack api
+    #[command(subcommand)]
+    Api(Api),
+    /// list apps
+    Apps(Apps),
+    /// create a build
+    #[command(after_help = "EXAMPLES\n  convox build -a shop\n  RELEASE=$(convox build -a shop --id)")]
+    Build(Build),
+    /// list builds
+    Builds(Builds),
+    /// print a shell's completion script
+    #[command(after_help = "EXAMPLES\n  convox completion bash > ~/.local/share/bash-completion/completions/convox")]
+    Completion(Completion),
+    /// create and promote a build
+    #[command(after_help = "EXAMPLES\n  convox deploy -a shop --wait\n  convox deploy ./web -a shop -r acme/staging")]
+    Deploy(Deploy),
+    /// list env vars
+    Env(Env),
+    /// execute a command in a running process
+    #[command(after_help = "EXAMPLES\n  convox exec web-1a2b3c bash -a shop\n  convox exec web-1a2b3c -a shop -- ls -la")]
+    Exec(Exec),
+    /// list commands, or say more about one
+    Help(Words),
+    /// authenticate with a Console or a Rack
+    #[command(
+        after_help = "EXAMPLES\n  convox login console.example.com\n  convox login console.example.com --password-stdin < key\n  convox login 10.0.0.5:5443 --fingerprint sha256:..."
+    )]
+    Login(Login),
+    /// forget the saved key of a host
+    Logout(Logout),
+    /// get logs for an app
+    #[command(after_help = "EXAMPLES\n  convox logs -a shop --since 1h --filter ERROR\n  convox logs -a shop --no-follow")]
+    Logs(Logs),
+    /// list app processes
+    Ps(Ps),
+    /// get information about the rack
+    Rack(Rack),
+    /// list available racks
+    Racks,
+    /// list releases for an app
+    Releases(Releases),
+    /// list resources
+    Resources(Resources),
+    /// restart an app
+    Restart(Restart),
+    /// execute a command in a new process
+    #[command(
+        after_help = "EXAMPLES\n  convox run web sh -a shop\n  convox run web -a shop \"rake db:migrate\"\n  convox run web -a shop --detach -- ./job --all"
+    )]
+    Run(Run),
+    /// scale a service
+    #[command(after_help = "EXAMPLES\n  convox scale -a shop\n  convox scale web --count 3 -a shop --wait")]
+    Scale(Scale),
+    /// list services for an app
+    Services(Services),
+    /// switch current rack
+    #[command(after_help = "EXAMPLES\n  convox switch acme/production\n  convox switch")]
+    Switch(Switch),
+    /// show or change which certificate of a host is trusted
+    #[command(
+        after_help = "EXAMPLES\n  convox trust 10.0.0.5:5443\n  convox trust 10.0.0.5:5443 --fingerprint sha256:...\n  convox trust 10.0.0.5:5443 --forget"
+    )]
+    Trust(Trust),
+    /// display version information
+    Version(RackFlag),
+    /// say who you are, where requests go, and which setting decided that
+    Whoami(RackFlag),
+}
+
+/// `api ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Api {
+    /// query the rack api
+    #[command(after_help = "EXAMPLES\n  convox api get /apps\n  convox api get '/apps/shop/releases?limit=1'")]
+    Get {
+        #[arg(value_name = "path")]
+        path: String,
+        #[command(flatten)]
+        rack: RackFlag,
+    },
+}
+
+/// Words that name a command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Words {
+    #[arg(value_name = "command", num_args = 0..)]
+    pub(crate) words: Vec<String>,
+}

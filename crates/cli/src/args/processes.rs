@@ -1,0 +1,177 @@
+//! What runs: ps, logs, run, exec, scale, services, restart, resources.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::flags::{AppFlag, RackFlag, WaitFlag, duration};
+
+/// `ps`
+#[derive(Args, Debug)]
+pub(crate) struct Ps {
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    /// of this release only
+    #[arg(long, value_name = "release")]
+    pub(crate) release: Option<String>,
+    /// of this service only
+    #[arg(short = 's', long, value_name = "service")]
+    pub(crate) service: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: Option<PsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PsCommand {
+    /// get information about a process
+    Info {
+        #[arg(value_name = "process")]
+        process: String,
+    },
+    /// stop a process
+    Stop {
+        #[arg(value_name = "process")]
+        process: String,
+    },
+}
+
+/// Which log lines.
+#[derive(Args, Debug)]
+pub(crate) struct LogFlags {
+    /// show only lines that contain this
+    #[arg(long, value_name = "text")]
+    pub(crate) filter: Option<String>,
+    /// stop at the end of what is there
+    #[arg(long)]
+    pub(crate) no_follow: bool,
+    /// show lines since a duration ago (2m)
+    #[arg(long, value_name = "duration", value_parser = duration)]
+    pub(crate) since: Option<Duration>,
+}
+
+/// `logs`
+#[derive(Args, Debug)]
+pub(crate) struct Logs {
+    #[command(flatten)]
+    pub(crate) flags: LogFlags,
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+}
+
+/// `exec pid command...`
+#[derive(Args, Debug)]
+pub(crate) struct Exec {
+    #[arg(value_name = "pid")]
+    pub(crate) process: String,
+    #[arg(value_name = "command", required = true)]
+    pub(crate) command: Vec<String>,
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+}
+
+/// `run service command...`
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    #[arg(value_name = "service")]
+    pub(crate) service: String,
+    #[arg(value_name = "command", required = true)]
+    pub(crate) command: Vec<String>,
+    /// run process in the background
+    #[arg(short = 'd', long)]
+    pub(crate) detach: bool,
+    /// set to false to disable the entrypoint of the container
+    #[arg(short = 'e', long, value_name = "bool", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", hide_default_value = true)]
+    pub(crate) entrypoint: String,
+    /// run this release instead of the active one
+    #[arg(long, value_name = "release")]
+    pub(crate) release: Option<String>,
+    /// end the process after this many seconds (3600)
+    #[arg(short = 't', long, value_name = "seconds")]
+    pub(crate) timeout: Option<u64>,
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+}
+
+/// `scale [service]`
+#[derive(Args, Debug)]
+pub(crate) struct Scale {
+    #[arg(value_name = "service")]
+    pub(crate) service: Option<String>,
+    /// number of processes
+    #[arg(long, value_name = "count")]
+    pub(crate) count: Option<i64>,
+    /// cpu units of each process
+    #[arg(long, value_name = "cpu")]
+    pub(crate) cpu: Option<i64>,
+    /// megabytes of memory of each process
+    #[arg(long, value_name = "memory")]
+    pub(crate) memory: Option<i64>,
+    #[command(flatten)]
+    pub(crate) wait: WaitFlag,
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+}
+
+/// `services`
+#[derive(Args, Debug)]
+pub(crate) struct Services {
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+    #[command(subcommand)]
+    pub(crate) command: Option<ServicesCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServicesCommand {
+    /// restart a service
+    Restart {
+        #[arg(value_name = "service")]
+        service: String,
+    },
+}
+
+/// `restart`
+#[derive(Args, Debug)]
+pub(crate) struct Restart {
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+}
+
+/// `resources`
+#[derive(Args, Debug)]
+pub(crate) struct Resources {
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+    #[command(subcommand)]
+    pub(crate) command: Option<ResourcesCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ResourcesCommand {
+    /// get information about a resource
+    Info {
+        #[arg(value_name = "resource")]
+        resource: String,
+    },
+    /// get url for a resource
+    Url {
+        #[arg(value_name = "resource")]
+        resource: String,
+    },
+}

@@ -1,0 +1,136 @@
+//! `rack ...`
+
+use clap::{Args, Subcommand};
+
+use super::flags::{RackFlag, WaitFlag};
+use super::processes::LogFlags;
+
+/// `rack`
+#[derive(Args, Debug)]
+pub(crate) struct Rack {
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+    #[command(subcommand)]
+    pub(crate) command: Option<RackCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RackCommand {
+    /// get rack access creds
+    #[command(after_help = "EXAMPLES\n  export $(convox rack access --role read --duration-in-hours 1)")]
+    Access(Access),
+    /// install a rack
+    #[command(after_help = "EXAMPLES\n  convox rack install local\n  convox rack install local --name staging")]
+    Install(Install),
+    /// get logs for the rack
+    Logs(LogFlags),
+    /// display rack parameters
+    Params {
+        /// only the parameters of this group
+        #[arg(short = 'g', long, value_name = "group")]
+        group: Option<String>,
+        /// show secret values on a terminal too
+        #[arg(long)]
+        reveal: bool,
+        #[command(subcommand)]
+        command: Option<RackParamsCommand>,
+    },
+    /// list rack processes
+    Ps {
+        /// show all processes, of apps too
+        #[arg(short = 'a', long)]
+        all: bool,
+    },
+    /// list rack version history
+    Releases,
+    /// scale the rack
+    Scale(RackScale),
+    /// uninstall a rack
+    Uninstall(Uninstall),
+    /// update the rack
+    Update {
+        #[arg(value_name = "version")]
+        version: Option<String>,
+        #[command(flatten)]
+        wait: WaitFlag,
+    },
+    /// wait for rack to finish updating
+    Wait,
+}
+
+/// `rack access`
+#[derive(Args, Debug)]
+pub(crate) struct Access {
+    /// read or write; admin where the rack knows it
+    #[arg(long, value_name = "role")]
+    pub(crate) role: Option<String>,
+    /// how long the credential lasts
+    #[arg(long, value_name = "hours")]
+    pub(crate) duration_in_hours: Option<u32>,
+    #[command(subcommand)]
+    pub(crate) command: Option<AccessCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccessCommand {
+    /// the key that signs access credentials
+    #[command(subcommand)]
+    Key(AccessKey),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccessKey {
+    /// rotate access key
+    Rotate,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RackParamsCommand {
+    /// set rack parameters
+    Set {
+        #[arg(value_name = "Key=Value", required = true)]
+        params: Vec<String>,
+        #[command(flatten)]
+        wait: WaitFlag,
+    },
+}
+
+/// `rack install type`
+#[derive(Args, Debug)]
+pub(crate) struct Install {
+    #[arg(value_name = "type")]
+    pub(crate) kind: String,
+    #[arg(value_name = "Parameter=Value")]
+    pub(crate) params: Vec<String>,
+    /// rack name
+    #[arg(short = 'n', long, value_name = "name", default_value = "local", hide_default_value = true)]
+    pub(crate) name: String,
+    /// address to listen on (127.0.0.1, a free port)
+    #[arg(long, value_name = "address")]
+    pub(crate) listen: Option<String>,
+}
+
+/// `rack scale`
+#[derive(Args, Debug)]
+pub(crate) struct RackScale {
+    /// instance count
+    #[arg(short = 'c', long, value_name = "count")]
+    pub(crate) count: Option<i64>,
+    /// instance type
+    #[arg(short = 't', long = "type", value_name = "type")]
+    pub(crate) kind: Option<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitFlag,
+}
+
+/// `rack uninstall type name`
+#[derive(Args, Debug)]
+pub(crate) struct Uninstall {
+    #[arg(value_name = "type")]
+    pub(crate) kind: String,
+    #[arg(value_name = "name")]
+    pub(crate) name: String,
+    /// do not ask
+    #[arg(short = 'f', long)]
+    pub(crate) force: bool,
+}

@@ -1,0 +1,53 @@
+//! `releases ...`
+
+use clap::{Args, Subcommand};
+
+use super::flags::{AppFlag, IdFlag, RackFlag, WaitFlag};
+
+/// `releases`
+#[derive(Args, Debug)]
+pub(crate) struct Releases {
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    /// number of releases to list
+    #[arg(short = 'l', long, value_name = "limit")]
+    pub(crate) limit: Option<i64>,
+    #[command(subcommand)]
+    pub(crate) command: Option<ReleasesCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReleasesCommand {
+    /// get information about a release
+    Info {
+        #[arg(value_name = "release")]
+        release: String,
+    },
+    /// get manifest for a release
+    Manifest {
+        #[arg(value_name = "release")]
+        release: String,
+    },
+    /// promote a release
+    #[command(after_help = "EXAMPLES\n  convox releases promote RABCDEFGHIJ -a shop --wait\n  convox releases promote -a shop")]
+    Promote {
+        #[arg(value_name = "release")]
+        release: Option<String>,
+        /// promote even if the app is not running
+        #[arg(short = 'f', long)]
+        force: bool,
+        #[command(flatten)]
+        wait: WaitFlag,
+    },
+    /// copy an old release forward and promote it
+    Rollback {
+        #[arg(value_name = "release")]
+        release: String,
+        #[command(flatten)]
+        id: IdFlag,
+        #[command(flatten)]
+        wait: WaitFlag,
+    },
+}

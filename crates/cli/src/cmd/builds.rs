@@ -1,0 +1,285 @@
+//! `build`, `builds ...`, `deploy`.
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use convox_client::Body;
+use convox_wire::api::Build;
+use convox_wire::options::BuildCreateOptions;
+use tokio::sync::mpsc;
+
+use super::logs;
+use super::releases::{Made, promote};
+use crate::Ctx;
+use crate::ago::{ago, elapsed};
+use crate::args::{self, BuildOptions, Builds, BuildsCommand, BuildsImport, Deploy};
+use crate::error::Failure;
+use crate::output::{Form, Printer, Style};
+use crate::reach::Reached;
+use crate::source::{Packaged, package};
+use crate::table::{Info, Table};
+
+/// Read and sent in one piece.
+const PIECE: usize = 64 * 1024;
+/// How long a build may take to end after its log has.
+const LIMIT: Duration = Duration::from_hours(2);
+
+pub(super) async fn run(ctx: &Ctx, args: Builds) -> Result<u8, Failure> {
+    let app = ctx.app(&args.app)?;
+    let rack = ctx.rack(&args.rack).await?;
+    match args.command {
+        None => list(ctx, &rack, &app, args.limit).await?,
+        Some(BuildsCommand::Export { build, file }) => export(ctx, &rack, &app, &build, file.as_deref()).await?,
+        Some(BuildsCommand::Import(import_args)) => import(ctx, &rack, &app, &import_args).await?,
+        Some(BuildsCommand::Info { build }) => info(ctx, &rack.client.build(&app, &build).await?)?,
+        Some(BuildsCommand::Logs { build }) => {
+            let socket = rack.client.build_logs(&app, &build).await?;
+            let (mut reader, _writer) = socket.split();
+            while let Some(piece) = reader.next().await? {
+                ctx.out.raw(&piece.data)?;
+            }
+        }
+    }
+    Ok(0)
+}
+
+async fn list(ctx: &Ctx, rack: &Reached, app: &str, limit: Option<i64>) -> Result<(), Failure> {
+    let builds = rack.client.builds(app, limit).await?;
+    if ctx.out.is_json() {
+        return ctx.out.json(&builds);
+    }
+    let mut table = Table::new(&["ID", "STATUS", "RELEASE", "STARTED", "ELAPSED", "DESCRIPTION"]);
+    for build in &builds {
+        table.row([
+            &build.id,
+            &build.status,
+            &build.release,
+            &ago(build.started),
+            &elapsed(build.started, build.ended),
+            &build.description,
+        ]);
+    }
+    ctx.out.table(&table)
+}
+
+fn info(ctx: &Ctx, build: &Build) -> Result<(), Failure> {
+    if ctx.out.is_json() {
+        return ctx.out.json(build);
+    }
+    let mut info = Info::new();
+    info.add("Id", &build.id).add("Status", &build.status).add("Release", &build.release).add("Description", &build.description);
+    info.add("Started", ago(build.started)).add("Elapsed", elapsed(build.started, build.ended));
+    ctx.out.info(&info)
+}
+
+pub(super) async fn build(ctx: &Ctx, args: args::Build) -> Result<u8, Failure> {
+    let app = ctx.app(&args.options.app)?;
+    let out = ctx.out.with_id(args.options.id.id);
+    let rack = ctx.rack(&args.options.rack).await?;
+    let build = make(&out, &rack, &app, &args.options, args.development).await?;
+    out.progress(&format!("Build:   {}\n", out.paint(Style::Build, &build.id)))?;
+    out.progress(&format!("Release: {}\n", out.paint(Style::Release, &build.release)))?;
+    let made = Made { app: &app, build: Some(&build.id), release: &build.release, promoted: false, target: rack.target.describe() };
+    out.result(&build.release, &made)?;
+    Ok(0)
+}
+
+pub(super) async fn deploy(ctx: &Ctx, args: Deploy) -> Result<u8, Failure> {
+    let app = ctx.app(&args.options.app)?;
+    let out = ctx.out.with_id(args.options.id.id);
+    let rack = ctx.rack(&args.options.rack).await?;
+    // A deploy to the wrong Rack is the mistake that people regret most.
+    out.talk(&format!("Deploying {app} to {}", rack.target.describe()));
+    let build = make(&out, &rack, &app, &args.options, args.development).await?;
+    promote(&out, &rack, &app, &build.release, false, args.wait.wait).await?;
+    let made = Made { app: &app, build: Some(&build.id), release: &build.release, promoted: true, target: rack.target.describe() };
+    out.result(&build.release, &made)?;
+    Ok(0)
+}
+
+/// Packages, uploads, builds, and shows the log; gives the finished build.
+async fn make(out: &Printer, rack: &Reached, app: &str, args: &BuildOptions, development: bool) -> Result<Build, Failure> {
+    let dir = args.dir.as_deref().filter(|dir| !dir.is_empty()).unwrap_or(".");
+    // A comma would tear an argument in two on the wire (the list has no escapes).
+    if let Some(bad) = args.build_args.iter().find(|arg| arg.contains(',')) {
+        return Err(Failure::new(format!("a build argument cannot hold a comma: {bad}")));
+    }
+    let options = BuildCreateOptions {
+        build_args: (!args.build_args.is_empty()).then(|| args.build_args.clone()),
+        description: args.description.clone().or_else(|| described(Path::new(dir))),
+        development: development.then_some(true),
+        git_sha: git(Path::new(dir), &["rev-parse", "HEAD"]),
+        manifest: args.manifest.clone(),
+        no_cache: args.no_cache.then_some(true),
+        wildcard_domain: args.wildcard_domain.then_some(true),
+        ..BuildCreateOptions::default()
+    };
+    // Asked first, so that a key or a session is refused before the source has travelled.
+    rack.client.app(app).await?;
+    out.start("Packaging source")?;
+    let packaged = package(Path::new(dir))?;
+    out.ok()?;
+    out.start("Uploading source")?;
+    let key = format!("{}.tgz", upload_key()?);
+    let object = rack.client.object_store(app, &["tmp", &key], upload(out, packaged)).await?;
+    out.ok()?;
+    out.start("Starting build")?;
+    let build = rack.client.build_create(app, &object.url, &options).await?;
+    out.ok()?;
+    followed(out, rack, app, &build.id).await
+}
+
+/// Shows the log to its end, then waits for the build's own verdict.
+async fn followed(out: &Printer, rack: &Reached, app: &str, id: &str) -> Result<Build, Failure> {
+    let shown = match rack.client.build_logs(app, id).await {
+        Ok(socket) => logs::copy(out, socket).await.unwrap_or(0),
+        Err(_) => 0,
+    };
+    let start = Instant::now();
+    let mut pause = Duration::from_millis(100);
+    let build = loop {
+        let build = rack.client.build(app, id).await?;
+        if !matches!(build.status.as_str(), "running" | "created") {
+            break build;
+        }
+        if start.elapsed() > LIMIT {
+            return Err(Failure::new(format!("build {id} has not ended")).hint(format!("convox builds info {id} -a {app}")));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    };
+    // What came after the log was read, or while its connection was cut.
+    let _ = rest_of_log(out, rack, app, id, shown).await;
+    if build.status == "failed" {
+        let reason = if build.reason.is_empty() { String::new() } else { format!(": {}", build.reason) };
+        return Err(Failure::new(format!("build failed{reason}")).hint(format!("convox builds logs {id} -a {app}")));
+    }
+    Ok(build)
+}
+
+async fn rest_of_log(out: &Printer, rack: &Reached, app: &str, id: &str, shown: u64) -> Result<(), Failure> {
+    let reading = async {
+        let (mut reader, _writer) = rack.client.build_logs(app, id).await?.split();
+        let mut skip = shown;
+        while let Some(piece) = reader.next().await? {
+            let from = skip.min(piece.data.len() as u64);
+            skip -= from;
+            out.progress_raw(piece.data.get(from as usize..).unwrap_or_default())?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(30), reading).await.unwrap_or(Ok(()))
+}
+
+/// `build SHORT SUBJECT`, for a clean working tree.
+fn described(dir: &Path) -> Option<String> {
+    let clean =
+        Command::new("git").arg("-C").arg(dir).args(["diff", "--quiet"]).stdin(Stdio::null()).stderr(Stdio::null()).status().ok()?;
+    if !clean.success() {
+        return None;
+    }
+    git(dir, &["log", "-n", "1", "--pretty=%h %s", "--abbrev=10"]).map(|log| format!("build {log}"))
+}
+
+fn git(dir: &Path, words: &[&str]) -> Option<String> {
+    let output = Command::new("git").arg("-C").arg(dir).args(words).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
+}
+
+/// 30 hex digits that nobody can guess.
+fn upload_key() -> Result<String, Failure> {
+    let mut random = [0u8; 15];
+    getrandom::fill(&mut random).map_err(|error| Failure::new(format!("no random numbers from the system: {error}")))?;
+    let digits: Vec<String> = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(digits.concat())
+}
+
+/// The archive as a body. On a terminal, standard error shows how far it is.
+fn upload(out: &Printer, packaged: Packaged) -> Body {
+    let is_shown = out.form() == Form::Text && std::io::stderr().is_terminal() && packaged.length > 1024 * 1024;
+    stream_of(packaged.file, is_shown.then_some(packaged.length))
+}
+
+/// Reads in a thread of its own, a few pieces ahead of the network.
+fn stream_of(mut source: impl Read + Send + 'static, shown_of: Option<u64>) -> Body {
+    let (send, receive) = mpsc::channel::<std::io::Result<Bytes>>(4);
+    std::thread::spawn(move || {
+        let (mut sent, mut last) = (0u64, Instant::now());
+        let mut buffer = vec![0u8; PIECE];
+        loop {
+            let piece = match source.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => Ok(Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default())),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            sent += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+            let is_last = piece.is_err();
+            if send.blocking_send(piece).is_err() || is_last {
+                break;
+            }
+            if let Some(total) = shown_of
+                && last.elapsed() > Duration::from_millis(250)
+            {
+                last = Instant::now();
+                let _ = write!(std::io::stderr().lock(), "\r\u{1b}[KUploading source... {}%", sent * 100 / total.max(1));
+            }
+        }
+        if shown_of.is_some() {
+            let _ = write!(std::io::stderr().lock(), "\r\u{1b}[KUploading source... ");
+        }
+    });
+    Body::stream(futures_util::stream::unfold(receive, |mut receive| async move { receive.recv().await.map(|piece| (piece, receive)) }))
+}
+
+async fn export(ctx: &Ctx, rack: &Reached, app: &str, build: &str, file: Option<&str>) -> Result<(), Failure> {
+    let out = ctx.out;
+    let Some(path) = file else {
+        if ctx.env.stdout_is_terminal {
+            return Err(Failure::new("pipe this command into a file or specify --file"));
+        }
+        // The archive has standard output to itself.
+        out.talk("Exporting build...");
+        let mut reply = rack.client.build_export(app, build).await?;
+        while let Some(piece) = reply.chunk().await? {
+            out.raw(&piece)?;
+        }
+        return Ok(());
+    };
+    out.start("Exporting build")?;
+    let mut reply = rack.client.build_export(app, build).await?;
+    let cannot = |error: &std::io::Error| Failure::new(format!("could not write {path}: {error}"));
+    // Whole or not at all: a cut download must not look like an archive.
+    let target = Path::new(path);
+    let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut part = tempfile::NamedTempFile::new_in(dir).map_err(|error| cannot(&error))?;
+    while let Some(piece) = reply.chunk().await? {
+        part.write_all(&piece).map_err(|error| cannot(&error))?;
+    }
+    part.persist(target).map_err(|error| cannot(&error.error))?;
+    out.ok()?;
+    out.result(build, &serde_json::json!({"app": app, "build": build, "file": path}))
+}
+
+async fn import(ctx: &Ctx, rack: &Reached, app: &str, args: &BuildsImport) -> Result<(), Failure> {
+    let out = ctx.out.with_id(args.id.id);
+    let body = match &args.file {
+        Some(path) => {
+            let file = std::fs::File::open(path).map_err(|error| Failure::new(format!("could not read {path}: {error}")))?;
+            stream_of(file, None)
+        }
+        None if ctx.env.stdin_is_terminal => return Err(Failure::new("pipe a file into this command or specify --file")),
+        None => stream_of(std::io::stdin(), None),
+    };
+    // Asked first, so that a key or a session is refused before the archive has travelled.
+    rack.client.app(app).await?;
+    out.start("Importing build")?;
+    let build = rack.client.build_import(app, body).await?;
+    out.ok_with(&build.release)?;
+    let made = Made { app, build: Some(&build.id), release: &build.release, promoted: false, target: rack.target.describe() };
+    out.result(&build.release, &made)
+}

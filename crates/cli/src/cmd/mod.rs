@@ -1,0 +1,82 @@
+//! What each command does. One file per group; no clap, no HTTP, no files of settings by hand.
+
+mod api;
+mod apps;
+mod builds;
+mod env;
+mod exec;
+mod login;
+mod logs;
+mod meta;
+mod ps;
+mod rack;
+mod racks;
+mod releases;
+mod resources;
+mod scale;
+mod services;
+mod switch;
+mod trust;
+mod wait;
+mod whoami;
+
+mod local;
+
+use crate::Ctx;
+use crate::args::{Api, AppFlag, Command};
+use crate::error::Failure;
+use crate::target;
+
+/// Runs a command; gives the exit code.
+pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Api(Api::Get { path, rack }) => api::get(ctx, &path, &rack).await,
+        Command::Apps(args) => apps::run(ctx, args).await,
+        Command::Build(args) => builds::build(ctx, args).await,
+        Command::Builds(args) => builds::run(ctx, args).await,
+        Command::Completion(args) => meta::completion(ctx, &args),
+        Command::Deploy(args) => builds::deploy(ctx, args).await,
+        Command::Env(args) => env::run(ctx, args).await,
+        Command::Exec(args) => exec::exec(ctx, args).await,
+        Command::Help(words) => meta::help(ctx, &words.words),
+        Command::Login(args) => login::login(ctx, args).await,
+        Command::Logout(args) => login::logout(ctx, args.host.as_deref()),
+        Command::Logs(args) => logs::app(ctx, args).await,
+        Command::Ps(args) => ps::run(ctx, args).await,
+        Command::Rack(args) => rack::run(ctx, args).await,
+        Command::Racks => racks::list(ctx).await,
+        Command::Releases(args) => releases::run(ctx, args).await,
+        Command::Resources(args) => resources::run(ctx, args).await,
+        Command::Restart(args) => services::restart_all(ctx, args).await,
+        Command::Run(args) => exec::run(ctx, args).await,
+        Command::Scale(args) => scale::run(ctx, args).await,
+        Command::Services(args) => services::run(ctx, args).await,
+        Command::Switch(args) => switch::run(ctx, args.rack.as_deref()).await,
+        Command::Trust(args) => trust::run(ctx, args).await,
+        Command::Version(rack) => meta::version(ctx, &rack).await,
+        Command::Whoami(rack) => whoami::run(ctx, &rack).await,
+    }
+}
+
+impl Ctx {
+    /// The app that a command means.
+    fn app(&self, flag: &AppFlag) -> Result<String, Failure> {
+        target::app(&self.env, flag.app.as_deref())
+    }
+
+    /// The same, for commands that take `[app]` too.
+    fn app_or(&self, argument: Option<&str>, flag: &AppFlag) -> Result<String, Failure> {
+        target::app(&self.env, argument.filter(|name| !name.trim().is_empty()).or(flag.app.as_deref()))
+    }
+}
+
+/// `Key=Value` words as a map; the originals' error for a word without `=`.
+fn pairs(words: &[String]) -> Result<std::collections::BTreeMap<String, String>, Failure> {
+    words
+        .iter()
+        .map(|word| match word.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+            _ => Err(Failure::new(format!("Key=Value expected: {word}"))),
+        })
+        .collect()
+}

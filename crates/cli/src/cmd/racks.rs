@@ -1,0 +1,95 @@
+//! `racks`: those behind the Console, and those that this machine knows itself.
+
+use std::time::Duration;
+
+use convox_client::{Client, Key};
+use convox_tls::Trust;
+use convox_wire::api::RackEntry;
+use serde::Serialize;
+
+use crate::Ctx;
+use crate::error::Failure;
+use crate::reach::{Reached, full_name};
+use crate::table::Table;
+use crate::{pins, target};
+
+/// For the status of a Rack that this machine knows: a listing does not wait for the dead.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// One row of `racks --json`.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct Row {
+    pub(super) name: String,
+    provider: String,
+    status: String,
+    /// Where the Rack is known from: a Console's host, or `this machine`.
+    from: String,
+    /// Where it is spoken to.
+    host: String,
+}
+
+pub(super) async fn list(ctx: &Ctx) -> Result<u8, Failure> {
+    let mut rows = machine(ctx).await?;
+    match ctx.host().await {
+        Ok(reached) => rows.extend(remote(&reached).await?),
+        // Somebody who has Racks of their own need not be logged in.
+        Err(failure) if rows.is_empty() || failure.cause().is_some() => return Err(failure),
+        Err(_) => {}
+    }
+    rows.sort();
+    rows.dedup_by(|a, b| a.name == b.name && a.host == b.host);
+    if ctx.out.is_json() {
+        ctx.out.json(&rows)?;
+        return Ok(0);
+    }
+    let mut table = Table::new(&["NAME", "STATUS"]);
+    for row in &rows {
+        table.row([&row.name, &row.status]);
+    }
+    ctx.out.table(&table)?;
+    Ok(0)
+}
+
+/// The Console's list; a Rack that is logged in to directly is its own only entry.
+pub(super) async fn remote(reached: &Reached) -> Result<Vec<Row>, Failure> {
+    let host = reached.target.host.value.clone();
+    match reached.client.racks().await {
+        Ok(entries) => Ok(entries.iter().map(|entry| behind(entry, &host)).collect()),
+        Err(error) if error.is_not_found() => {
+            let system = reached.client.system().await?;
+            Ok(vec![Row { name: system.name, provider: system.provider, status: system.status, from: "this login".to_owned(), host }])
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn behind(entry: &RackEntry, host: &str) -> Row {
+    let provider = if entry.provider.is_empty() { "unknown" } else { &entry.provider };
+    Row {
+        name: full_name(entry),
+        provider: provider.to_owned(),
+        status: entry.status.clone(),
+        from: host.to_owned(),
+        host: host.to_owned(),
+    }
+}
+
+/// Racks of `rack install`; one that does not answer is `unknown`.
+async fn machine(ctx: &Ctx) -> Result<Vec<Row>, Failure> {
+    let mut rows = Vec::new();
+    for (name, host) in ctx.settings.map("self-managed")? {
+        let asked = tokio::time::timeout(PATIENCE, status(ctx, &host)).await;
+        let (provider, status) = asked.ok().and_then(Result::ok).unwrap_or_else(|| ("unknown".to_owned(), "unknown".to_owned()));
+        rows.push(Row { name, provider, status, from: "this machine".to_owned(), host });
+    }
+    Ok(rows)
+}
+
+async fn status(ctx: &Ctx, host: &str) -> Result<(String, String), Failure> {
+    let key = ctx.settings.key("auth", host)?.ok_or_else(|| Failure::new("no key"))?;
+    let endpoint = target::endpoint(&ctx.env, host, Key::new(key))?;
+    // A listing decides nothing about trust: what is not pinned must be vouched for.
+    let trust = pins::read(&ctx.settings, host)?.map_or(Trust::SystemRoots, Trust::Pinned);
+    let system = Client::new(endpoint, trust, ctx.context(host, None)?).system().await?;
+    Ok((system.provider, system.status))
+}
