@@ -5,6 +5,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
+mod scanner;
+
+pub use scanner::FrameScanner;
+
 /// Which side reads: a server accepts masked frames only, a client unmasked ones only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -249,6 +253,13 @@ pub fn encode(frame: &Frame, mask: Option<[u8; 4]>, out: &mut Vec<u8>) {
     }
 }
 
+/// The bytes of a server's close frame with this code and reason; see [`Frame::close`].
+pub fn encode_close(code: u16, reason: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(&Frame::close(code, reason), None, &mut out);
+    out
+}
+
 /// The code and reason of a close frame's payload; 1005 when it has none.
 pub fn close_reason(payload: &[u8]) -> (u16, String) {
     match payload.split_first_chunk::<2>() {
@@ -298,29 +309,78 @@ mod tests {
     }
 
     #[test]
+    fn control_frames_may_stand_between_the_pieces_of_a_message() {
+        let mut decoder = Decoder::new(Role::Client, 10);
+        decoder.push(b"\x01\x01a\x89\x00\x00\x01b\x80\x00\x82\x00");
+        let found: Vec<(Op, bool)> = std::iter::from_fn(|| decoder.next().unwrap()).map(|frame| (frame.op, frame.fin)).collect();
+        assert_eq!(found, [(Op::Text, false), (Op::Ping, true), (Op::Continuation, false), (Op::Continuation, true), (Op::Binary, true)]);
+        decoder.push(b"\x01\x00\x81\x00");
+        assert_eq!(decoder.next(), Ok(Some(Frame { fin: false, op: Op::Text, payload: Vec::new() })));
+        assert_eq!(decoder.next(), Err(FrameError::Order), "a new message inside another");
+    }
+
+    #[test]
     fn a_reason_is_cut_at_a_character() {
         let frame = Frame::close(4001, &"é".repeat(100));
         assert!(frame.payload.len() <= 125);
         let (code, reason) = close_reason(&frame.payload);
         assert_eq!((code, reason.chars().all(|c| c == 'é')), (4001, true));
         assert_eq!(close_reason(b""), (1005, String::new()));
+        assert_eq!(encode_close(1000, "ok"), b"\x88\x04\x03\xe8ok");
+    }
+
+    /// Whole and fragmented messages with control frames between the pieces; all three forms of length.
+    pub(super) fn messages() -> impl Strategy<Value = Vec<Frame>> {
+        let payload = prop_oneof![
+            8 => prop::collection::vec(any::<u8>(), 0..130),
+            2 => prop::collection::vec(any::<u8>(), 120..400),
+            1 => (65_000usize..66_000, any::<u8>()).prop_map(|(length, byte)| vec![byte; length]),
+        ];
+        let control = (prop_oneof![Just(Op::Close), Just(Op::Ping), Just(Op::Pong)], prop::collection::vec(any::<u8>(), 0..125));
+        let control = control.prop_map(|(op, payload)| Frame { fin: true, op, payload });
+        let message = (any::<bool>(), prop::collection::vec((payload, prop::option::of(control)), 1..4)).prop_map(|(binary, parts)| {
+            let last = parts.len() - 1;
+            let mut frames = Vec::new();
+            for (index, (payload, control)) in parts.into_iter().enumerate() {
+                let op = match (index, binary) {
+                    (0, true) => Op::Binary,
+                    (0, false) => Op::Text,
+                    _ => Op::Continuation,
+                };
+                frames.push(Frame { fin: index == last, op, payload });
+                frames.extend(control);
+            }
+            frames
+        });
+        prop::collection::vec(message, 0..4).prop_map(|messages| messages.concat())
+    }
+
+    /// `bytes` cut into pieces of these sizes, over and over.
+    pub(super) fn pieces<'a>(bytes: &'a [u8], cuts: &'a [usize]) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = bytes;
+        let mut sizes = cuts.iter().cycle();
+        std::iter::from_fn(move || {
+            let size = (*sizes.next()?).min(rest.len());
+            let (piece, after) = rest.split_at(size);
+            rest = after;
+            (!piece.is_empty()).then_some(piece)
+        })
     }
 
     proptest! {
         #[test]
         fn frames_survive_any_cutting(
-            payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..70_000), 1..4),
+            frames in messages(),
             mask in prop::option::of(any::<[u8; 4]>()),
-            cut in 1usize..5000,
+            cuts in prop::collection::vec(1usize..300, 1..20),
         ) {
-            let frames: Vec<Frame> = payloads.into_iter().map(Frame::text).collect();
             let mut bytes = Vec::new();
             for frame in &frames {
                 encode(frame, mask, &mut bytes);
             }
-            let mut decoder = Decoder::new(if mask.is_some() { Role::Server } else { Role::Client }, 1 << 20);
+            let mut decoder = Decoder::new(if mask.is_some() { Role::Server } else { Role::Client }, 70_000);
             let mut found = Vec::new();
-            for piece in bytes.chunks(cut) {
+            for piece in pieces(&bytes, &cuts) {
                 decoder.push(piece);
                 while let Some(frame) = decoder.next().unwrap() {
                     found.push(frame);
