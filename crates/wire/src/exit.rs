@@ -14,6 +14,13 @@ pub fn parse(message: &[u8]) -> Option<i32> {
     text.strip_suffix('\n').unwrap_or(text).parse().ok()
 }
 
+/// Looks for a marker anywhere in a chunk, as the original clients do: where the output ends, and the code. For those who must
+/// understand what such a client would see; ours believe [`ExitScanner`] only.
+pub fn find_in(chunk: &[u8]) -> Option<(usize, i32)> {
+    let at = chunk.windows(MARKER.len()).position(|window| window == MARKER.as_bytes())?;
+    Some((at, parse(chunk.get(at..)?)?))
+}
+
 /// Watches a stream of messages for the exit marker, believing it only as the whole of the last message: output that merely
 /// looks like a marker is given back as output.
 #[derive(Default)]
@@ -48,6 +55,8 @@ impl ExitScanner {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -65,6 +74,37 @@ mod tests {
         assert_eq!(parse(format!("x{}", marker(1)).as_bytes()), None);
         assert_eq!(parse(format!("{}x", marker(1)).as_bytes()), None);
         assert_eq!(parse(marker(-1).as_bytes()), Some(-1));
-        assert_eq!(ExitScanner::new().finish(), None);
+        assert_eq!(ExitScanner::new().finish(), None, "a stream cut off has no code");
+    }
+
+    #[test]
+    fn the_original_clients_find_a_marker_behind_output() {
+        assert_eq!(find_in(format!("bye\n{}", marker(3)).as_bytes()), Some((4, 3)));
+        assert_eq!(find_in(b"bye"), None);
+        assert_eq!(find_in(format!("{}later", marker(3)).as_bytes()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_code_survives(code in any::<i32>()) {
+            prop_assert_eq!(parse(marker(code).as_bytes()), Some(code));
+        }
+
+        #[test]
+        fn output_is_kept_whatever_it_is(messages in prop::collection::vec(message(), 0..6), code in any::<i32>()) {
+            let mut scanner = ExitScanner::new();
+            let mut output = Vec::new();
+            for message in messages.iter().chain([&marker(code).into_bytes()]) {
+                let (earlier, now) = scanner.push(message.clone());
+                output.extend([earlier, now].into_iter().flatten());
+            }
+            prop_assert_eq!(output, messages);
+            prop_assert_eq!(scanner.finish(), Some(code));
+        }
+    }
+
+    /// Any bytes, or a look-alike of the marker.
+    fn message() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![prop::collection::vec(any::<u8>(), 0..50), any::<i32>().prop_map(|code| marker(code).into_bytes())]
     }
 }

@@ -1,6 +1,7 @@
 //! URL-encoded forms as Go's `url.Values` writes and reads them, and the list and map encodings inside one value. Protocol 1.4.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// More pairs than any client sends; a longer form is refused rather than kept in memory.
 const MOST_PAIRS: usize = 10_000;
@@ -19,8 +20,8 @@ pub enum FormError {
     TooMany,
 }
 
-/// A sorted multi-map of text: a form body or a query.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A sorted multi-map of text: a form body or a query. `Debug` shows keys only: values may be secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Params(BTreeMap<String, Vec<String>>);
 
 impl Params {
@@ -92,6 +93,12 @@ impl Params {
     }
 }
 
+impl fmt::Debug for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Params {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         let mut params = Self::new();
@@ -144,12 +151,12 @@ pub fn map_encode(map: &BTreeMap<String, String>) -> String {
     map.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect::<Params>().encode()
 }
 
-/// Reads [`map_encode`]'s form; of repeated keys the last one stays. Empty text is the empty map.
+/// Reads [`map_encode`]'s form; of repeated keys the first one counts, as in the originals. Empty text is the empty map.
 ///
 /// # Errors
 /// [`FormError`].
 pub fn map_decode(text: &str) -> Result<BTreeMap<String, String>, FormError> {
-    Ok(Params::parse(text)?.0.into_iter().filter_map(|(key, mut values)| Some((key, values.pop()?))).collect())
+    Ok(Params::parse(text)?.0.into_iter().filter_map(|(key, values)| Some((key, values.into_iter().next()?))).collect())
 }
 
 /// A list as the value of one parameter: joined by commas. There is no escape; items must hold no comma.
@@ -188,6 +195,20 @@ mod tests {
         assert_eq!(outer.encode(), "parameters=A%3D1%26B%3D2%2B3");
         assert_eq!(map_decode(outer.get("parameters").unwrap()).unwrap(), map);
         assert!(map_decode("").unwrap().is_empty());
+        assert_eq!(map_decode("A=1&A=2").unwrap(), [("A".to_owned(), "1".to_owned())].into());
+    }
+
+    #[test]
+    fn a_list_has_no_escape() {
+        assert_eq!(list_split(&list_join(&["a".into(), "b=1".into()])), ["a", "b=1"]);
+        assert_eq!(list_split("B=2,3"), ["B=2", "3"], "a comma inside an item is lost, as in the originals");
+        assert_eq!(list_split(""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_form_with_too_many_fields_is_refused() {
+        assert!(Params::parse(&"a&".repeat(MOST_PAIRS)).is_ok());
+        assert_eq!(Params::parse(&"a&".repeat(MOST_PAIRS + 1)), Err(FormError::TooMany));
     }
 
     proptest! {

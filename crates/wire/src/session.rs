@@ -31,6 +31,8 @@ impl fmt::Display for SessionDemand {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -41,6 +43,15 @@ mod tests {
         }
         for bad in ["", "Session", "Session path=\"\" token=\"true\"", "Session  path=\"/s\" token=\"true\"", "Basic realm=\"x\""] {
             assert_eq!(SessionDemand::parse(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "(Session path=\")?.*(\" token=\")?.*\"?") {
+            if let Some(demand) = SessionDemand::parse(&text) {
+                prop_assert!(!demand.path.is_empty());
+            }
         }
     }
 }
