@@ -1,0 +1,79 @@
+//! Opening a database, durable and bounded.
+
+use std::path::Path;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+use crate::{Db, DbError, Kind};
+
+/// Waiting for a connection or a lock.
+const PATIENCE: Duration = Duration::from_secs(10);
+const READERS: u32 = 4;
+const POSTGRES_CONNECTIONS: u32 = 10;
+
+impl Db {
+    /// Opens the SQLite database at `path`, made readable by its owner only if it is not there.
+    ///
+    /// Write-ahead log with `synchronous = FULL`: a commit is on the disk when it is answered.
+    ///
+    /// # Errors
+    /// [`DbError`] when it cannot be opened or made.
+    pub async fn open_sqlite(path: &Path) -> Result<Self, DbError> {
+        make_private(path).map_err(|error| DbError::new(Kind::Storage, format!("could not open {}: {error}", path.display())))?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(PATIENCE);
+        let write = SqlitePoolOptions::new()
+            .max_connections(1)
+            .min_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .acquire_timeout(PATIENCE)
+            .connect_with(options.clone())
+            .await?;
+        let read = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(PATIENCE)
+            .connect_with(options.pragma("query_only", "on"))
+            .await?;
+        Ok(Self::Sqlite { read, write })
+    }
+
+    /// Opens `postgres://...`, or `sqlite:PATH`.
+    ///
+    /// # Errors
+    /// [`DbError`] when the URL has another form or the server cannot be reached. The text never holds the URL's password.
+    pub async fn open(url: &str) -> Result<Self, DbError> {
+        if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
+            return Self::open_sqlite(Path::new(path)).await;
+        }
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(DbError::new(Kind::Other, "the database URL begins with postgres:// or sqlite:"));
+        }
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|_| DbError::new(Kind::Other, "the database URL cannot be read: postgres://USER:PASSWORD@HOST:PORT/NAME"))?
+            .options([("statement_timeout", "10000"), ("lock_timeout", "10000")]);
+        let pool = PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).acquire_timeout(PATIENCE).connect_with(options).await?;
+        Ok(Self::Postgres(pool))
+    }
+}
+
+/// SQLite makes its files as the umask says; ours may hold sealed secrets and are nobody else's business. The log files beside the
+/// database take its mode.
+#[cfg(unix)]
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
+#[cfg(not(unix))]
+fn make_private(_path: &Path) -> std::io::Result<()> {
+    Ok(())
+}
