@@ -1,0 +1,118 @@
+//! Audit events: written with the change that they tell of, or in batches before a request is forwarded.
+
+use convox_model::Event;
+
+use crate::{Page, Store, StoreError};
+
+/// Inserts an event inside a transaction.
+macro_rules! insert {
+    ($tx:ident, $event:expr) => {{
+        let event: &convox_model::Event = $event;
+        sqlx::query(
+            "INSERT INTO audit (id, at_ms, actor, org, rack, app, effect, decision, status, event) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        )
+        .bind(event.id.as_str())
+        .bind(event.at_ms)
+        .bind(event.actor.as_str())
+        .bind(event.org.as_str())
+        .bind(event.rack.as_str())
+        .bind(event.app.as_str())
+        .bind(event.effect.as_str())
+        .bind(event.decision.as_str())
+        .bind(event.status.map(i64::from))
+        .bind(event.to_json_line())
+        .execute(&mut *$tx)
+        .await?;
+    }};
+}
+pub(crate) use insert;
+
+/// What to leave out of a list of events; empty texts leave out nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Address of the user.
+    pub actor: String,
+    /// Name of the organization.
+    pub org: String,
+    /// Name of the Rack.
+    pub rack: String,
+    /// Name of the app.
+    pub app: String,
+    /// Effect.
+    pub effect: String,
+    /// `allowed` or `refused`.
+    pub decision: String,
+    /// Not before, milliseconds since 1970.
+    pub since_ms: i64,
+}
+
+/// A change to the log: an event, or what came back for one.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// A new event.
+    Event(Box<Event>),
+    /// The status that a forwarded request got.
+    Outcome {
+        /// Of the event.
+        id: String,
+        /// Status code.
+        status: u16,
+    },
+}
+
+impl Store {
+    /// Writes a batch in one transaction: durable when this returns.
+    ///
+    /// # Errors
+    /// When nothing of it was written.
+    pub async fn write_audit(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        convox_db::transaction!(&self.db, |tx| {
+            for entry in entries {
+                match entry {
+                    Entry::Event(event) => insert!(tx, event),
+                    Entry::Outcome { id, status } => {
+                        sqlx::query("UPDATE audit SET status = $2 WHERE id = $1")
+                            .bind(id.as_str())
+                            .bind(i64::from(*status))
+                            .execute(&mut *tx)
+                            .await?;
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// The newest events first. `page.after` is the id of the oldest one seen so far.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn list_audit(&self, filter: &Filter, page: &Page) -> Result<Vec<Event>, StoreError> {
+        let after = page.after.clone().unwrap_or_else(|| "~".to_owned());
+        let rows: Vec<(String, Option<i64>)> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT event, status FROM audit WHERE id < $1 AND at_ms >= $2 \
+             AND ($3 = '' OR actor = $3) AND ($4 = '' OR org = $4) AND ($5 = '' OR rack = $5) AND ($6 = '' OR app = $6) \
+             AND ($7 = '' OR effect = $7) AND ($8 = '' OR decision = $8) ORDER BY id DESC LIMIT $9",
+        )
+        .bind(&after)
+        .bind(filter.since_ms)
+        .bind(&filter.actor)
+        .bind(&filter.org)
+        .bind(&filter.rack)
+        .bind(&filter.app)
+        .bind(&filter.effect)
+        .bind(&filter.decision)
+        .bind(page.bounded())
+        .fetch_all(pool)
+        .await)?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|(line, status)| {
+                let mut event: Event = serde_json::from_str(&line).ok()?;
+                event.status = status.and_then(|status| u16::try_from(status).ok());
+                Some(event)
+            })
+            .collect())
+    }
+}

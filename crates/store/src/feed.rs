@@ -1,0 +1,63 @@
+//! The feed: a number that moves with every change, and what each running server has seen of it. A change is in effect when every live
+//! server has acknowledged it.
+
+use crate::{Store, StoreError};
+
+/// A server that has not beaten for so long is gone and is not waited for, milliseconds.
+pub const GONE_AFTER_MS: i64 = 3_000;
+
+impl Store {
+    /// Where the feed stands.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn feed_seq(&self) -> Result<i64, StoreError> {
+        let (seq,): (i64,) = convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT seq FROM feed WHERE id = 1").fetch_one(pool).await)?;
+        Ok(seq)
+    }
+
+    /// A server says that it lives and what it has seen; it also sweeps servers that are long gone.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn beat(&self, node: &str, seen_seq: i64, now_ms: i64) -> Result<(), StoreError> {
+        convox_db::transaction!(&self.db, |tx| {
+            sqlx::query(
+                "INSERT INTO nodes (id, seen_seq, beat_ms) VALUES ($1, $2, $3) \
+                 ON CONFLICT (id) DO UPDATE SET seen_seq = excluded.seen_seq, beat_ms = excluded.beat_ms",
+            )
+            .bind(node)
+            .bind(seen_seq)
+            .bind(now_ms)
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query("DELETE FROM nodes WHERE beat_ms < $1").bind(now_ms - 20 * GONE_AFTER_MS).execute(&mut *tx).await?;
+        });
+        Ok(())
+    }
+
+    /// A server ends.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn leave(&self, node: &str) -> Result<(), StoreError> {
+        convox_db::transaction!(&self.db, |tx| {
+            sqlx::query("DELETE FROM nodes WHERE id = $1").bind(node).execute(&mut *tx).await?;
+        });
+        Ok(())
+    }
+
+    /// How many live servers have not yet seen position `seq`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn nodes_behind(&self, seq: i64, now_ms: i64) -> Result<i64, StoreError> {
+        let (count,): (i64,) =
+            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT COUNT(*) FROM nodes WHERE seen_seq < $1 AND beat_ms >= $2")
+                .bind(seq)
+                .bind(now_ms - GONE_AFTER_MS)
+                .fetch_one(pool)
+                .await)?;
+        Ok(count)
+    }
+}

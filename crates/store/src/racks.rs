@@ -1,0 +1,155 @@
+//! Racks, with sealed passwords.
+
+use convox_model::{Event, OrgId, RackId, RackName};
+use convox_seal::Sealed;
+
+use crate::{Page, Store, StoreError, change};
+
+/// A Rack's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RackRow {
+    /// Its id.
+    pub id: RackId,
+    /// Whose.
+    pub org: OrgId,
+    /// Name of the organization.
+    pub org_name: String,
+    /// Its name.
+    pub name: String,
+    /// What it runs on.
+    pub provider: String,
+    /// `HOST` or `HOST:PORT`.
+    pub host: String,
+    /// Fingerprint of its certificate; without one the system's roots decide.
+    pub pin: Option<String>,
+    /// Sealed password.
+    pub password: Sealed,
+    /// Moves with every change of host, pin or password.
+    pub generation: i64,
+    /// When it was added, milliseconds since 1970.
+    pub created_ms: i64,
+}
+
+impl RackRow {
+    /// `org/name`
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.org_name, self.name)
+    }
+}
+
+type Row = (String, String, String, String, String, String, Option<String>, Vec<u8>, i64, i64);
+
+impl Store {
+    /// Adds a Rack. Its `org_name` and `created_ms` are not looked at.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the organization has a Rack of that name.
+    pub async fn insert_rack(&self, rack: &RackRow, event: &Event) -> Result<i64, StoreError> {
+        let taken = || format!("a Rack named {} is already there", rack.name);
+        self.insert_rack_row(rack, event).await.map_err(|error| error.taken(taken))
+    }
+
+    async fn insert_rack_row(&self, rack: &RackRow, event: &Event) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, event, |tx| {
+            sqlx::query(
+                "INSERT INTO racks (id, org_id, name, provider, host, pin, password, generation, created_ms) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            )
+            .bind(rack.id.as_str())
+            .bind(rack.org.as_str())
+            .bind(rack.name.as_str())
+            .bind(rack.provider.as_str())
+            .bind(rack.host.as_str())
+            .bind(rack.pin.as_deref())
+            .bind(rack.password.as_bytes())
+            .bind(rack.generation)
+            .bind(event.at_ms)
+            .execute(&mut *tx)
+            .await?;
+        });
+        Ok(seq)
+    }
+
+    /// Gives a Rack another name.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`], [`StoreError::Missing`].
+    pub async fn rename_rack(&self, id: &RackId, name: &RackName, event: &Event) -> Result<i64, StoreError> {
+        let taken = || format!("a Rack named {name} is already there");
+        self.rename_rack_row(id, name, event).await.map_err(|error| error.taken(taken))
+    }
+
+    async fn rename_rack_row(&self, id: &RackId, name: &RackName, event: &Event) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, event, |tx| {
+            let done =
+                sqlx::query("UPDATE racks SET name = $2 WHERE id = $1").bind(id.as_str()).bind(name.as_str()).execute(&mut *tx).await?;
+            if done.rows_affected() == 0 {
+                return Err(gone());
+            }
+        });
+        Ok(seq)
+    }
+
+    /// Removes a Rack from the Console; the Rack itself goes on.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`].
+    pub async fn delete_rack(&self, id: &RackId, event: &Event) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, event, |tx| {
+            let done = sqlx::query("DELETE FROM racks WHERE id = $1").bind(id.as_str()).execute(&mut *tx).await?;
+            if done.rows_affected() == 0 {
+                return Err(gone());
+            }
+        });
+        Ok(seq)
+    }
+
+    /// A Rack by its organization and name.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn find_rack(&self, org: &OrgId, name: &str) -> Result<Option<RackRow>, StoreError> {
+        let text = const {
+            "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms FROM racks r JOIN orgs o ON o.id = r.org_id WHERE r.org_id = $1 AND r.name = $2"
+        };
+        let row: Option<Row> =
+            convox_db::query!(&self.db, |pool| sqlx::query_as(text).bind(org.as_str()).bind(name).fetch_optional(pool).await)?;
+        Ok(row.map(rack_row))
+    }
+
+    /// Racks of an organization or of all, by id.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn list_racks(&self, org: Option<&OrgId>, page: &Page) -> Result<Vec<RackRow>, StoreError> {
+        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms \
+             FROM racks r JOIN orgs o ON o.id = r.org_id WHERE ($1 = '' OR r.org_id = $1) AND r.id > $2 ORDER BY r.id LIMIT $3"
+        )
+        .bind(org.map(OrgId::as_str).unwrap_or_default())
+        .bind(page.after.clone().unwrap_or_default())
+        .bind(page.bounded())
+        .fetch_all(pool)
+        .await)?;
+        Ok(rows.into_iter().map(rack_row).collect())
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::Missing("the Rack is gone".to_owned())
+}
+
+fn rack_row((id, org, org_name, name, provider, host, pin, password, generation, created_ms): Row) -> RackRow {
+    RackRow {
+        id: RackId::from_text(id),
+        org: OrgId::from_text(org),
+        org_name,
+        name,
+        provider,
+        host,
+        pin,
+        password: Sealed::from_bytes(password),
+        generation,
+        created_ms,
+    }
+}

@@ -1,0 +1,9 @@
+//! The schema. Steps are never edited once they have landed; a new one is added.
+
+use convox_db::Migration;
+
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+    name: "0001_init",
+    sqlite: include_str!("../migrations/sqlite/0001_init.sql"),
+    postgres: include_str!("../migrations/postgres/0001_init.sql"),
+}];

@@ -1,0 +1,106 @@
+//! Users.
+
+use convox_model::{Email, Event, UserId};
+
+use crate::{Page, Store, StoreError, change};
+
+/// A user's row, without their password's hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRow {
+    /// Their id.
+    pub id: UserId,
+    /// Their address.
+    pub email: String,
+    /// When they were made, milliseconds since 1970.
+    pub created_ms: i64,
+}
+
+impl Store {
+    /// Makes a user.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the address is taken.
+    pub async fn insert_user(&self, id: &UserId, email: &Email, event: &Event) -> Result<i64, StoreError> {
+        self.insert_user_row(id, email, event).await.map_err(|error| error.taken(|| format!("a user {email} is already there")))
+    }
+
+    async fn insert_user_row(&self, id: &UserId, email: &Email, event: &Event) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, event, |tx| {
+            sqlx::query("INSERT INTO users (id, email, created_ms) VALUES ($1, $2, $3)")
+                .bind(id.as_str())
+                .bind(email.as_str())
+                .bind(event.at_ms)
+                .execute(&mut *tx)
+                .await?;
+        });
+        Ok(seq)
+    }
+
+    /// Removes a user with their memberships and keys, unless an organization would be left without an administrator.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::Conflict`].
+    pub async fn delete_user(&self, id: &UserId, event: &Event) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, event, |tx| {
+            let alone: Vec<(String,)> = sqlx::query_as(
+                "SELECT o.name FROM members m JOIN orgs o ON o.id = m.org_id WHERE m.user_id = $1 AND m.role = 'administrator' \
+                 AND NOT EXISTS (SELECT 1 FROM members x WHERE x.org_id = m.org_id AND x.role = 'administrator' AND x.user_id <> $1)",
+            )
+            .bind(id.as_str())
+            .fetch_all(&mut *tx)
+            .await?;
+            if let Some((org,)) = alone.first() {
+                return Err(StoreError::Conflict(format!("{org} would have no administrator: make somebody else one first")));
+            }
+            let done = sqlx::query("DELETE FROM users WHERE id = $1").bind(id.as_str()).execute(&mut *tx).await?;
+            if done.rows_affected() == 0 {
+                return Err(StoreError::Missing("the user is gone".to_owned()));
+            }
+        });
+        Ok(seq)
+    }
+
+    /// The user with that address.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn find_user(&self, email: &str) -> Result<Option<UserRow>, StoreError> {
+        let row: Option<(String, String, i64)> =
+            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT id, email, created_ms FROM users WHERE email = $1")
+                .bind(email)
+                .fetch_optional(pool)
+                .await)?;
+        Ok(row.map(user_row))
+    }
+
+    /// Users, in the order of their making.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn list_users(&self, page: &Page) -> Result<Vec<UserRow>, StoreError> {
+        let rows: Vec<(String, String, i64)> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT id, email, created_ms FROM users WHERE id > $1 ORDER BY id LIMIT $2"
+        )
+        .bind(page.after.clone().unwrap_or_default())
+        .bind(page.bounded())
+        .fetch_all(pool)
+        .await)?;
+        Ok(rows.into_iter().map(user_row).collect())
+    }
+
+    /// Whether there is anybody at all; a Console without users waits for its setup.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn has_users(&self) -> Result<bool, StoreError> {
+        let (count,): (i64,) =
+            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT COUNT(*) FROM (SELECT 1 FROM users LIMIT 1) AS any_user")
+                .fetch_one(pool)
+                .await)?;
+        Ok(count > 0)
+    }
+}
+
+fn user_row((id, email, created_ms): (String, String, i64)) -> UserRow {
+    UserRow { id: UserId::from_text(id), email, created_ms }
+}
