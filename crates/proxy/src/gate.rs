@@ -62,7 +62,7 @@ pub struct Forward<P> {
 }
 
 /// Proof of a decision.
-pub trait Permit: Send + 'static {
+pub trait Permit: Send + Sync + 'static {
     /// Resolves when the decision no longer holds, and never before. Asked for only when an exchange takes longer than
     /// about a quarter of a second; a decision that was revoked by then must resolve at once.
     fn revoked(&self) -> Pin<Box<dyn Future<Output = Reason> + Send>>;

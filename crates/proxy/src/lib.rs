@@ -36,17 +36,30 @@
 //! Its handlers find the caller's address as the extension [`Peer`], and `axum::extract::ws` works.
 
 mod body;
+mod caller;
+mod connect;
+mod exchange;
+mod fault;
+mod frames;
+mod framing;
 mod gate;
+mod headers;
 mod limits;
 mod listen;
 mod local;
+mod pool;
+mod relay;
+mod reply;
 mod request_id;
 mod serve;
 mod server;
 mod shard;
 mod stream;
 pub mod tls_server;
+mod tunnel;
+mod upload;
 mod upstream;
+mod watch;
 mod websocket;
 
 pub use body::{Body, BoxError};

@@ -15,8 +15,12 @@ pub struct Limits {
     pub handshake: Duration,
     /// From the end of a request to the head of the upstream's reply. Generous, since some calls work for minutes.
     pub reply: Duration,
-    /// A body or a tunnel in which nothing moves.
+    /// An answer or a tunnel in which nothing moves. Generous, since a log can be silent for long.
     pub stall: Duration,
+    /// A caller who owes the rest of a body and sends nothing.
+    pub body: Duration,
+    /// How long a caller who was still sending may take to read an early answer.
+    pub linger: Duration,
     /// How long open exchanges may take to end after the server was asked to stop.
     pub drain: Duration,
     /// Bytes of a request head.
@@ -36,6 +40,8 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             reply: Duration::from_hours(1),
             stall: Duration::from_hours(1),
+            body: Duration::from_mins(5),
+            linger: Duration::from_secs(5),
             drain: Duration::from_secs(10),
             head_bytes: 256 * 1024,
             pool_idle: 128,

@@ -77,6 +77,7 @@ impl Server {
                 tls: self.tls.clone(),
                 limits: self.limits,
                 stop: stop.clone(),
+                cut: CancellationToken::new(),
             };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || {

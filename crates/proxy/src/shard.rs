@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -11,14 +12,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::caller::Caller;
 use crate::stream::Stream;
-use crate::{Gate, Limits, Local, TlsServer, serve};
+use crate::watch::{TICK, Watch, Watches, ticks};
+use crate::{Gate, Limits, Local, TlsServer, connect, pool, serve};
 
 /// How long to wait before the next accept when the process or the machine is out of file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long tunnels may take to say why they are cut, after the drain.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub(crate) struct Shard<G, L> {
     pub(crate) gate: Arc<G>,
@@ -27,6 +31,8 @@ pub(crate) struct Shard<G, L> {
     pub(crate) tls: Option<TlsServer>,
     pub(crate) limits: Limits,
     pub(crate) stop: CancellationToken,
+    /// Cuts what outlasts the drain.
+    pub(crate) cut: CancellationToken,
 }
 
 impl<G: Gate, L: Local> Shard<G, L> {
@@ -38,31 +44,55 @@ impl<G: Gate, L: Local> Shard<G, L> {
                 return;
             }
         };
-        let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.config)));
-        let tracker = TaskTracker::new();
-        let limits = self.limits;
-        let stop = self.stop.clone();
+        pool::start(pool::Bounds { idle: self.limits.pool_idle, age: ticks(self.limits.pool_age) });
+        let watches = Arc::new(Watches::new(&self.limits));
+        let ticker = tokio::spawn(tick(Arc::clone(&watches)));
         let shard = Arc::new(self);
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((tcp, peer)) => {
-                    tracker.spawn(connection(Arc::clone(&shard), tcp, peer, acceptor.clone()));
-                }
-                Err(error) if is_of_the_connection(&error) => debug!(%error, "a caller went away before it was accepted"),
-                Err(error) => {
-                    warn!(%error, "cannot accept connections for now");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
+        tokio::select! {
+            biased;
+            () = shard.stop.cancelled() => {}
+            () = accept(&shard, &listener, &watches) => {}
         }
         drop(listener);
-        tracker.close();
-        let _ = tokio::time::timeout(limits.drain, tracker.wait()).await;
+        watches.drain();
+        pool::clear();
+        if !watches.are_gone_within(shard.limits.drain).await {
+            shard.cut.cancel();
+            watches.are_gone_within(LAST_WORDS).await;
+        }
+        ticker.abort();
+    }
+}
+
+async fn tick(watches: Arc<Watches>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        watches.tick();
+        pool::tick(watches.clock().now());
+    }
+}
+
+async fn accept<G: Gate, L: Local>(shard: &Arc<Shard<G, L>>, listener: &TcpListener, watches: &Watches) {
+    let acceptor = shard.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.config)));
+    let mut paused = false;
+    loop {
+        match listener.accept().await {
+            Ok((tcp, peer)) => {
+                if std::mem::take(&mut paused) {
+                    warn!("accepting connections again");
+                }
+                tokio::spawn(connection(Arc::clone(shard), tcp, peer, acceptor.clone(), watches.add()));
+            }
+            Err(error) if is_of_the_connection(&error) => debug!(%error, "a caller went away before it was accepted"),
+            Err(error) => {
+                if !std::mem::replace(&mut paused, true) {
+                    warn!(%error, "accepts no connections for now");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
     }
 }
 
@@ -74,8 +104,15 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn connection<G: Gate, L: Local>(shard: Arc<Shard<G, L>>, tcp: TcpStream, peer: SocketAddr, acceptor: Option<TlsAcceptor>) {
+async fn connection<G: Gate, L: Local>(
+    shard: Arc<Shard<G, L>>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+    watch: Arc<Watch>,
+) {
     let _ = tcp.set_nodelay(true);
+    connect::keep_alive(&tcp);
     let stream = match acceptor {
         None => Stream::Plain(tcp),
         Some(acceptor) => match tokio::time::timeout(shard.limits.handshake, acceptor.accept(tcp)).await {
@@ -87,18 +124,23 @@ async fn connection<G: Gate, L: Local>(shard: Arc<Shard<G, L>>, tcp: TcpStream, 
             Err(_) => return,
         },
     };
-    let service = hyper::service::service_fn(|request| serve::request(&shard, request, peer));
-    let mut connection = std::pin::pin!(
-        http1::Builder::new().max_header_size(shard.limits.head_bytes).serve_connection(TokioIo::new(stream), service).with_upgrades()
-    );
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => ended,
-        () = shard.stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let caller = TokioIo::new(Caller::new(stream, Arc::clone(&watch)));
+    let service = hyper::service::service_fn(|request| serve::request(&shard, request, peer, &watch));
+    let mut connection =
+        std::pin::pin!(http1::Builder::new().max_header_size(shard.limits.head_bytes).serve_connection(caller, service).with_upgrades());
+    let mut draining = false;
+    let ended = std::future::poll_fn(|context| {
+        watch.register(context.waker());
+        if watch.is_ended() {
+            return Poll::Ready(Ok(()));
         }
-    };
+        if watch.is_draining() && !draining {
+            draining = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(context)
+    })
+    .await;
     if let Err(error) = ended {
         debug!(%error, "a connection ended early");
     }

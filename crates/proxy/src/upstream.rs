@@ -21,6 +21,7 @@ pub struct Upstream {
     pub(crate) authority: HeaderValue,
     /// Value of `Origin`, where the caller sent one.
     pub(crate) origin: HeaderValue,
+    label: Option<String>,
 }
 
 /// A host that cannot be forwarded to.
@@ -54,7 +55,19 @@ impl Upstream {
             tls: tls.map(|config| (config, name)),
             origin: HeaderValue::from_str(&format!("{scheme}://{authority}")).map_err(|_| failed())?,
             authority: HeaderValue::from_str(&authority).map_err(|_| failed())?,
+            label: None,
         })
+    }
+
+    /// What error texts call it, such as `Rack org/name`; its authority if nothing is given.
+    #[must_use]
+    pub fn with_label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    pub(crate) fn label(&self) -> &str {
+        self.label.as_deref().unwrap_or_else(|| self.authority())
     }
 
     /// The identity under which connections are pooled.

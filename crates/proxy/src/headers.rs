@@ -1,0 +1,358 @@
+//! What of a message's head may pass, and what may not.
+
+use http::header::{self, Entry};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+
+use crate::upstream::Upstream;
+use crate::websocket::{self, is_websocket};
+
+/// Why a request is refused whatever it asks for. The text is for the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal(pub(crate) &'static str);
+
+/// Refuses heads that another server might read differently, and protocols that are not spoken here.
+pub(crate) fn check(head: &Parts) -> Result<(), Refusal> {
+    if head.method == Method::CONNECT {
+        return Err(Refusal("CONNECT is not served here"));
+    }
+    if head.uri.authority().is_some() || head.uri.scheme().is_some() {
+        return Err(Refusal("the request line must name a path, not a whole address"));
+    }
+    let mut hosts = 0;
+    let mut upgrade = false;
+    for (name, value) in &head.headers {
+        match *name {
+            header::HOST => {
+                hosts += 1;
+                if !is_host(value.as_bytes()) {
+                    return Err(Refusal("the Host header is not valid"));
+                }
+            }
+            header::UPGRADE => upgrade = true,
+            header::TRANSFER_ENCODING if !value.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+                return Err(Refusal("the transfer coding is not supported"));
+            }
+            _ if name.as_str().as_bytes().contains(&b'_') => {
+                return Err(Refusal("header names with an underscore are refused, since other servers confuse them with a hyphen"));
+            }
+            _ => {}
+        }
+    }
+    if hosts > 1 {
+        return Err(Refusal("more than one Host header"));
+    }
+    if hosts == 0 && head.version == Version::HTTP_11 {
+        return Err(Refusal("the Host header is missing"));
+    }
+    if upgrade && !is_websocket(head) {
+        if websocket::names(&head.headers, header::UPGRADE, "websocket") {
+            return Err(Refusal("a WebSocket is opened by a GET of HTTP/1.1 with Connection: Upgrade and one Upgrade: websocket"));
+        }
+        if websocket::names(&head.headers, header::UPGRADE, "h2c") {
+            return Err(Refusal("HTTP/2 is not spoken here"));
+        }
+    }
+    Ok(())
+}
+
+fn is_host(value: &[u8]) -> bool {
+    !value.is_empty()
+        && value.iter().all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']' | b'_' | b'~'))
+}
+
+/// Names that a caller cannot send upstream: of the connection only, credentials, or claims about who is calling.
+fn is_stripped(name: &HeaderName) -> bool {
+    match *name {
+        header::CONNECTION
+        | header::PROXY_AUTHENTICATE
+        | header::PROXY_AUTHORIZATION
+        | header::TE
+        | header::TRAILER
+        | header::TRANSFER_ENCODING
+        | header::UPGRADE
+        // Answered here, when the body is first asked for.
+        | header::EXPECT
+        | header::AUTHORIZATION
+        | header::COOKIE
+        | header::FORWARDED => true,
+        _ => is_stripped_text(name.as_str()),
+    }
+}
+
+fn is_stripped_text(name: &str) -> bool {
+    match name.as_bytes().first() {
+        Some(b'c') => matches!(name, "convox-actor" | "convox-tid"),
+        Some(b'h') => name == "http2-settings",
+        Some(b'i') => name.starts_with("impersonate-"),
+        Some(b'k') => name == "keep-alive",
+        Some(b'p') => name == "proxy-connection",
+        Some(b'r') => name == "rack",
+        Some(b's') => name == "session",
+        Some(b'x') => {
+            name.starts_with("x-forwarded")
+                || name.starts_with("x-original-")
+                || name.starts_with("x-remote-")
+                || matches!(
+                    name,
+                    "x-convox-actor"
+                        | "x-convox-tid"
+                        | "x-real-ip"
+                        | "x-client-ip"
+                        | "x-cluster-client-ip"
+                        | "x-rewrite-url"
+                        | "x-http-method"
+                        | "x-http-method-override"
+                        | "x-method-override"
+                )
+        }
+        _ => false,
+    }
+}
+
+/// Makes the caller's head the upstream's: takes out what may not pass, and puts `Host`, `Origin`, the credential and the
+/// gate's additions in.
+pub(crate) fn to_upstream(
+    head: &mut Parts,
+    upstream: &Upstream,
+    mut authorization: HeaderValue,
+    add: Vec<(HeaderName, HeaderValue)>,
+    websocket: bool,
+    chunked: bool,
+) {
+    let headers = &mut head.headers;
+    strip_named_by_connection(headers);
+    strip(headers, is_stripped);
+    if let Entry::Occupied(mut origin) = headers.entry(header::ORIGIN) {
+        origin.insert(upstream.origin.clone());
+    }
+    headers.insert(header::HOST, upstream.authority.clone());
+    for (name, value) in add {
+        headers.insert(name, value);
+    }
+    authorization.set_sensitive(true);
+    headers.insert(header::AUTHORIZATION, authorization);
+    if websocket {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    if chunked {
+        // Said here since hyper sends no body of unknown length with a GET otherwise.
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    head.version = Version::HTTP_11;
+}
+
+/// Names of a reply that are of the upstream's connection only.
+fn is_stripped_from_reply(name: &HeaderName) -> bool {
+    match *name {
+        header::CONNECTION | header::PROXY_AUTHENTICATE | header::TE | header::TRAILER | header::TRANSFER_ENCODING | header::UPGRADE => {
+            true
+        }
+        _ => matches!(name.as_str(), "keep-alive" | "proxy-connection"),
+    }
+}
+
+/// Makes the upstream's reply ours.
+///
+/// # Errors
+/// The reply's framing is ambiguous, or of a kind that we cannot pass on.
+pub(crate) fn to_caller(headers: &mut HeaderMap) -> Result<(), &'static str> {
+    if let Some(coding) = headers.get(header::TRANSFER_ENCODING) {
+        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || headers.get_all(header::TRANSFER_ENCODING).iter().nth(1).is_some() {
+            return Err("an unsupported transfer coding");
+        }
+        if headers.contains_key(header::CONTENT_LENGTH) {
+            return Err("both a length and a transfer coding");
+        }
+    } else if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err("more than one length");
+    }
+    strip_named_by_connection(headers);
+    strip(headers, is_stripped_from_reply);
+    Ok(())
+}
+
+/// Removes every name that a `Connection` header lists, and none that frames the message.
+fn strip_named_by_connection(headers: &mut HeaderMap) {
+    let Some(first) = headers.get(header::CONNECTION) else { return };
+    let text = first.as_bytes();
+    if headers.get_all(header::CONNECTION).iter().nth(1).is_none()
+        && (text.eq_ignore_ascii_case(b"close") || text.eq_ignore_ascii_case(b"keep-alive"))
+    {
+        return;
+    }
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING)
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Removes what `unwanted` says. Looks first and removes after, since most messages carry few such names.
+fn strip(headers: &mut HeaderMap, unwanted: fn(&HeaderName) -> bool) {
+    const AT_ONCE: usize = 8;
+    loop {
+        let mut found: [Option<HeaderName>; AT_ONCE] = Default::default();
+        let mut count = 0;
+        for (name, slot) in headers.keys().filter(|name| unwanted(name)).zip(&mut found) {
+            *slot = Some(name.clone());
+            count += 1;
+        }
+        for name in found.into_iter().flatten() {
+            headers.remove(name);
+        }
+        if count < AT_ONCE {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn upstream() -> Upstream {
+        Upstream::new("rack", 1, "rack.example", 5443, None).unwrap()
+    }
+
+    fn head(headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().uri("/apps?");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn sent(headers: &[(&str, &str)]) -> Vec<(String, String)> {
+        let mut head = head(headers);
+        let actor = (HeaderName::from_static("convox-actor"), HeaderValue::from_static("ann@example.org"));
+        to_upstream(&mut head, &upstream(), HeaderValue::from_static("Basic ours"), vec![actor], false, false);
+        let mut sent: Vec<_> = head.headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+        sent.sort();
+        sent
+    }
+
+    fn ours() -> Vec<(String, String)> {
+        [("authorization", "Basic ours"), ("convox-actor", "ann@example.org"), ("host", "rack.example:5443")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec()
+    }
+
+    #[test]
+    fn claims_and_credentials_of_the_caller_do_not_pass() {
+        let found = sent(&[
+            ("host", "console"),
+            ("authorization", "Basic theirs"),
+            ("cookie", "a=b"),
+            ("rack", "org/a"),
+            ("session", "s"),
+            ("convox-actor", "root"),
+            ("x-convox-actor", "root"),
+            ("convox-tid", "t"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-user", "root"),
+            ("x-original-url", "/x"),
+            ("forwarded", "for=127.0.0.1"),
+            ("x-real-ip", "127.0.0.1"),
+            ("impersonate-user", "root"),
+            ("x-http-method-override", "DELETE"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authorization", "x"),
+            ("te", "trailers"),
+            ("expect", "100-continue"),
+        ]);
+        assert_eq!(found, ours());
+    }
+
+    #[test]
+    fn connection_cannot_take_out_what_we_put_in() {
+        let found = sent(&[
+            ("host", "console"),
+            ("connection", "close, authorization, rack, convox-actor, host, x-forwarded-for, session, command"),
+            ("command", "ls"),
+        ]);
+        assert_eq!(found, ours());
+    }
+
+    #[test]
+    fn everything_else_passes_unchanged() {
+        let found = sent(&[
+            ("host", "console"),
+            ("command", "sh -c 'a b'"),
+            ("environment", "A=1&B=%20"),
+            ("accept", "*/*"),
+            ("accept", "text/html"),
+        ]);
+        let mut expected = ours();
+        for (name, value) in [("accept", "*/*"), ("accept", "text/html"), ("command", "sh -c 'a b'"), ("environment", "A=1&B=%20")] {
+            expected.push((name.to_owned(), value.to_owned()));
+        }
+        expected.sort();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn origin_follows_host_only_if_there_was_one() {
+        assert!(sent(&[("origin", "https://console")]).contains(&("origin".to_owned(), "http://rack.example:5443".to_owned())));
+        assert!(!sent(&[]).iter().any(|(name, _)| name == "origin"));
+    }
+
+    #[test]
+    fn stripping_twice_changes_nothing() {
+        let mut headers = HeaderMap::new();
+        for number in 0..40 {
+            headers.insert(HeaderName::try_from(format!("x-forwarded-{number}")).unwrap(), HeaderValue::from_static("x"));
+            headers.insert(HeaderName::try_from(format!("x-kept-{number}")).unwrap(), HeaderValue::from_static("x"));
+        }
+        strip(&mut headers, is_stripped);
+        assert_eq!(headers.len(), 40);
+        let once = headers.clone();
+        strip(&mut headers, is_stripped);
+        assert_eq!(headers, once);
+    }
+
+    #[test]
+    fn heads_that_others_may_read_differently_are_refused() {
+        for headers in [
+            &[][..],
+            &[("host", "a"), ("host", "a")],
+            &[("host", "")],
+            &[("host", "a b")],
+            &[("host", "a/b")],
+            &[("host", "u@a")],
+            &[("host", "a"), ("convox_actor", "root")],
+            &[("host", "a"), ("rack_", "x")],
+            &[("host", "a"), ("transfer-encoding", "gzip, chunked")],
+            &[("host", "a"), ("upgrade", "h2c"), ("connection", "upgrade")],
+            &[("host", "a"), ("upgrade", "websocket")],
+            &[("host", "a"), ("upgrade", "websocket, h2c"), ("connection", "upgrade")],
+            &[("host", "a"), ("upgrade", "websocket"), ("upgrade", "websocket"), ("connection", "upgrade")],
+        ] {
+            assert!(check(&head(headers)).is_err(), "{headers:?}");
+        }
+        assert_eq!(check(&head(&[("host", "a:5443"), ("upgrade", "WebSocket"), ("connection", "keep-alive, Upgrade")])), Ok(()));
+        assert_eq!(check(&head(&[("host", "[::1]:5443"), ("upgrade", "other")])), Ok(()));
+    }
+
+    #[test]
+    fn replies_with_two_lengths_are_not_passed_on() {
+        let reply = |pairs: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            to_caller(&mut headers).map(|()| headers.len())
+        };
+        assert!(reply(&[("transfer-encoding", "chunked"), ("content-length", "5")]).is_err());
+        assert!(reply(&[("content-length", "5"), ("content-length", "5")]).is_err());
+        assert!(reply(&[("transfer-encoding", "gzip")]).is_err());
+        assert_eq!(reply(&[("connection", "close, x-hop"), ("x-hop", "1"), ("keep-alive", "x"), ("release-id", "R1")]), Ok(1));
+    }
+}

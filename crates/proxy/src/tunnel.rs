@@ -1,0 +1,192 @@
+//! After a 101: bytes both ways, until both sides are done, nothing moves for too long, or the permit is revoked.
+//!
+//! Content is copied, not understood. Only the ends of frames towards the caller are tracked, so that a cut can say why in
+//! a close frame of its own.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio_util::sync::CancellationToken;
+
+use crate::frames::{self, Frames};
+use crate::watch::{Phase, Watch};
+use crate::{Permit, Reason};
+
+const BUFFER: usize = 16 * 1024;
+/// How long a cut may take: to reach the end of a frame, and to say why.
+const CUT: Duration = Duration::from_millis(500);
+
+type Io = TokioIo<Upgraded>;
+
+/// What moved, and whether both sides ended it of their own accord.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moved {
+    pub(crate) up: u64,
+    pub(crate) down: u64,
+    pub(crate) complete: bool,
+}
+
+/// Copies until the end. `stop` cuts tunnels that outlast the drain of the server.
+pub(crate) async fn run<P: Permit>(
+    caller: Upgraded,
+    upstream: Upgraded,
+    permit: &P,
+    watch: &Arc<Watch>,
+    stop: &CancellationToken,
+) -> Moved {
+    let mut tunnel = Tunnel {
+        caller: TokioIo::new(caller),
+        upstream: TokioIo::new(upstream),
+        up: Pipe::new(),
+        down: Pipe::new(),
+        frames: Frames::new(),
+    };
+    watch.enter(Phase::Tunnel);
+    let reason = tokio::select! {
+        biased;
+        ended = std::future::poll_fn(|context| {
+            watch.register(context.waker());
+            if watch.is_ended() {
+                return Poll::Ready(Some(Reason { code: 1001, text: "nothing moved for too long".to_owned(), messages: Vec::new() }));
+            }
+            match tunnel.poll_copy(context) {
+                Poll::Ready(Ok(())) => {
+                    tunnel.up.complete = true;
+                    Poll::Ready(None)
+                }
+                Poll::Ready(Err(_)) => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        }) => ended,
+        reason = permit.revoked() => Some(reason),
+        () = stop.cancelled() => Some(Reason { code: 1012, text: "the server is restarting".to_owned(), messages: Vec::new() }),
+    };
+    if let Some(reason) = reason {
+        let _ = tokio::time::timeout(CUT, tunnel.cut(&reason)).await;
+    }
+    Moved { up: tunnel.up.bytes, down: tunnel.down.bytes, complete: tunnel.up.complete }
+}
+
+struct Tunnel {
+    caller: Io,
+    upstream: Io,
+    up: Pipe,
+    down: Pipe,
+    /// Of what has been sent to the caller.
+    frames: Frames,
+}
+
+impl Tunnel {
+    fn poll_copy(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let up = self.up.poll(context, &mut self.caller, &mut self.upstream, |_| ())?;
+        let down = self.down.poll(context, &mut self.upstream, &mut self.caller, |bytes| self.frames.pass(bytes))?;
+        if up.is_ready() && down.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Takes nothing more from the caller, finishes the frame at hand, says why, and closes both sides.
+    async fn cut(&mut self, reason: &Reason) -> io::Result<()> {
+        while !self.frames.is_boundary() {
+            if self.down.is_empty() && self.down.read(&mut self.upstream).await? == 0 {
+                break;
+            }
+            let rest = self.frames.rest_of_frame(self.down.unsent());
+            let frame = self.down.unsent().get(..rest).unwrap_or_default();
+            self.caller.write_all(frame).await?;
+            self.frames.pass(frame);
+            self.down.sent(rest);
+        }
+        let mut last = Vec::new();
+        if self.frames.is_between_messages() {
+            for message in &reason.messages {
+                last.extend_from_slice(&frames::text(message));
+            }
+        }
+        if self.frames.is_boundary() {
+            last.extend_from_slice(&frames::close(reason.code, &reason.text));
+        }
+        self.caller.write_all(&last).await?;
+        self.caller.shutdown().await?;
+        // The upstream hears of it now, not when the caller has read its last bytes.
+        let _ = self.upstream.shutdown().await;
+        // Closing over unread bytes would reset the connection, and the reason with it.
+        let mut waste = [0; 1024];
+        while self.caller.read(&mut waste).await? > 0 {}
+        Ok(())
+    }
+}
+
+/// One direction.
+struct Pipe {
+    buffer: Box<[u8]>,
+    from: usize,
+    to: usize,
+    bytes: u64,
+    ended: bool,
+    complete: bool,
+}
+
+impl Pipe {
+    fn new() -> Self {
+        Self { buffer: vec![0; BUFFER].into_boxed_slice(), from: 0, to: 0, bytes: 0, ended: false, complete: false }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.from == self.to
+    }
+
+    fn unsent(&self) -> &[u8] {
+        self.buffer.get(self.from..self.to).unwrap_or_default()
+    }
+
+    fn sent(&mut self, count: usize) {
+        self.from += count;
+        self.bytes += count as u64;
+    }
+
+    async fn read(&mut self, from: &mut Io) -> io::Result<usize> {
+        self.from = 0;
+        self.to = from.read(&mut self.buffer).await?;
+        Ok(self.to)
+    }
+
+    /// Copies what it can. Ready when `from` has ended, everything is sent, and `to` knows.
+    fn poll(&mut self, context: &mut Context<'_>, from: &mut Io, to: &mut Io, mut on_sent: impl FnMut(&[u8])) -> Poll<io::Result<()>> {
+        loop {
+            while !self.is_empty() {
+                let count = ready!(Pin::new(&mut *to).poll_write(context, self.unsent()))?;
+                if count == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                on_sent(self.unsent().get(..count).unwrap_or_default());
+                self.sent(count);
+            }
+            if self.ended {
+                if !self.complete {
+                    ready!(Pin::new(&mut *to).poll_shutdown(context))?;
+                    self.complete = true;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffer = ReadBuf::new(&mut self.buffer);
+            match Pin::new(&mut *from).poll_read(context, &mut buffer) {
+                Poll::Ready(result) => result?,
+                Poll::Pending => {
+                    // TLS holds back what has been written until it is told that nothing follows for now.
+                    return match Pin::new(&mut *to).poll_flush(context) {
+                        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                        _ => Poll::Pending,
+                    };
+                }
+            }
+            self.from = 0;
+            self.to = buffer.filled().len();
+            self.ended = self.to == 0;
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! One connection of a caller, seen from outside: its phase, since when, and how to wake or end it.
+//!
+//! A timer per request would cost more than everything else that a shard adds. Instead the parts of a connection note what
+//! they do (plain stores; everything runs on one thread), and the shard looks over all its connections four times a second:
+//! it ends those whose phase lasts too long, and draws the attention of exchanges that last longer than a tick to the
+//! revocation of their permit.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+
+use crate::Limits;
+
+/// How often a shard looks over its connections.
+pub(crate) const TICK: Duration = Duration::from_millis(250);
+
+/// How often a shard that ends looks whether it may.
+const GONE: Duration = Duration::from_millis(20);
+
+/// Ticks since the shard started.
+#[derive(Debug, Default)]
+pub(crate) struct Clock(AtomicU32);
+
+impl Clock {
+    pub(crate) fn now(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+}
+
+pub(crate) fn ticks(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX)
+}
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// Waits for the first byte of a request.
+    Idle,
+    /// Reads a head.
+    Head,
+    /// Decides, or works on an answer that has not begun.
+    Waiting,
+    /// Waits for the head of an upstream's reply.
+    Upstream,
+    /// Sends an answer.
+    Answering,
+    /// Is a tunnel.
+    Tunnel,
+    /// Has said everything and lets the caller finish reading it.
+    Linger,
+}
+
+const PHASES: [Phase; 7] = [Phase::Idle, Phase::Head, Phase::Waiting, Phase::Upstream, Phase::Answering, Phase::Tunnel, Phase::Linger];
+
+#[derive(Debug)]
+pub(crate) struct Watch {
+    clock: Arc<Clock>,
+    phase: AtomicU8,
+    /// Tick at which the phase began.
+    since: AtomicU32,
+    /// Tick at which bytes last moved.
+    moved: AtomicU32,
+    /// The caller owes bytes of a body, and a read waits for them.
+    owed: AtomicBool,
+    /// To be ended at the next poll.
+    ended: AtomicBool,
+    /// The exchange has lasted a tick: it should look after revocation itself from now on.
+    attended: AtomicBool,
+    /// The upstream's reply is overdue.
+    overdue: AtomicBool,
+    /// Finish the request at hand, then close.
+    draining: AtomicBool,
+    /// The last request was ambiguous.
+    ambiguous: AtomicBool,
+    /// Bytes of the caller will be left unread at the end.
+    unread: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Watch {
+    fn new(clock: Arc<Clock>) -> Self {
+        let now = clock.now();
+        Self {
+            clock,
+            phase: AtomicU8::new(Phase::Idle as u8),
+            since: AtomicU32::new(now),
+            moved: AtomicU32::new(now),
+            owed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            attended: AtomicBool::new(false),
+            overdue: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            ambiguous: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        PHASES.get(usize::from(self.phase.load(Relaxed))).copied().unwrap_or(Phase::Linger)
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
+        self.since.store(self.clock.now(), Relaxed);
+    }
+
+    /// A request begins: nothing of the one before counts any more.
+    pub(crate) fn begin(&self) {
+        self.enter(Phase::Waiting);
+        self.attended.store(false, Relaxed);
+        self.overdue.store(false, Relaxed);
+    }
+
+    pub(crate) fn moved(&self) {
+        self.moved.store(self.clock.now(), Relaxed);
+    }
+
+    pub(crate) fn owe(&self, owed: bool) {
+        self.owed.store(owed, Relaxed);
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+
+    pub(crate) fn is_attended(&self) -> bool {
+        self.attended.load(Relaxed)
+    }
+
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.overdue.load(Relaxed)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    pub(crate) fn is_ambiguous(&self) -> bool {
+        self.ambiguous.load(Relaxed)
+    }
+
+    pub(crate) fn set_ambiguous(&self) {
+        self.ambiguous.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread.load(Relaxed)
+    }
+
+    pub(crate) fn set_unread(&self) {
+        self.unread.store(true, Relaxed);
+    }
+
+    /// The task to wake from now on.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    fn drain(&self) {
+        self.draining.store(true, Relaxed);
+        self.waker.wake();
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Relaxed);
+        self.waker.wake();
+    }
+
+    fn look(&self, now: u32, limits: &Bounds) {
+        let lasted = now.wrapping_sub(self.since.load(Relaxed));
+        let still = now.wrapping_sub(self.moved.load(Relaxed));
+        if self.owed.load(Relaxed) && still > limits.body {
+            return self.end();
+        }
+        let over = match self.phase() {
+            Phase::Idle => lasted.min(still) > limits.idle,
+            Phase::Head => lasted > limits.head,
+            Phase::Answering | Phase::Tunnel => lasted.min(still) > limits.stall,
+            Phase::Linger => lasted > limits.linger,
+            Phase::Upstream if lasted > limits.reply && !self.is_overdue() => {
+                self.overdue.store(true, Relaxed);
+                return self.waker.wake();
+            }
+            Phase::Waiting | Phase::Upstream => false,
+        };
+        if over {
+            self.end();
+        } else if lasted > 0 && matches!(self.phase(), Phase::Upstream | Phase::Answering) && !self.is_attended() {
+            self.attended.store(true, Relaxed);
+            self.waker.wake();
+        }
+    }
+}
+
+/// [`Limits`] in ticks.
+#[derive(Debug)]
+struct Bounds {
+    head: u32,
+    idle: u32,
+    reply: u32,
+    stall: u32,
+    body: u32,
+    linger: u32,
+}
+
+/// All connections of a shard.
+#[derive(Debug)]
+pub(crate) struct Watches {
+    clock: Arc<Clock>,
+    bounds: Bounds,
+    all: Mutex<Vec<Arc<Watch>>>,
+}
+
+impl Watches {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let bounds = Bounds {
+            head: ticks(limits.head),
+            idle: ticks(limits.idle),
+            reply: ticks(limits.reply),
+            stall: ticks(limits.stall),
+            body: ticks(limits.body),
+            linger: ticks(limits.linger),
+        };
+        Self { clock: Arc::default(), bounds, all: Mutex::default() }
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    /// Watches over one more connection, until its end.
+    pub(crate) fn add(&self) -> Arc<Watch> {
+        let watch = Arc::new(Watch::new(Arc::clone(&self.clock)));
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&watch));
+        watch
+    }
+
+    /// A quarter of a second has passed.
+    pub(crate) fn tick(&self) {
+        self.clock.0.fetch_add(1, Relaxed);
+        let now = self.clock.now();
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody else holds the watch of a connection that is gone.
+        all.retain(|watch| Arc::strong_count(watch) > 1);
+        for watch in all.iter() {
+            watch.look(now, &self.bounds);
+        }
+    }
+
+    /// Waits for all connections to end, and says whether they did in time.
+    pub(crate) async fn are_gone_within(&self, limit: Duration) -> bool {
+        let gone = async {
+            while !self.is_empty() {
+                tokio::time::sleep(GONE).await;
+            }
+        };
+        tokio::time::timeout(limit, gone).await.is_ok()
+    }
+
+    fn is_empty(&self) -> bool {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|watch| Arc::strong_count(watch) > 1);
+        all.is_empty()
+    }
+
+    /// Lets every connection finish what it is doing.
+    pub(crate) fn drain(&self) {
+        for watch in self.all.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            watch.drain();
+        }
+    }
+}
