@@ -40,8 +40,8 @@ pub const ROUTES: &[Route] = &[
     row("AppBudgetClear", "DELETE", "/apps/{app}/budget", PLAIN, Admin, V3),
     row("AppBudgetReset", "POST", "/apps/{app}/budget/reset", PLAIN, Admin, V3),
     row("AppBudgetShutdownStateGet", "GET", "/apps/{app}/budget/shutdown-state", PLAIN, Read, V3),
-    row("AppBudgetSimulate", "POST", "/apps/{app}/budget/simulate-shutdown", PLAIN, Write, V3),
-    row("AppBudgetDismissRecovery", "POST", "/apps/{app}/budget/dismiss-recovery", PLAIN, Write, V3),
+    row("AppBudgetSimulate", "POST", "/apps/{app}/budget/simulate-shutdown", PLAIN, Admin, V3),
+    row("AppBudgetDismissRecovery", "POST", "/apps/{app}/budget/dismiss-recovery", PLAIN, Admin, V3),
     row("AppCost", "GET", "/apps/{app}/cost", PLAIN, Read, V3),
     row("BalancerList", "GET", "/apps/{app}/balancers", PLAIN, Read, V3),
     row("BuildCreate", "POST", "/apps/{app}/builds", PLAIN, Write, Both),
@@ -140,7 +140,8 @@ pub const ROUTES: &[Route] = &[
     row("DeleteDB", "DELETE", "/rds/{resource}", PLAIN, Write, V2),
     row("RegistryProxy", "ANY", "/v2/{path*}", PLAIN, Admin, V3),
     row("ProxyHttpService", "ANY", "/custom/http/proxy/{path*}", PLAIN, Shell, V3),
-    row("KubernetesProxy", "ANY", "/kubernetes/{path*}", PLAIN, Admin, V3),];
+    row("KubernetesProxy", "ANY", "/kubernetes/{path*}", PLAIN, Admin, V3),
+];
 
 const SOCKET: bool = true;
 const PLAIN: bool = false;
