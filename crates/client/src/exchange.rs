@@ -45,13 +45,22 @@ pub struct Context {
     pub proxies: Proxies,
 }
 
+/// The connection that waits for the next call.
+type Idle = Arc<Mutex<Option<Kept>>>;
+
+struct Kept {
+    sender: SendRequest<Body>,
+    /// Whether it has served a call already; the server may then close it at any moment, and means nothing by it.
+    is_used: bool,
+}
+
 /// Speaks to one Console or Rack.
 pub struct Client {
     endpoint: Endpoint,
     trust: Trust,
     context: Context,
     tls: Mutex<Option<Arc<rustls::ClientConfig>>>,
-    idle: Arc<Mutex<Option<SendRequest<Body>>>>,
+    idle: Idle,
     seen: Mutex<Option<Fingerprint>>,
 }
 
@@ -65,7 +74,7 @@ pub struct Reply {
     body: Incoming,
     /// Goes back to the client when the body has been read to its end.
     sender: Option<SendRequest<Body>>,
-    idle: Arc<Mutex<Option<SendRequest<Body>>>>,
+    idle: Idle,
 }
 
 impl Client {
@@ -98,11 +107,11 @@ impl Client {
 
     /// Connects and does the TLS handshake, and sends nothing. The connection serves the next call.
     pub async fn connect(&self) -> Result<(), Error> {
-        if lock(&self.idle).as_ref().is_some_and(|sender| !sender.is_closed()) {
+        if lock(&self.idle).as_ref().is_some_and(|kept| !kept.sender.is_closed()) {
             return Ok(());
         }
         let sender = self.dial().await?;
-        *lock(&self.idle) = Some(sender);
+        *lock(&self.idle) = Some(Kept { sender, is_used: false });
         Ok(())
     }
 
@@ -200,11 +209,11 @@ impl Client {
     async fn exchange(&self, call: Call) -> Result<Reply, Error> {
         let safe = matches!(call.method, Method::GET | Method::HEAD | Method::OPTIONS);
         let mut request = self.request(call)?;
-        let kept = lock(&self.idle).take().filter(|sender| !sender.is_closed());
-        if let Some(mut sender) = kept
+        let kept = lock(&self.idle).take().filter(|kept| !kept.sender.is_closed());
+        if let Some(Kept { mut sender, is_used }) = kept
             && timeout(ANSWER, sender.ready()).await.is_ok_and(|ready| ready.is_ok())
         {
-            let again = if safe { again(&request) } else { None };
+            let again = if safe && is_used { again(&request) } else { None };
             match self.attempt(sender, request).await {
                 Ok(reply) => return Ok(reply),
                 // The server closed the kept connection meanwhile. What was not sent may be sent again; what was may, if it changes nothing.
@@ -397,7 +406,7 @@ impl Reply {
         if let Some(sender) = self.sender.take()
             && !sender.is_closed()
         {
-            *lock(&self.idle) = Some(sender);
+            *lock(&self.idle) = Some(Kept { sender, is_used: true });
         }
     }
 }
