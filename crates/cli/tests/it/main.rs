@@ -1,0 +1,17 @@
+//! The real `convox` against a small recording server over real TLS.
+//!
+//! - `accounts`: login, logout, saved keys, parallel and interrupted writes
+//! - `trust`: certificates, pins, proxies, and what is sent before they are settled
+//! - `targets`: which Rack a command means, and that it keeps meaning it
+//! - `wire`: what travels, byte by byte where it matters
+//! - `texts`: tables, texts, errors and exit codes
+
+mod accounts;
+#[cfg(test)]
+mod person;
+#[cfg(test)]
+mod server;
+mod targets;
+mod texts;
+mod trust;
+mod wire;
