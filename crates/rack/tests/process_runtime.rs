@@ -1,16 +1,17 @@
 //! The process runtime with real shims and real processes.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use convox_rack::logs::{LogLimits, LogQuery, LogStore};
+use convox_rack::logs::{LogQuery, LogStore};
 use convox_rack::runtime::{ExecSpec, ExecStream, ProcessRuntime, ProcessSpec, ProcessStatus, Runtime, RuntimeError, TerminalSize};
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(20);
+mod support;
+
+use support::{SOON, end_processes, is_running, runtime, shim_of, wait_until};
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -19,17 +20,8 @@ struct Bench {
 }
 
 impl Drop for Bench {
-    /// Processes outlive a Rack by design, but not a test.
     fn drop(&mut self) {
-        for process in std::fs::read_dir(self.dir.path().join("processes")).unwrap().flatten() {
-            let Ok(started) = std::fs::read(process.path().join("started.json")) else { continue };
-            let started: serde_json::Value = serde_json::from_slice(&started).unwrap();
-            if process.path().join("exit.json").exists() {
-                continue;
-            }
-            let shim = rustix::process::Pid::from_raw(started["shim"]["pid"].as_i64().unwrap() as i32).unwrap();
-            let _ = rustix::process::kill_process(shim, rustix::process::Signal::TERM);
-        }
+        end_processes(self.dir.path());
     }
 }
 
@@ -77,33 +69,11 @@ impl Bench {
     }
 }
 
-fn runtime(dir: &Path) -> (LogStore, ProcessRuntime) {
-    let logs = LogStore::open(&dir.join("logs"), LogLimits::default()).unwrap();
-    let program = Path::new(env!("CARGO_BIN_EXE_convox-rack"));
-    let runtime = ProcessRuntime::new(&dir.join("processes"), program, logs.clone()).unwrap();
-    (logs, runtime)
-}
-
 async fn finish(mut stream: ExecStream) -> (String, i32) {
     let mut output = Vec::new();
     timeout(SOON, stream.output.read_to_end(&mut output)).await.unwrap().unwrap();
     let code = timeout(SOON, stream.exit).await.unwrap();
     (String::from_utf8_lossy(&output).into_owned(), code)
-}
-
-fn is_running(pid: &str) -> bool {
-    let Ok(stat) = std::fs::read_to_string(PathBuf::from("/proc").join(pid.trim()).join("stat")) else { return false };
-    !stat.rsplit_once(')').unwrap().1.trim_start().starts_with('Z')
-}
-
-async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..1000 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("never: {what}");
 }
 
 #[tokio::test]
@@ -247,9 +217,7 @@ async fn a_killed_shim_takes_its_process_along() {
     let bench = Bench::new();
     bench.start("a1", "echo pid $$; sleep 1000").await;
     let line = bench.wait_for_line("pid ").await;
-    let started = std::fs::read_to_string(bench.dir.path().join("processes/a1/started.json")).unwrap();
-    let started: serde_json::Value = serde_json::from_str(&started).unwrap();
-    let shim = rustix::process::Pid::from_raw(started["shim"]["pid"].as_i64().unwrap() as i32).unwrap();
+    let shim = shim_of(&bench.dir.path().join("processes/a1")).unwrap();
     rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
     assert_eq!(bench.code("a1").await, 137);
     wait_until("the process is gone", || !is_running(line.strip_prefix("pid ").unwrap())).await;

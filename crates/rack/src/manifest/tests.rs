@@ -183,7 +183,10 @@ fn the_worst_texts_of_full_size_are_answered_soon() {
         let _ = Manifest::parse(&text);
         assert!(started.elapsed() < seconds(10), "{part:?} took {:?}", started.elapsed());
     }
-    let keys: String = (0..24_000).map(|index| format!("k{index}: \n")).collect();
+    let keys: String = (0..24_000).fold(String::new(), |mut text, index| {
+        let _ = writeln!(text, "k{index}:");
+        text
+    });
     let started = std::time::Instant::now();
     assert!(refusal(&keys).contains("unknown key k0"));
     assert!(started.elapsed() < seconds(10));

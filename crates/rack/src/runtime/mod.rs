@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub mod process;
 
 pub use process::ProcessRuntime;
+pub(crate) use process::files::replace_durably;
 
 /// Why a process exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

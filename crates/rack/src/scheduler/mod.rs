@@ -6,12 +6,35 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::logs::LogStore;
 use crate::manifest::{Manifest, MissingEnv};
-use crate::runtime::{ExecSpec, ExecStream, ProcessState, Runtime, RuntimeError};
+use crate::runtime::{ExecSpec, ExecStream, ProcessKind, ProcessState, Runtime, RuntimeError};
+
+mod balancer;
+mod dockerfile;
+mod environment;
+mod health;
+mod keeper;
+mod one_off;
+mod places;
+mod ports;
+mod promote;
+mod restart;
+mod resume;
+
+use balancer::Balancer;
+use keeper::Keeper;
+use ports::Ports;
+
+/// What tasks get to let go of what they hold when the Rack shuts down.
+const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// Size of a service that someone set by `scale`; `None` means what the manifest says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,9 +154,20 @@ pub enum SchedulerError {
     /// The environment lacks what the manifest requires.
     #[error(transparent)]
     Environment(#[from] MissingEnv),
+    /// The service cannot run on this Rack, for the reason given.
+    #[error("{0}")]
+    Manifest(String),
     /// The runtime could not do it.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// A file or a port was refused.
+    #[error("scheduler: {doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// The system's own word.
+        source: std::io::Error,
+    },
 }
 
 /// Where the scheduler works and what it tells processes about the Rack.
@@ -145,11 +179,59 @@ pub struct SchedulerConfig {
     pub dir: PathBuf,
 }
 
-/// Keeps apps running. Hold it in an `Arc`.
+/// Keeps apps running. Hold it in an `Arc`. Dropping it stops reconciling and leaves every process
+/// running.
 pub struct Scheduler {
+    inner: Arc<Inner>,
+}
+
+/// What all parts of the scheduler share.
+struct Inner {
     config: SchedulerConfig,
     runtime: Arc<dyn Runtime>,
     logs: LogStore,
+    ports: Ports,
+    apps: Mutex<BTreeMap<String, App>>,
+    /// Cancelled when the Rack shuts down: everyone lets go of what runs.
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// One app.
+#[derive(Default)]
+struct App {
+    /// What runs; `None` before the first promotion has succeeded.
+    desired: Option<Arc<DesiredApp>>,
+    /// The latest sizes set by `scale`.
+    formation: BTreeMap<String, Formation>,
+    services: BTreeMap<String, Places>,
+    /// Places of a promotion under way.
+    next: Vec<Arc<Keeper>>,
+    /// Places that are being given up.
+    retiring: Vec<Arc<Keeper>>,
+    promotion: Option<Promotion>,
+}
+
+/// The places of one service.
+#[derive(Default)]
+struct Places {
+    balancer: Option<Balancer>,
+    keepers: Vec<Arc<Keeper>>,
+    /// A rolling restart under way.
+    restart: Option<CancellationToken>,
+}
+
+/// A promotion under way.
+#[derive(Clone, Default)]
+struct Promotion {
+    cancel: CancellationToken,
+    done: CancellationToken,
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        self.inner.stop.cancel();
+    }
 }
 
 impl Scheduler {
@@ -161,83 +243,123 @@ impl Scheduler {
         logs: LogStore,
         apps: Vec<DesiredApp>,
     ) -> Result<Arc<Self>, SchedulerError> {
-        let _ = apps;
-        Ok(Arc::new(Self { config, runtime, logs }))
+        let ports = Ports::open(&config.dir)
+            .map_err(|source| SchedulerError::Io { doing: format!("reading ports.json in {}", config.dir.display()), source })?;
+        let inner = Arc::new(Inner {
+            config,
+            runtime,
+            logs,
+            ports,
+            apps: Mutex::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let found = inner.runtime.adopt().await?;
+        resume::resume(&inner, found, apps);
+        inner.tasks.spawn(resume::tidy(Arc::clone(&inner)));
+        Ok(Arc::new(Self { inner }))
     }
 
-    /// Stops reconciling and leaves every process running.
+    /// Stops reconciling and serving, and leaves every process running. Returns when no task of
+    /// the scheduler runs any more.
     pub async fn shutdown(&self) {
-        let _ = (&self.config, &self.logs);
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        // Bounded: whoever is in the middle of a long stop is left to the shims.
+        let _ = timeout(SHUTDOWN, self.inner.tasks.wait()).await;
+        let balancers: Vec<Balancer> = {
+            let mut apps = self.inner.apps();
+            let services = apps.values_mut().flat_map(|app| app.services.values_mut());
+            services.filter_map(|places| places.balancer.take()).collect()
+        };
+        for balancer in balancers {
+            balancer.close().await;
+        }
     }
 
     /// Replaces the running release by this one: starts new processes, waits until they are
     /// healthy, turns traffic over, drains and stops the old. Takes as long as that takes: run it
-    /// in a task. On an error the old release runs on (or nothing, if there was none). Progress
-    /// goes to the app's log as `system/...` lines.
+    /// in a task. Goes on to its end if the caller goes away. On an error the old release runs on
+    /// (or nothing, if there was none). Progress goes to the app's log as `system/...` lines.
     pub async fn promote(&self, desired: DesiredApp, options: PromoteOptions) -> Result<(), PromoteError> {
-        let _ = (desired, options);
-        Err(PromoteError::Manifest("the scheduler is not in place".to_owned()))
+        let (inner, release) = (Arc::clone(&self.inner), desired.release.clone());
+        let task = self.inner.tasks.spawn(promote::promote(inner, desired, options));
+        task.await.unwrap_or(Err(PromoteError::Cancelled { release }))
     }
 
     /// Makes a running promotion of the app fail with [`PromoteError::Cancelled`]. Says whether
     /// there was one.
     pub fn cancel(&self, app: &str) -> bool {
-        let _ = app;
-        false
+        let apps = self.inner.apps();
+        let promotion = apps.get(app).and_then(|app| app.promotion.as_ref());
+        promotion.inspect(|promotion| promotion.cancel.cancel()).is_some()
     }
 
     /// Takes over changed sizes of a service without a new release. Returns at once; watch
     /// [`Scheduler::services`] for the effect.
     pub fn scale(&self, app: &str, service: &str, formation: Formation) -> Result<(), SchedulerError> {
-        let _ = (app, formation);
-        Err(SchedulerError::NoService(service.to_owned()))
+        let mut apps = self.inner.apps();
+        let (entry, _) = places::running(&mut apps, app, service)?;
+        entry.formation.insert(service.to_owned(), formation);
+        self.inner.fill(entry, service);
+        Ok(())
     }
 
     /// Stops everything of an app and forgets it, its ports included. Returns when all is gone.
     pub async fn remove(&self, app: &str) -> Result<(), SchedulerError> {
-        let _ = app;
-        Ok(())
+        self.inner.remove(app).await
     }
 
     /// The services of an app's running release, in the manifest's order; empty if none.
     pub fn services(&self, app: &str) -> Vec<ServiceState> {
-        let _ = app;
-        Vec::new()
+        let apps = self.inner.apps();
+        let Some(entry) = apps.get(app) else { return Vec::new() };
+        let Some(desired) = &entry.desired else { return Vec::new() };
+        desired.manifest.services.iter().map(|service| entry.service_state(service)).collect()
     }
 
-    /// The processes of an app that have not ended, and one-off processes that ended lately.
+    /// The processes of an app: those of services that have not ended, and one-off processes,
+    /// also for a while after they ended.
     pub fn processes(&self, app: &str) -> Vec<ProcessState> {
-        self.runtime.list().into_iter().filter(|process| process.app == app).collect()
+        let of_app = self.inner.runtime.list().into_iter().filter(|process| process.app == app);
+        let is_shown = |process: &ProcessState| process.kind == ProcessKind::OneOff || !process.status.is_final();
+        of_app.filter(is_shown).map(|process| self.inner.with_health(process)).collect()
     }
 
     /// One process of an app, ended ones included while they are known.
     pub fn process(&self, app: &str, id: &str) -> Option<ProcessState> {
-        self.runtime.get(id).filter(|process| process.app == app)
+        self.inner.runtime.get(id).filter(|process| process.app == app).map(|process| self.inner.with_health(process))
     }
 
     /// Replaces the processes of a service one after the other, each only when its successor is
-    /// healthy. Returns at once.
+    /// healthy (a singleton only when its predecessor is gone). Returns at once.
     pub fn restart_service(&self, app: &str, service: &str) -> Result<(), SchedulerError> {
-        let _ = app;
-        Err(SchedulerError::NoService(service.to_owned()))
+        restart::restart(&self.inner, app, service)
     }
 
     /// Starts a one-off process of this release (the app's running one, or another of it) and
     /// returns once it runs.
     pub async fn run_one_off(&self, release: &DesiredApp, one_off: OneOff) -> Result<ProcessState, SchedulerError> {
-        let _ = release;
-        Err(SchedulerError::NoService(one_off.service))
+        one_off::run(&self.inner, release, one_off).await
     }
 
     /// Stops one process. A service's process is replaced by a new one. Returns when it is gone.
     pub async fn stop_process(&self, app: &str, id: &str) -> Result<(), SchedulerError> {
-        let _ = app;
-        Ok(self.runtime.stop(id, None).await?)
+        let process = self.inner.runtime.get(id).filter(|process| process.app == app);
+        let process = process.ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
+        self.inner.expect_end(&process);
+        Ok(self.inner.runtime.stop(id, None).await?)
     }
 
     /// Runs a command in a process of an app.
     pub async fn exec(&self, app: &str, id: &str, spec: ExecSpec) -> Result<ExecStream, SchedulerError> {
-        let _ = app;
-        Ok(self.runtime.exec(id, spec).await?)
+        one_off::exec(&self.inner, app, id, spec).await
     }
+}
+
+/// A new id for a process.
+fn new_process_id() -> std::io::Result<String> {
+    let mut random = [0; 6];
+    getrandom::fill(&mut random).map_err(std::io::Error::other)?;
+    Ok(convox_wire::ids::process_id(random))
 }

@@ -88,7 +88,9 @@ impl Family {
                 break;
             }
             // Again each round: someone may have forked while we looked.
-            left.into_iter().for_each(|pid| procfs::signal(pid, Signal::KILL));
+            for pid in left {
+                procfs::signal(pid, Signal::KILL);
+            }
             sleep(KILL_PAUSE).await;
             self.reap();
         }

@@ -1,0 +1,122 @@
+//! What a process of an app gets to know: its environment, its command, its directory.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::{DesiredApp, dockerfile};
+use crate::manifest::{MissingEnv, Service};
+
+/// Taken over from the Rack's own environment. Nothing else is: it may hold the Rack's password.
+const FROM_THE_RACK: &[&str] = &["HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER"];
+
+/// The environment of a process: the machine's, then the service's entries and what the release
+/// has for them, then what the Rack says, which wins.
+pub(super) fn environment(
+    rack: &str,
+    app: &DesiredApp,
+    service: &Service,
+    port: Option<u16>,
+    links: &BTreeMap<String, u16>,
+) -> Result<BTreeMap<String, String>, MissingEnv> {
+    let mut env: BTreeMap<String, String> =
+        FROM_THE_RACK.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
+    env.entry("PATH".to_owned()).or_insert_with(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    env.extend(app.manifest.service_environment(service, &app.env)?);
+    let said = [
+        ("APP", app.app.as_str()),
+        ("BUILD", &app.build),
+        ("BUILD_DESCRIPTION", &app.build_description),
+        ("BUILD_GIT_SHA", &app.build_git_sha),
+        ("RACK", rack),
+        ("RELEASE", &app.release),
+        ("SERVICE", &service.name),
+    ];
+    env.extend(said.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    if let Some(port) = port {
+        env.insert("PORT".to_owned(), port.to_string());
+    }
+    for link in &service.links {
+        if let Some(port) = links.get(link) {
+            let name = link.to_ascii_uppercase().replace('-', "_");
+            env.entry(format!("{name}_URL")).or_insert_with(|| format!("http://127.0.0.1:{port}"));
+        }
+    }
+    Ok(env)
+}
+
+/// Where a service's processes run: what would be the root of its image.
+pub(super) fn directory(app: &DesiredApp, service: &Service) -> PathBuf {
+    match &service.build {
+        Some(build) => app.dir.join(build.path.trim_start_matches('/')),
+        None => app.dir.clone(),
+    }
+}
+
+/// What a service's processes run: the manifest's command, or that of the service's Dockerfile.
+/// The error is for the person who deploys.
+pub(super) fn command(app: &DesiredApp, service: &Service) -> Result<Vec<String>, String> {
+    if let Some(image) = &service.image {
+        return Err(format!(
+            "service {} runs the image {image}, and this Rack runs plain processes only: give it `build` and `command` instead of `image`",
+            service.name
+        ));
+    }
+    if !service.command.is_empty() {
+        return Ok(service.command.clone());
+    }
+    let manifest = service.build.as_ref().map_or("Dockerfile", |build| build.manifest.as_str());
+    let file = directory(app, service).join(manifest);
+    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    dockerfile::command(&text)
+        .ok_or_else(|| format!("service {} has no command: add `command` to it in convox.yml, or CMD to its {manifest}", service.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Manifest;
+
+    fn app(manifest: &str) -> DesiredApp {
+        DesiredApp {
+            app: "shop".into(),
+            release: "R1".into(),
+            build: "B1".into(),
+            manifest: Manifest::parse(manifest).unwrap(),
+            env: BTreeMap::from([("KEY".into(), "release".into()), ("PORT".into(), "1".into()), ("UNNAMED".into(), "x".into())]),
+            ..DesiredApp::default()
+        }
+    }
+
+    #[test]
+    fn the_release_wins_over_defaults_and_the_rack_over_both() {
+        let app = app("services:\n  web:\n    links: [db-api]\n    environment: [KEY=default, OTHER=default, PORT, APP=mine]\n");
+        let links = BTreeMap::from([("db-api".to_owned(), 10_001)]);
+        let env = environment("rack1", &app, &app.manifest.services[0], Some(20_001), &links).unwrap();
+        let of = |name: &str| env.get(name).map(String::as_str);
+        assert_eq!((of("KEY"), of("OTHER"), of("PORT")), (Some("release"), Some("default"), Some("20001")));
+        assert_eq!(
+            (of("APP"), of("RACK"), of("RELEASE"), of("SERVICE"), of("BUILD")),
+            (Some("shop"), Some("rack1"), Some("R1"), Some("web"), Some("B1"))
+        );
+        assert_eq!((of("DB_API_URL"), of("UNNAMED")), (Some("http://127.0.0.1:10001"), None));
+        assert!(of("PATH").is_some());
+    }
+
+    #[test]
+    fn a_service_that_cannot_run_here_says_why() {
+        let image = app("services:\n  web:\n    image: nginx\n");
+        assert!(command(&image, &image.manifest.services[0]).unwrap_err().contains("runs the image nginx"));
+        let bare = app("services:\n  web:\n");
+        assert!(command(&bare, &bare.manifest.services[0]).unwrap_err().contains("has no command"));
+    }
+
+    #[test]
+    fn without_a_command_the_dockerfile_has_a_say() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("api")).unwrap();
+        std::fs::write(dir.path().join("api/Dockerfile"), "FROM x\nCMD [\"bin/api\", \"-v\"]\n").unwrap();
+        let mut app = app("services:\n  web:\n    build: api\n");
+        app.dir = dir.path().to_owned();
+        assert_eq!(command(&app, &app.manifest.services[0]).unwrap(), ["bin/api", "-v"]);
+    }
+}

@@ -1,0 +1,120 @@
+//! One health check of one process.
+
+use std::net::Ipv4Addr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::manifest::Service;
+
+/// Longest status line that is read.
+const LINE_CAP: usize = 1024;
+
+/// Asks a process whether it is well: an HTTP request if the service has a path and speaks HTTP,
+/// else a connection. The error says what was seen.
+pub(super) async fn check(port: u16, service: &Service) -> Result<(), String> {
+    let speaks_http = service.port.as_ref().is_none_or(|port| port.scheme == "http");
+    let path = service.health.path.as_deref().filter(|_| speaks_http);
+    let outcome = timeout(service.health.timeout, async {
+        match path {
+            Some(path) => get(port, path).await,
+            None => connect(port).await.map(drop),
+        }
+    });
+    outcome.await.unwrap_or_else(|_| Err(format!("no answer within {} s", service.health.timeout.as_secs()))).map_err(|seen| match path {
+        Some(path) => format!("GET {path} on port {port}: {seen}"),
+        None => format!("connecting to port {port}: {seen}"),
+    })
+}
+
+async fn connect(port: u16) -> Result<TcpStream, String> {
+    let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+    connected.map_err(|error| match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "nothing listens there (the process must listen on the port in $PORT)".to_owned(),
+        _ => error.to_string(),
+    })
+}
+
+async fn get(port: u16, path: &str) -> Result<(), String> {
+    let mut stream = connect(port).await?;
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: convox-health\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
+    let mut head = Vec::new();
+    while !head.contains(&b'\n') {
+        let count = stream.read_buf(&mut head).await.map_err(|error| error.to_string())?;
+        if count == 0 || head.len() > LINE_CAP {
+            break;
+        }
+    }
+    match status(&head) {
+        Some(200..=399) => Ok(()),
+        Some(status) => Err(format!("status {status}")),
+        None => Err("an answer that is not HTTP".to_owned()),
+    }
+}
+
+fn status(head: &[u8]) -> Option<u16> {
+    let line = head.split(|byte| *byte == b'\n').next()?;
+    let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    words.next().filter(|version| version.starts_with("HTTP/1."))?;
+    words.next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Manifest;
+
+    async fn answer(text: &'static str) -> u16 {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await.unwrap();
+            stream.write_all(text.as_bytes()).await.unwrap();
+        });
+        port
+    }
+
+    fn service(health: &str) -> Service {
+        Manifest::parse(&format!("services:\n  web:\n    port: 80\n{health}")).unwrap().services.remove(0)
+    }
+
+    #[tokio::test]
+    async fn a_status_from_200_to_399_is_healthy() {
+        let service = service("    health: /up\n");
+        for (text, is_healthy) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", true),
+            ("HTTP/1.0 302 Found\n\n", true),
+            ("HTTP/1.1 404 Not Found\r\n\r\n", false),
+            ("HTTP/1.1 500 Oops\r\n\r\n", false),
+            ("SSH-2.0\r\n", false),
+            ("", false),
+        ] {
+            assert_eq!(check(answer(text).await, &service).await.is_ok(), is_healthy, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_path_a_connection_is_enough() {
+        let port = answer("").await;
+        assert!(check(port, &service("")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_was_seen_is_told() {
+        let port = answer("HTTP/1.1 503 No\r\n\r\n").await;
+        assert_eq!(check(port, &service("    health: /up\n")).await.unwrap_err(), format!("GET /up on port {port}: status 503"));
+    }
+
+    #[tokio::test]
+    async fn a_process_that_never_answers_is_not_waited_for_longer_than_the_timeout() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let told = check(port, &service("    health: {path: /up, timeout: 1}\n")).await.unwrap_err();
+        assert!(told.ends_with("no answer within 1 s"), "{told}");
+    }
+}

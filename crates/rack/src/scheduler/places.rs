@@ -1,0 +1,189 @@
+//! Which places an app has, and who of them gets connections.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
+use super::balancer::Balancer;
+use super::keeper::{Keeper, Phase};
+use super::{App, DesiredApp, Inner, Places, SchedulerError, ServiceState};
+use crate::manifest::Service;
+use crate::runtime::{ProcessKind, ProcessState, ProcessStatus};
+
+/// How long the undoing of a cancelled promotion may take when its app is deleted.
+const UNDONE: Duration = Duration::from_mins(2);
+
+/// The apps, locked.
+pub(super) type Apps<'a> = MutexGuard<'a, BTreeMap<String, App>>;
+
+/// An app with a running release that has this service.
+pub(super) fn running<'a>(apps: &'a mut Apps<'_>, app: &str, service: &str) -> Result<(&'a mut App, Arc<DesiredApp>), SchedulerError> {
+    let no_app = || SchedulerError::NoApp(app.to_owned());
+    let entry = apps.get_mut(app).ok_or_else(no_app)?;
+    let desired = entry.desired.clone().ok_or_else(no_app)?;
+    if desired.manifest.service(service).is_none() {
+        return Err(SchedulerError::NoService(service.to_owned()));
+    }
+    Ok((entry, desired))
+}
+
+impl Inner {
+    pub(super) fn apps(&self) -> Apps<'_> {
+        self.apps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells a service's balancer who is healthy now.
+    pub(super) fn refresh(&self, app: &str, service: &str) {
+        if let Some(entry) = self.apps().get_mut(app) {
+            entry.retiring.retain(|keeper| keeper.slot().phase != Phase::Gone);
+            if let Some(places) = entry.services.get(service) {
+                places.refresh();
+            }
+        }
+    }
+
+    /// The balancers' ports of an app, by service.
+    pub(super) fn balancer_ports(&self, app: &str) -> BTreeMap<String, u16> {
+        let apps = self.apps();
+        let services = apps.get(app).into_iter().flat_map(|entry| &entry.services);
+        services.filter_map(|(name, places)| Some((name.clone(), places.balancer.as_ref()?.port()))).collect()
+    }
+
+    /// Gives every service with a port its balancer.
+    pub(super) fn open_balancers(&self, entry: &mut App, desired: &DesiredApp) {
+        for service in &desired.manifest.services {
+            let places = entry.services.entry(service.name.clone()).or_default();
+            let Some(port) = &service.port else {
+                places.balancer = None;
+                continue;
+            };
+            if places.balancer.is_some() {
+                continue;
+            }
+            let opened =
+                self.ports.listen(&desired.app, &service.name).and_then(|listener| Balancer::start(listener, port.scheme == "http"));
+            match opened {
+                Ok(balancer) => places.balancer = Some(balancer),
+                Err(error) => {
+                    let stream = format!("system/service/{}", service.name);
+                    self.logs.append(&desired.app, &stream, &format!("no port to be reached on: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Adds or gives up places until a service has as many as it should.
+    pub(super) fn fill(self: &Arc<Self>, entry: &mut App, name: &str) {
+        let Some(desired) = entry.desired.clone() else { return };
+        let Some(service) = desired.manifest.service(name) else { return };
+        let count = entry.count(service);
+        let places = entry.services.entry(name.to_owned()).or_default();
+        while places.keepers.len() < count {
+            places.keepers.push(Keeper::begin(self, &desired, service, None));
+        }
+        // Those that serve last: whoever is not healthy goes first, then the youngest.
+        let (healthy, others): (Vec<_>, Vec<_>) = places.keepers.drain(..).partition(|keeper| keeper.is_healthy());
+        places.keepers = healthy.into_iter().chain(others).collect();
+        let surplus = places.keepers.split_off(count.min(places.keepers.len()));
+        places.refresh();
+        for keeper in surplus {
+            keeper.retire();
+            entry.retiring.push(keeper);
+        }
+    }
+
+    /// A process as the scheduler sees it.
+    pub(super) fn with_health(&self, mut process: ProcessState) -> ProcessState {
+        if process.kind != ProcessKind::Service || process.status.is_final() {
+            return process;
+        }
+        let apps = self.apps();
+        let keepers = apps.get(&process.app).into_iter().flat_map(App::keepers);
+        let phase = keepers.map(|keeper| keeper.slot()).find(|slot| slot.process.as_deref() == Some(&process.id));
+        let status = phase.map(|slot| match slot.phase {
+            Phase::Healthy => ProcessStatus::Running,
+            Phase::Unhealthy => ProcessStatus::Unhealthy,
+            Phase::Retiring | Phase::Gone => ProcessStatus::Stopping,
+            Phase::Starting | Phase::Waiting => ProcessStatus::Starting,
+        });
+        if process.status != ProcessStatus::Stopping {
+            // Of nobody's place: surplus, about to be stopped.
+            process.status = status.unwrap_or(ProcessStatus::Stopping);
+        }
+        process.healthy = process.status == ProcessStatus::Running;
+        process
+    }
+
+    /// Notes that a process's end is wished for.
+    pub(super) fn expect_end(&self, process: &ProcessState) {
+        if let Some(entry) = self.apps().get(&process.app) {
+            let _ = entry.keepers().any(|keeper| keeper.expect_end(&process.id));
+        }
+    }
+
+    pub(super) async fn remove(self: &Arc<Self>, app: &str) -> Result<(), SchedulerError> {
+        let promotion = self.apps().get(app).and_then(|entry| entry.promotion.clone());
+        if let Some(promotion) = promotion {
+            promotion.cancel.cancel();
+            let _ = timeout(UNDONE, promotion.done.cancelled()).await;
+        }
+        let entry = self.apps().remove(app);
+        if let Some(entry) = entry {
+            entry.services.values().filter_map(|places| places.restart.as_ref()).for_each(|restart| restart.cancel());
+            let keepers: Vec<_> = entry.keepers().cloned().collect();
+            for keeper in &keepers {
+                keeper.retire_now();
+            }
+            join_all(keepers.iter().map(|keeper| keeper.gone())).await;
+        }
+        let left: Vec<_> = self.runtime.list().into_iter().filter(|process| process.app == app).collect();
+        let stopped = join_all(left.iter().map(|process| self.runtime.stop(&process.id, None))).await;
+        join_all(left.iter().map(|process| self.runtime.forget(&process.id))).await;
+        self.ports.remove(app).map_err(|source| SchedulerError::Io { doing: format!("forgetting the ports of {app}"), source })?;
+        stopped.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(())
+    }
+}
+
+impl App {
+    /// All places, of whatever stage.
+    pub(super) fn keepers(&self) -> impl Iterator<Item = &Arc<Keeper>> {
+        self.services.values().flat_map(|places| &places.keepers).chain(&self.next).chain(&self.retiring)
+    }
+
+    /// How many processes a service should have.
+    pub(super) fn count(&self, service: &Service) -> usize {
+        let set = self.formation.get(&service.name).and_then(|formation| formation.count);
+        // Each is a process of this machine; what a number of nine digits does to it nobody wants.
+        set.unwrap_or(service.scale.min).min(1000) as usize
+    }
+
+    pub(super) fn service_state(&self, service: &Service) -> ServiceState {
+        let formation = self.formation.get(&service.name).copied().unwrap_or_default();
+        let places = self.services.get(&service.name);
+        let balancer = places.and_then(|places| Some(places.balancer.as_ref()?.port()));
+        let scheme = service.port.as_ref().map_or("http", |port| port.scheme.as_str());
+        ServiceState {
+            name: service.name.clone(),
+            domain: service.domains.first().cloned().unwrap_or_default(),
+            count: u32::try_from(self.count(service)).unwrap_or_default(),
+            running: places.map_or(0, |places| places.keepers.iter().filter(|keeper| keeper.is_healthy()).count() as u32),
+            cpu: formation.cpu.unwrap_or(service.scale.cpu),
+            memory: formation.memory.unwrap_or(service.scale.memory),
+            balancer,
+            port: service.port.as_ref().map(|port| port.port),
+            endpoint: balancer.map(|port| format!("{scheme}://127.0.0.1:{port}")),
+        }
+    }
+}
+
+impl Places {
+    pub(super) fn refresh(&self) {
+        if let Some(balancer) = &self.balancer {
+            balancer.set(self.keepers.iter().filter_map(|keeper| keeper.healthy_backend()).collect());
+        }
+    }
+}
