@@ -5,17 +5,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
 use convox_wire::socket::{self, Decoder, Op, Role};
 use http::{HeaderValue, Method, Request};
-use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::call::{Body, Call};
 use crate::connect::{peer, plain};
@@ -29,8 +28,6 @@ const SILENCE: Duration = Duration::from_secs(65);
 const LARGEST_MESSAGE: usize = 1024;
 /// The largest frame that we take.
 const LARGEST_FRAME: usize = 16 * 1024 * 1024;
-
-type Io = TokioIo<Upgraded>;
 
 /// An open socket; [`Socket::split`] it to use both directions at once.
 pub struct Socket {
@@ -117,7 +114,7 @@ impl Client {
 }
 
 impl Socket {
-    fn start(host: String, io: Io) -> Self {
+    fn start(host: String, io: impl AsyncRead + AsyncWrite + Send + 'static) -> Self {
         let (read, write) = tokio::io::split(io);
         let (queue, outgoing) = mpsc::channel(16);
         let (deliver, pieces) = mpsc::channel(16);
@@ -180,7 +177,7 @@ struct Reading {
 
 impl Reading {
     /// Ends with `Ok` at the server's end of data.
-    async fn run(&mut self, mut read: ReadHalf<Io>) -> Result<(), Error> {
+    async fn run(&mut self, mut read: impl AsyncRead + Unpin) -> Result<(), Error> {
         let mut buffer = BytesMut::with_capacity(32 * 1024);
         let closed = |reason: String| Error::Closed { host: self.host.clone(), reason };
         loop {
@@ -233,7 +230,7 @@ impl Reading {
     }
 }
 
-async fn write_all(mut write: WriteHalf<Io>, mut queue: mpsc::Receiver<Outgoing>, health: Arc<Health>) {
+async fn write_all(mut write: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Outgoing>, health: Arc<Health>) {
     let mut buffer = Vec::new();
     let mut ping = tokio::time::interval(PING);
     ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -278,4 +275,102 @@ fn masked(op: Op, payload: &[u8], buffer: &mut Vec<u8>) {
     // The mask protects proxies from forged requests inside TLS, where none can look. Without randomness it is zero.
     let _ = getrandom::fill(&mut mask);
     socket::encode(&socket::Frame { fin: true, op, payload: payload.to_vec() }, Some(mask), buffer);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    fn pair() -> (SocketReader, SocketWriter, DuplexStream) {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (reader, writer) = Socket::start("h".to_owned(), near).split();
+        (reader, writer, far)
+    }
+
+    async fn say(far: &mut DuplexStream, frames: &[socket::Frame]) {
+        let mut bytes = Vec::new();
+        for frame in frames {
+            socket::encode(frame, None, &mut bytes);
+        }
+        far.write_all(&bytes).await.unwrap();
+    }
+
+    /// What the client sent until `done` says so.
+    async fn heard(far: &mut DuplexStream, done: impl Fn(&[socket::Frame]) -> bool) -> Vec<socket::Frame> {
+        let mut decoder = Decoder::new(Role::Server, 1 << 20);
+        let mut frames = Vec::new();
+        let mut buffer = [0u8; 4096];
+        while !done(&frames) {
+            let count = far.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "closed after {frames:?}");
+            decoder.push(&buffer[..count]);
+            while let Some(frame) = decoder.next().unwrap() {
+                frames.push(frame);
+            }
+        }
+        frames
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_unchanged_in_messages_that_the_originals_can_read() {
+        let (mut reader, writer, mut far) = pair();
+        let sent: Vec<u8> = (0..5000u32).map(|number| number as u8).collect();
+        assert!(writer.send(Bytes::from(sent.clone())).await);
+        writer.end().await;
+        let frames = heard(&mut far, |frames| frames.last().is_some_and(|frame| frame.op == Op::Binary)).await;
+        assert!(frames.iter().all(|frame| frame.payload.len() <= LARGEST_MESSAGE));
+        let text: Vec<u8> = frames.iter().filter(|frame| frame.op == Op::Text).flat_map(|frame| frame.payload.clone()).collect();
+        assert_eq!(text, sent);
+        // A message in two pieces, cut inside a character, with a ping between them.
+        let first = socket::Frame { fin: false, op: Op::Text, payload: vec![b'a', 0xc3] };
+        let ping = socket::Frame { fin: true, op: Op::Ping, payload: b"p".to_vec() };
+        let rest = socket::Frame { fin: true, op: Op::Continuation, payload: vec![0xbc] };
+        say(&mut far, &[first, ping, rest, socket::Frame::end()]).await;
+        let piece = reader.next().await.unwrap().unwrap();
+        assert_eq!((piece.data.as_ref(), piece.first, piece.last), (&[b'a', 0xc3][..], true, false));
+        let piece = reader.next().await.unwrap().unwrap();
+        assert_eq!((piece.data.as_ref(), piece.first, piece.last), (&[0xbc][..], false, true));
+        assert_eq!(reader.next().await.unwrap(), None);
+        let pong = heard(&mut far, |frames| frames.iter().any(|frame| frame.op == Op::Pong)).await;
+        assert!(pong.iter().any(|frame| frame.payload == b"p"));
+    }
+
+    #[tokio::test]
+    async fn a_close_with_words_is_an_error_with_those_words() {
+        let (mut reader, _writer, mut far) = pair();
+        say(&mut far, &[socket::Frame::close(1008, "your key was revoked")]).await;
+        assert_eq!(reader.next().await.unwrap_err().to_string(), "the connection to h ended early: your key was revoked");
+        let (mut reader, _writer, mut far) = pair();
+        say(&mut far, &[socket::Frame::text("x"), socket::Frame::close(1000, "")]).await;
+        assert_eq!(reader.next().await.unwrap().unwrap().data.as_ref(), b"x");
+        assert_eq!(reader.next().await.unwrap(), None);
+        let (mut reader, _writer, far) = pair();
+        drop(far);
+        assert!(reader.next().await.unwrap_err().to_string().contains("it was cut"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_stops_answering_pings_is_given_up() {
+        let (mut reader, _writer, mut far) = pair();
+        let start = Instant::now();
+        let frames = heard(&mut far, |frames| !frames.is_empty()).await;
+        assert_eq!((frames[0].op, start.elapsed().as_secs()), (Op::Ping, 20));
+        say(&mut far, &[socket::Frame { fin: true, op: Op::Pong, payload: Vec::new() }]).await;
+        let error = reader.next().await.unwrap_err().to_string();
+        assert!(error.contains("stopped answering"), "{error}");
+        assert!((80..140).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_never_answers_pings_may_be_silent_for_long() {
+        let (mut reader, _writer, mut far) = pair();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_hours(2)).await;
+            say(&mut far, &[socket::Frame::text("late"), socket::Frame::end()]).await;
+            std::future::pending::<()>().await;
+        });
+        assert_eq!(reader.next().await.unwrap().unwrap().data.as_ref(), b"late");
+    }
 }
