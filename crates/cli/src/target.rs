@@ -192,7 +192,7 @@ fn key(env: &Env, settings: &Settings, host: &str) -> Result<(Key, Source), Fail
 }
 
 /// A Rack that this machine knows by exactly that name.
-fn on_this_machine(env: &Env, settings: &Settings, choice: &Choice) -> Result<Option<Target>, Failure> {
+pub(crate) fn on_this_machine(env: &Env, settings: &Settings, choice: &Choice) -> Result<Option<Target>, Failure> {
     let name = &choice.value;
     if let Some(host) = settings.key("self-managed", name)? {
         // Its own key: one from the environment is meant for the host that the environment or `login` names.

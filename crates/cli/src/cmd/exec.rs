@@ -28,8 +28,9 @@ pub(super) async fn exec(ctx: &Ctx, args: Exec) -> Result<u8, Failure> {
     let app = ctx.app(&args.app)?;
     let rack = ctx.rack(&args.rack).await?;
     let command = args.command.join(" ");
-    let raw = Raw::enter(&ctx.env);
     let socket = rack.client.process_exec(&app, &args.process, &command, &exec_options(ctx, None)).await?;
+    // Only now: until here, Ctrl-C ends this program.
+    let raw = Raw::enter(&ctx.env);
     let ended = session(socket).await;
     drop(raw);
     finished(ctx, ended)
@@ -80,8 +81,8 @@ pub(super) async fn run(ctx: &Ctx, args: Run) -> Result<u8, Failure> {
 
 async fn inside(ctx: &Ctx, rack: &Reached, app: &str, process: &str, command: &str, entrypoint: bool) -> Result<Ended, Failure> {
     wait::process_running(&rack.client, app, process).await?;
-    let raw = Raw::enter(&ctx.env);
     let socket = rack.client.process_exec(app, process, command, &exec_options(ctx, Some(entrypoint))).await?;
+    let raw = Raw::enter(&ctx.env);
     let ended = session(socket).await;
     drop(raw);
     ended

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use convox_client::{Client, Key};
+use convox_client::Client;
 use convox_tls::Trust;
 use convox_wire::api::RackEntry;
 use serde::Serialize;
 
 use crate::Ctx;
 use crate::error::Failure;
+use crate::pins;
 use crate::reach::{Reached, full_name};
 use crate::table::Table;
-use crate::{pins, target};
+use crate::target::{self, Choice, Source, Target};
 
 /// For the status of a Rack that this machine knows: a listing does not wait for the dead.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -74,22 +75,31 @@ fn behind(entry: &RackEntry, host: &str) -> Row {
     }
 }
 
-/// Racks of `rack install`; one that does not answer is `unknown`.
+/// Racks that this machine knows by name: those of `rack install`, and v3's `racks/`. All are asked at once; one that does
+/// not answer is `unknown`.
 async fn machine(ctx: &Ctx) -> Result<Vec<Row>, Failure> {
-    let mut rows = Vec::new();
-    for (name, host) in ctx.settings.map("self-managed")? {
-        let asked = tokio::time::timeout(PATIENCE, status(ctx, &host)).await;
-        let (provider, status) = asked.ok().and_then(Result::ok).unwrap_or_else(|| ("unknown".to_owned(), "unknown".to_owned()));
-        rows.push(Row { name, provider, status, from: "this machine".to_owned(), host });
-    }
+    let mut names: Vec<String> = ctx.settings.map("self-managed")?.into_keys().collect();
+    names.extend(ctx.settings.list("racks"));
+    names.sort();
+    names.dedup();
+    let rows = futures_util::future::join_all(names.into_iter().map(|name| row(ctx, name))).await;
     Ok(rows)
 }
 
-async fn status(ctx: &Ctx, host: &str) -> Result<(String, String), Failure> {
-    let key = ctx.settings.key("auth", host)?.ok_or_else(|| Failure::new("no key"))?;
-    let endpoint = target::endpoint(&ctx.env, host, Key::new(key))?;
+async fn row(ctx: &Ctx, name: String) -> Row {
+    let target = target::on_this_machine(&ctx.env, &ctx.settings, &Choice { value: name.clone(), source: Source::Machine("racks") });
+    let (host, asked) = match target {
+        Ok(Some(target)) => (target.host.value.clone(), tokio::time::timeout(PATIENCE, status(ctx, &target)).await.ok()),
+        _ => (String::new(), None),
+    };
+    let (provider, status) = asked.and_then(Result::ok).unwrap_or_else(|| ("unknown".to_owned(), "unknown".to_owned()));
+    Row { name, provider, status, from: "this machine".to_owned(), host }
+}
+
+async fn status(ctx: &Ctx, target: &Target) -> Result<(String, String), Failure> {
     // A listing decides nothing about trust: what is not pinned must be vouched for.
+    let host = target.endpoint.authority();
     let trust = pins::read(&ctx.settings, host)?.map_or(Trust::SystemRoots, Trust::Pinned);
-    let system = Client::new(endpoint, trust, ctx.context(host, None)?).system().await?;
+    let system = Client::new(target.endpoint.clone(), trust, ctx.context(host, None)?).system().await?;
     Ok((system.provider, system.status))
 }

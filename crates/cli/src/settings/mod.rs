@@ -89,6 +89,12 @@ impl Settings {
         fs::metadata(self.path(name)).ok().filter(fs::Metadata::is_file).and_then(|metadata| metadata.modified().ok())
     }
 
+    /// What is in a directory of the settings, hidden files aside; empty when it is missing or a file.
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(name)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| !name.starts_with('.')).collect()
+    }
+
     /// Takes the directory's lock (making the directory if need be) and lets `change` read and write.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&Change<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
         change(&Change::begin(self)?)
