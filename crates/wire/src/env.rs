@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-/// Reads the lines: split at the first `=`, key trimmed, lines without `=` or key passed over.
+/// Reads the lines: split at the first `=`, key trimmed, lines without `=` or key passed over. Carriage returns at the end of a line
+/// belong to the line, not to the value.
 pub fn parse(text: &str) -> BTreeMap<String, String> {
     text.lines()
         .filter_map(|line| {
-            let (key, value) = line.split_once('=')?;
+            let (key, value) = line.trim_end_matches('\r').split_once('=')?;
             let key = key.trim();
             (!key.is_empty()).then(|| (key.to_owned(), value.to_owned()))
         })
@@ -42,10 +43,17 @@ mod tests {
         let (old, new) = (parse("A=1\nB=2\nC=3"), parse("A=1\nB=x\nD=secret"));
         assert_eq!(describe_change(&old, &new), "env add:D change:B remove:C");
         assert_eq!(describe_change(&old, &old), "");
+        assert_eq!(parse("A=1\r\nB=2\r\r\n"), parse("A=1\nB=2"));
         assert_eq!(parse(" K = v=w \nnothing\n=x\n"), [("K".to_owned(), " v=w ".to_owned())].into());
     }
 
     proptest! {
+        #[test]
+        fn what_was_read_reads_again(text in "([A-C =é\r\n\u{85}]{0,30})") {
+            let env = parse(&text);
+            prop_assert_eq!(parse(&format(&env)), env);
+        }
+
         #[test]
         fn an_environment_survives(env in prop::collection::btree_map("[A-Za-z_][A-Za-z0-9_]{0,8}", "[^\r\n]*", 0..8)) {
             prop_assert_eq!(parse(&format(&env)), env);

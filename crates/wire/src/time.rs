@@ -14,6 +14,9 @@ const ZERO: &str = "0001-01-01T00:00:00Z";
 /// The layout of times in options: `20060102.150405.000000000`, UTC. Source: stdsdk `options.go`.
 const LAYOUT: &str = "%Y%m%d.%H%M%S.";
 
+/// Seconds of the first moment that is none of Go's zero time: year 2. Earlier ones, which Go could not even write, count as zero.
+const FIRST: i64 = -62_104_060_800;
+
 /// A moment, or Go's zero time, which stands for "not yet" and "never".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(Option<Timestamp>);
@@ -30,14 +33,14 @@ impl Time {
     /// Go's zero time.
     pub const ZERO: Self = Self(None);
 
-    /// A real moment.
+    /// A real moment; one before year 2 is the zero time.
     pub fn new(timestamp: Timestamp) -> Self {
-        Self(Some(timestamp))
+        Self(Some(timestamp).filter(|moment| moment.as_second() >= FIRST))
     }
 
     /// Milliseconds since 1970, UTC; out of range gives the zero time.
     pub fn from_millis(millis: i64) -> Self {
-        Self(Timestamp::from_millisecond(millis).ok())
+        Timestamp::from_millisecond(millis).map(Self::new).unwrap_or_default()
     }
 
     /// The moment; `None` for the zero time.
@@ -78,12 +81,9 @@ impl Time {
         }
         let nanos: i32 = nanos.parse().map_err(|_| bad())?;
         let civil = DateTime::strptime(LAYOUT, head).map_err(|_| bad())?;
-        if civil.year() <= 1 {
-            return Ok(Self::ZERO);
-        }
         let moment =
             civil.with().subsec_nanosecond(nanos).build().and_then(|civil| TimeZone::UTC.to_timestamp(civil)).map_err(|_| bad())?;
-        Ok(Self(Some(moment)))
+        Ok(Self::new(moment))
     }
 }
 
@@ -109,9 +109,10 @@ impl fmt::Display for Time {
 impl FromStr for Time {
     type Err = TimeError;
 
-    /// RFC 3339 with any offset and fraction. Year 1 is the zero time; the empty text too, since some servers send it.
+    /// RFC 3339 with any offset and fraction. Year 1 is the zero time; the empty text too, since some servers send it. Somewhat
+    /// lenient: a space instead of the `T` is read too.
     fn from_str(text: &str) -> Result<Self, TimeError> {
-        if text.is_empty() || text.starts_with("0001-01-01T") {
+        if text.is_empty() {
             return Ok(Self::ZERO);
         }
         text.parse().map(Self::new).map_err(|_| TimeError { text: clipped(text), expected: "expected RFC 3339" })
@@ -153,11 +154,17 @@ mod tests {
         assert_eq!("2026-01-02T04:04:05.6+01:00".parse::<Time>().unwrap(), time);
         assert!(Time::from_option("20260102.030405").is_err());
         assert!(Time::from_option("20261302.030405.000000000").is_err());
+        assert_eq!(Time::from_option(&Time::ZERO.to_option()), Ok(Time::ZERO));
+        assert_eq!(Time::from_option("00010203.040506.000000000"), Ok(Time::ZERO));
+        assert_eq!("-001111-11-22T11:00:00Z".parse(), Ok(Time::ZERO));
+        assert_eq!("0001-01-01T00:00:00+01:00".parse(), Ok(Time::ZERO));
+        assert!("0002-01-01T00:00:00Z".parse::<Time>().is_ok_and(|time| !time.is_zero()));
+        assert_eq!(Time::from_millis(i64::MIN), Time::ZERO);
     }
 
     proptest! {
         #[test]
-        fn a_time_survives_both_forms(nanos in 0i128..4_000_000_000_000_000_000) {
+        fn a_time_survives_both_forms(nanos in -62_200_000_000_000_000_000i128..253_000_000_000_000_000_000) {
             let time = Time::new(Timestamp::from_nanosecond(nanos).unwrap());
             prop_assert_eq!(Time::from_option(&time.to_option()).unwrap(), time);
             prop_assert_eq!(time.to_string().parse::<Time>().unwrap(), time);
