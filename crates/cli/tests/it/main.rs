@@ -5,13 +5,17 @@
 //! - `targets`: which Rack a command means, and that it keeps meaning it
 //! - `wire`: what travels, byte by byte where it matters
 //! - `texts`: tables, texts, errors and exit codes
+//! - `terminal`: what happens at a real terminal
+//! - `projects`: editors, projects, racks of one's own
 
 mod accounts;
 #[cfg(test)]
 mod person;
+mod projects;
 #[cfg(test)]
 mod server;
 mod targets;
+mod terminal;
 mod texts;
 mod trust;
 mod wire;
