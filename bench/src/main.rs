@@ -1,2 +1,51 @@
-//! Placeholder.
-fn main() {}
+//! Measurements beside a known yardstick, in one run on one machine: what a relayed request costs beside nginx, and what
+//! `convox switch` costs beside a program that does nothing.
+//!
+//! Start with `bench/run` and `bench/switch`, which build what is measured.
+
+mod contender;
+mod gate;
+mod measure;
+mod relay;
+mod report;
+mod switch;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+#[command(about = "Measures the data path beside nginx, and the start of the command line")]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Requests per second and CPU per request of each contender, in interleaved rounds.
+    Relay(relay::Arguments),
+    /// Start-up time and memory of `convox switch` beside an empty program.
+    Switch(switch::Arguments),
+    /// The data path alone, with keys and rights in memory: one of the contenders.
+    Gate(gate::Arguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().what {
+        What::Relay(arguments) => relay::run(&arguments),
+        What::Switch(arguments) => switch::run(&arguments),
+        What::Gate(arguments) => gate::run(&arguments),
+    }
+}
+
+/// Where figures go.
+#[derive(clap::Args, Clone)]
+struct Output {
+    /// Directory for the figures, as JSON and as a Markdown table.
+    #[arg(long, default_value = "bench/results")]
+    out: PathBuf,
+}

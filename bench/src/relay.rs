@@ -1,0 +1,137 @@
+//! The comparison with nginx: same upstream, same load, same core, in turns.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::contender::{Contender, Ground, RACK, basic};
+use crate::{Output, measure, report};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Seconds of load per contender and round.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// The core that every contender runs on, one at a time.
+    #[arg(long, default_value_t = 0)]
+    core: usize,
+    /// The core of load and upstream.
+    #[arg(long, default_value_t = 1)]
+    load_core: usize,
+    /// `convox-console` to measure; only the data path alone is measured without it.
+    #[arg(long)]
+    console: Option<PathBuf>,
+    /// Only this variant: `clear` or `tls`.
+    #[arg(long)]
+    only: Option<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What one contender did in one variant.
+pub(crate) struct Series {
+    pub(crate) variant: &'static str,
+    pub(crate) contender: &'static str,
+    pub(crate) rounds: Vec<Round>,
+}
+
+pub(crate) struct Round {
+    pub(crate) requests: u64,
+    pub(crate) per_second: f64,
+    /// Microseconds of CPU, of user and kernel, per request.
+    pub(crate) cpu: f64,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut all = Vec::new();
+    for (variant, tls) in [("clear", false), ("tls", true)] {
+        if arguments.only.as_deref().is_none_or(|only| only == variant) {
+            all.extend(measure(arguments, variant, tls)?);
+        }
+    }
+    let conditions = report::Conditions {
+        machine: measure::machine(),
+        nginx: measure::version("nginx", "-v"),
+        wrk: measure::version("wrk", "-v"),
+        rounds: arguments.rounds,
+        seconds: arguments.seconds,
+        connections: arguments.connections,
+    };
+    let (json, table) = report::relay(&conditions, &all);
+    measure::write(&arguments.output.out.join("relay.json"), &json)?;
+    measure::write(&arguments.output.out.join("relay.md"), &table)?;
+    std::io::stdout().write_all(table.as_bytes())?;
+    Ok(())
+}
+
+fn measure(arguments: &Arguments, variant: &'static str, tls: bool) -> anyhow::Result<Vec<Series>> {
+    let directory = tempfile::tempdir()?;
+    let ground = Ground::new(directory.path(), arguments.core, arguments.load_core)?;
+    let (_upstream, port) = ground.upstream(tls)?;
+    let mut contenders = vec![ground.nginx_proxy(port, tls)?, ground.gate(port, tls)?];
+    if let Some(program) = &arguments.console
+        && tls
+    {
+        contenders.push(ground.console(program, port).context("convox-console could not be set up")?);
+    }
+    let mut series: Vec<Series> =
+        contenders.iter().map(|contender| Series { variant, contender: contender.name, rounds: Vec::new() }).collect();
+    for round in 0..=arguments.rounds {
+        // Each round begins with another one, so that none always follows the same neighbour.
+        for turn in 0..contenders.len() {
+            let at = (round + turn) % contenders.len();
+            let (Some(contender), Some(series)) = (contenders.get(at), series.get_mut(at)) else { continue };
+            let measured = once(arguments, contender, if round == 0 { 1 } else { arguments.seconds })
+                .with_context(|| format!("{} ({variant})", contender.name))?;
+            // The first one only warms up.
+            if round > 0 {
+                writeln!(
+                    std::io::stderr(),
+                    "{variant:5} round {round} {:14} {:7.0} requests/s {:6.2} us CPU/request",
+                    contender.name,
+                    measured.per_second,
+                    measured.cpu
+                )?;
+                series.rounds.push(measured);
+            }
+        }
+    }
+    Ok(series)
+}
+
+fn once(arguments: &Arguments, contender: &Contender, seconds: u64) -> anyhow::Result<Round> {
+    // What the v2 command line sends.
+    let headers = [
+        format!("Authorization: {}", basic(&contender.secret)),
+        "User-Agent: convox.go/dev".to_owned(),
+        "Version: dev".to_owned(),
+        "Accept: */*".to_owned(),
+        "Content-Type: application/octet-stream".to_owned(),
+        format!("Rack: {RACK}"),
+        "Session: ".to_owned(),
+    ];
+    let before = measure::cpu(contender.pid())?;
+    let load = measure::load(
+        arguments.load_core,
+        &format!("{}/apps?", contender.base),
+        arguments.connections,
+        Duration::from_secs(seconds),
+        &headers,
+    )?;
+    let used = measure::cpu(contender.pid())? - before;
+    Ok(Round {
+        requests: load.requests,
+        per_second: load.requests as f64 / load.seconds,
+        cpu: used as f64 / 1000.0 / load.requests as f64,
+        p50: load.p50,
+        p99: load.p99,
+    })
+}
