@@ -3,10 +3,19 @@
 //! The process runtime runs commands from the source: no Dockerfile is built. What is in an
 //! archive is hostile; nothing in it may write outside its own directory or fill the disk.
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
 
 use crate::logs::LogStore;
 use crate::manifest::Manifest;
+use crate::scheduler;
+
+mod tree;
+mod unpack;
+
+/// Longest manifest; the reader of manifests has its own, smaller cap.
+const MANIFEST_CAP: u64 = 1 << 20;
 
 /// What to build.
 #[derive(Clone, Default)]
@@ -78,21 +87,141 @@ impl Builder {
     }
 
     /// Unpacks and checks. Logs every step to `build/ID`. Run it in a task of its own and record
-    /// the outcome as the build's status.
+    /// the outcome as the build's status. Leaves nothing behind if it fails.
     pub async fn build(&self, request: BuildRequest) -> Result<BuildOutput, BuildError> {
-        let _ = (&self.logs, self.limits, request);
-        Err(BuildError { reason: "the builder is not in place".to_owned() })
+        let builder = self.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let log = Log { logs: &builder.logs, app: &request.app, stream: format!("build/{}", request.id) };
+            let outcome = builder.build_now(&request, &log);
+            match &outcome {
+                Ok(_) => log.say("Build complete"),
+                Err(error) => {
+                    log.say(&format!("ERROR: {error}"));
+                    if let Err(error) = builder.remove_now(&request.app, Some(&request.id)) {
+                        log.say(&format!("what it left could not be deleted: {error}"));
+                    }
+                }
+            }
+            outcome
+        });
+        work.await.map_err(|error| BuildError { reason: format!("the build broke off: {error}") })?
+    }
+
+    fn build_now(&self, request: &BuildRequest, log: &Log<'_>) -> Result<BuildOutput, BuildError> {
+        let file = request.manifest.as_deref().filter(|file| !file.is_empty()).unwrap_or("convox.yml");
+        self.remove_now(&request.app, Some(&request.id)).map_err(|error| self.failed("clearing", &error))?;
+        let build = self.path(&request.app, Some(&request.id))?;
+        let unpacking = build.join("unpacking");
+        std::fs::create_dir_all(&unpacking).map_err(|error| self.failed("creating", &error))?;
+
+        log.say("Unpacking the source");
+        let unpacked = unpack::unpack(&request.archive, &unpacking, self.limits).map_err(|refused| BuildError { reason: refused.0 })?;
+        log.say(&format!("{} files, {} KB", unpacked.files, unpacked.bytes.div_ceil(1024)));
+
+        log.say(&format!("Reading {file}"));
+        let manifest_text = read_manifest(&unpacking, file)?;
+        let in_file = |error: &dyn std::fmt::Display| BuildError { reason: format!("{file}: {error}") };
+        let manifest = Manifest::parse_with(&manifest_text, &request.env).map_err(|error| in_file(&error))?;
+        log.say("This Rack runs plain processes from the source; it builds no images, and a Dockerfile matters only for its CMD");
+        for service in &manifest.services {
+            let dir = scheduler::directory(&unpacking, service);
+            if !dir.starts_with(&unpacking) || !dir.is_dir() {
+                let path = service.build.as_ref().map_or("", |build| build.path.as_str());
+                return Err(in_file(&format!("services.{}.build: there is no directory {path:?} in the source", service.name)));
+            }
+            let command = scheduler::command(&unpacking, service).map_err(|reason| in_file(&reason))?;
+            log.say(&format!("Service {} runs: {}", service.name, command.join(" ")));
+        }
+        for resource in &manifest.resources {
+            let variable = format!("{}_URL", resource.name.to_uppercase().replace('-', "_"));
+            let what = "this Rack does not provide it; run one yourself and set";
+            log.say(&format!("NOTICE: resource {} ({}): {what} {variable} with `convox env set`", resource.name, resource.kind));
+        }
+        for timer in &manifest.timers {
+            log.say(&format!("NOTICE: timer {}: this Rack does not run timers", timer.name));
+        }
+        if !manifest.unused.is_empty() {
+            log.say(&format!("NOTICE: without effect on this Rack: {}", manifest.unused.join(", ")));
+        }
+
+        let dir = build.join("src");
+        std::fs::rename(&unpacking, &dir).map_err(|error| self.failed("renaming", &error))?;
+        tree::make_read_only(&dir).map_err(|error| self.failed("protecting", &error))?;
+        Ok(BuildOutput { manifest_text, manifest, dir })
     }
 
     /// Deletes what is kept of one build.
     pub async fn remove(&self, app: &str, id: &str) -> Result<(), BuildError> {
-        let _ = (app, id);
-        Ok(())
+        self.remove_elsewhere(app, Some(id)).await
     }
 
     /// Deletes what is kept of all of an app's builds.
     pub async fn remove_app(&self, app: &str) -> Result<(), BuildError> {
-        let _ = app;
-        Ok(())
+        self.remove_elsewhere(app, None).await
+    }
+
+    async fn remove_elsewhere(&self, app: &str, id: Option<&str>) -> Result<(), BuildError> {
+        let (builder, app, id) = (self.clone(), app.to_owned(), id.map(str::to_owned));
+        let work = tokio::task::spawn_blocking(move || {
+            builder.remove_now(&app, id.as_deref()).map_err(|error| builder.failed("deleting", &error))
+        });
+        work.await.map_err(|error| BuildError { reason: format!("the deletion broke off: {error}") })?
+    }
+
+    fn remove_now(&self, app: &str, id: Option<&str>) -> std::io::Result<()> {
+        tree::remove(&self.path(app, id).map_err(std::io::Error::other)?)
+    }
+
+    /// The directory of an app or of one of its builds. Names come from outside.
+    fn path(&self, app: &str, id: Option<&str>) -> Result<PathBuf, BuildError> {
+        let is_plain = |name: &str| {
+            !name.is_empty() && name.len() <= 128 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        };
+        match id {
+            Some(id) if is_plain(app) && is_plain(id) => Ok(self.dir.join(app).join(id)),
+            None if is_plain(app) => Ok(self.dir.join(app)),
+            _ => Err(BuildError { reason: format!("not a name of an app and a build: {app:?}, {id:?}") }),
+        }
+    }
+
+    fn failed(&self, doing: &str, error: &std::io::Error) -> BuildError {
+        BuildError { reason: format!("{doing} the build's directory under {}: {error}", self.dir.display()) }
     }
 }
+
+/// The build's log.
+struct Log<'a> {
+    logs: &'a LogStore,
+    app: &'a str,
+    stream: String,
+}
+
+impl Log<'_> {
+    fn say(&self, message: &str) {
+        self.logs.append(self.app, &self.stream, message);
+    }
+}
+
+/// The manifest's text. The links in the source lead nowhere else, so following them is safe.
+fn read_manifest(source: &Path, file: &str) -> Result<String, BuildError> {
+    let refuse = |what: String| Err(BuildError { reason: what });
+    let is_inside = Path::new(file).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !is_inside {
+        return refuse(format!("{file:?} is not the name of a file in the source"));
+    }
+    let path = source.join(file);
+    if !path.is_file() {
+        return refuse(format!("there is no {file} in the source; add one, or name it with --manifest"));
+    }
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|open| open.take(MANIFEST_CAP + 1).read_to_end(&mut bytes));
+    match (read, String::from_utf8(bytes)) {
+        (Err(error), _) => refuse(format!("{file} cannot be read: {error}")),
+        (Ok(_), Err(_)) => refuse(format!("{file} is not UTF-8 text")),
+        (Ok(count), Ok(_)) if count as u64 > MANIFEST_CAP => refuse(format!("{file} is larger than {} KB", MANIFEST_CAP / 1024)),
+        (Ok(_), Ok(text)) => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests;

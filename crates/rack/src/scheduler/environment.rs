@@ -1,7 +1,7 @@
 //! What a process of an app gets to know: its environment, its command, its directory.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use super::{DesiredApp, dockerfile};
 use crate::manifest::{MissingEnv, Service};
@@ -45,16 +45,16 @@ pub(super) fn environment(
 }
 
 /// Where a service's processes run: what would be the root of its image.
-pub(super) fn directory(app: &DesiredApp, service: &Service) -> PathBuf {
-    match &service.build {
-        Some(build) => app.dir.join(build.path.trim_start_matches('/')),
-        None => app.dir.clone(),
-    }
+pub(crate) fn directory(source: &Path, service: &Service) -> PathBuf {
+    let path = service.build.as_ref().map_or("", |build| build.path.as_str());
+    // Only ever down: a manifest must not choose a place outside of its source.
+    let parts = Path::new(path).components().filter(|part| matches!(part, Component::Normal(_)));
+    parts.fold(source.to_owned(), |dir, part| dir.join(part))
 }
 
 /// What a service's processes run: the manifest's command, or that of the service's Dockerfile.
 /// The error is for the person who deploys.
-pub(super) fn command(app: &DesiredApp, service: &Service) -> Result<Vec<String>, String> {
+pub(crate) fn command(source: &Path, service: &Service) -> Result<Vec<String>, String> {
     if let Some(image) = &service.image {
         return Err(format!(
             "service {} runs the image {image}, and this Rack runs plain processes only: give it `build` and `command` instead of `image`",
@@ -65,7 +65,7 @@ pub(super) fn command(app: &DesiredApp, service: &Service) -> Result<Vec<String>
         return Ok(service.command.clone());
     }
     let manifest = service.build.as_ref().map_or("Dockerfile", |build| build.manifest.as_str());
-    let file = directory(app, service).join(manifest);
+    let file = directory(source, service).join(manifest);
     let text = std::fs::read_to_string(&file).unwrap_or_default();
     dockerfile::command(&text)
         .ok_or_else(|| format!("service {} has no command: add `command` to it in convox.yml, or CMD to its {manifest}", service.name))
@@ -105,9 +105,9 @@ mod tests {
     #[test]
     fn a_service_that_cannot_run_here_says_why() {
         let image = app("services:\n  web:\n    image: nginx\n");
-        assert!(command(&image, &image.manifest.services[0]).unwrap_err().contains("runs the image nginx"));
+        assert!(command(&image.dir, &image.manifest.services[0]).unwrap_err().contains("runs the image nginx"));
         let bare = app("services:\n  web:\n");
-        assert!(command(&bare, &bare.manifest.services[0]).unwrap_err().contains("has no command"));
+        assert!(command(&bare.dir, &bare.manifest.services[0]).unwrap_err().contains("has no command"));
     }
 
     #[test]
@@ -117,6 +117,6 @@ mod tests {
         std::fs::write(dir.path().join("api/Dockerfile"), "FROM x\nCMD [\"bin/api\", \"-v\"]\n").unwrap();
         let mut app = app("services:\n  web:\n    build: api\n");
         app.dir = dir.path().to_owned();
-        assert_eq!(command(&app, &app.manifest.services[0]).unwrap(), ["bin/api", "-v"]);
+        assert_eq!(command(&app.dir, &app.manifest.services[0]).unwrap(), ["bin/api", "-v"]);
     }
 }

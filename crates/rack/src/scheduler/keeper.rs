@@ -176,7 +176,7 @@ impl Keeper {
     }
 
     async fn start(&self, inner: &Inner) -> Result<ProcessState, String> {
-        let command = environment::command(&self.app, &self.service)?;
+        let command = environment::command(&self.app.dir, &self.service)?;
         let port = match &self.service.port {
             Some(_) => Some(inner.ports.take().map_err(|error| error.to_string())?),
             None => None,
@@ -198,7 +198,7 @@ impl Keeper {
             release: self.app.release.clone(),
             command,
             env: env.map_err(|error| error.to_string())?,
-            dir: environment::directory(&self.app, &self.service),
+            dir: environment::directory(&self.app.dir, &self.service),
             port,
             kind: ProcessKind::Service,
             stop_grace: self.service.termination_grace,

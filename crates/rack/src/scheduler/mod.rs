@@ -30,6 +30,7 @@ mod restart;
 mod resume;
 
 use balancer::Balancer;
+pub(crate) use environment::{command, directory};
 use keeper::Keeper;
 use ports::Ports;
 

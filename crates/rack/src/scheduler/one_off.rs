@@ -14,7 +14,7 @@ pub(super) async fn run(inner: &Arc<Inner>, release: &DesiredApp, one_off: OneOf
     let service = service.ok_or_else(|| SchedulerError::NoService(one_off.service.clone()))?;
     let command = match one_off.command.filter(|command| !command.trim().is_empty()) {
         Some(command) => vec!["sh".to_owned(), "-c".to_owned(), command],
-        None => environment::command(release, service).map_err(SchedulerError::Manifest)?,
+        None => environment::command(&release.dir, service).map_err(SchedulerError::Manifest)?,
     };
     let io = |doing: &str| {
         let doing = doing.to_owned();
@@ -35,7 +35,7 @@ pub(super) async fn run(inner: &Arc<Inner>, release: &DesiredApp, one_off: OneOf
             release: release.release.clone(),
             command,
             env,
-            dir: environment::directory(release, service),
+            dir: environment::directory(&release.dir, service),
             port,
             kind: ProcessKind::OneOff,
             stop_grace: service.termination_grace,

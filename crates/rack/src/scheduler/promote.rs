@@ -25,7 +25,7 @@ const LAST_LINES: usize = 5;
 pub(super) async fn promote(inner: Arc<Inner>, desired: DesiredApp, options: PromoteOptions) -> Result<(), PromoteError> {
     desired.manifest.check_environment(&desired.env)?;
     for service in &desired.manifest.services {
-        environment::command(&desired, service).map_err(PromoteError::Manifest)?;
+        environment::command(&desired.dir, service).map_err(PromoteError::Manifest)?;
     }
     let promotion = begin(&inner, &desired)?;
     let rollout = Rollout {

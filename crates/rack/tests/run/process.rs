@@ -9,9 +9,7 @@ use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-mod support;
-
-use support::{SOON, end_processes, is_running, runtime, shim_of, wait_until};
+use crate::support::{SOON, end_processes, is_running, runtime, shim_of, wait_until};
 
 struct Bench {
     dir: tempfile::TempDir,

@@ -7,10 +7,10 @@ use convox_rack::logs::{LogLimits, LogStore};
 use convox_rack::runtime::ProcessRuntime;
 
 /// Longer than anything here takes on a loaded machine.
-pub const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 
 /// Logs and a runtime on a data directory, as the Rack has them.
-pub fn runtime(dir: &Path) -> (LogStore, ProcessRuntime) {
+pub(crate) fn runtime(dir: &Path) -> (LogStore, ProcessRuntime) {
     let logs = LogStore::open(&dir.join("logs"), LogLimits::default()).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_convox-rack"));
     let runtime = ProcessRuntime::new(&dir.join("processes"), program, logs.clone()).unwrap();
@@ -19,7 +19,7 @@ pub fn runtime(dir: &Path) -> (LogStore, ProcessRuntime) {
 
 /// Ends what still runs under a data directory: processes outlive a Rack by design, but not a
 /// test.
-pub fn end_processes(dir: &Path) {
+pub(crate) fn end_processes(dir: &Path) {
     let Ok(processes) = std::fs::read_dir(dir.join("processes")) else { return };
     for process in processes.flatten() {
         if let Some(shim) = shim_of(&process.path())
@@ -31,19 +31,19 @@ pub fn end_processes(dir: &Path) {
 }
 
 /// The shim of one process directory.
-pub fn shim_of(process: &Path) -> Option<rustix::process::Pid> {
+pub(crate) fn shim_of(process: &Path) -> Option<rustix::process::Pid> {
     let started: serde_json::Value = serde_json::from_slice(&std::fs::read(process.join("started.json")).ok()?).ok()?;
     rustix::process::Pid::from_raw(i32::try_from(started["shim"]["pid"].as_i64()?).ok()?)
 }
 
 /// Whether a process runs; a zombie does not.
-pub fn is_running(pid: &str) -> bool {
+pub(crate) fn is_running(pid: &str) -> bool {
     let stat = std::fs::read_to_string(PathBuf::from("/proc").join(pid.trim()).join("stat"));
     stat.is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.trim_start().starts_with('Z'))
 }
 
 /// Waits for a condition, with a deadline.
-pub async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + SOON;
     while !holds() {
         assert!(tokio::time::Instant::now() < deadline, "never: {what}");

@@ -15,9 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-mod support;
-
-use support::{SOON, end_processes, is_running, runtime, wait_until};
+use crate::support::{SOON, end_processes, is_running, runtime, wait_until};
 
 /// Answers every request with its release and pid; `/health` with the status in the file `status`.
 const SERVER: &str = r#"
