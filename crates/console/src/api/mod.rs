@@ -1,0 +1,155 @@
+//! What the Console answers itself: the endpoints of the original clients ([`clients`]) and its own API under `/api/v1` ([`v1`]).
+//! JSON in, a use case, JSON out.
+
+mod clients;
+mod v1;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use convox_proxy::{Peer, RequestId};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+
+use crate::authn::{AuthError, Verified, authenticate};
+use crate::ops::{Actor, OpsError};
+use crate::reply;
+use crate::state::App;
+
+/// A body of the API is small; uploads go to Racks, not here.
+const LARGEST_BODY: usize = 64 * 1024;
+
+/// Everything that is not for a Rack.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .merge(clients::routes())
+        .nest("/api/v1", v1::routes())
+        .fallback(async |headers: HeaderMap| plain(reply::error(StatusCode::NOT_FOUND, "", &headers)))
+        .layer(axum::extract::DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), around))
+        .with_state(app)
+}
+
+/// Gives each request its id, refuses all of them while memory cannot be trusted, and logs what failed on our side.
+async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::next();
+    request.extensions_mut().insert(id);
+    let path = request.uri().path().to_owned();
+    let is_health = path == "/health";
+    let mut response = if app.snapshots.is_trusted() || is_health {
+        next.run(request).await
+    } else {
+        let message = "the Console cannot reach its database; try again later";
+        plain(reply::error(StatusCode::SERVICE_UNAVAILABLE, message, request.headers()))
+    };
+    if response.status().is_server_error() {
+        tracing::error!(request.id = %id, %path, status = response.status().as_u16(), "a request failed");
+    }
+    response.headers_mut().insert(reply::REQUEST_ID, id.header());
+    response
+}
+
+/// A reply of ours as axum's.
+fn plain(response: http::Response<String>) -> Response {
+    response.map(Body::from)
+}
+
+/// An error with the caller's wish for its form.
+pub(crate) struct Refused {
+    status: StatusCode,
+    message: String,
+    headers: HeaderMap,
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        plain(reply::error(self.status, &self.message, &self.headers))
+    }
+}
+
+/// Somebody with a valid key, and what a use case wants to know of them.
+pub(crate) struct Caller {
+    pub(crate) who: Verified,
+    pub(crate) actor: Actor,
+    headers: HeaderMap,
+}
+
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refused> {
+        let snapshot = app.snapshots.now();
+        let who = authenticate(&parts.headers, &snapshot, &app.lookup, &*app.clock).map_err(|error: AuthError| {
+            let mut event = anonymous(parts).unknown_event(app);
+            event.action = "Authenticate".to_owned();
+            app.audit.note_failure(app.clock.now_ms() / 1000, || event);
+            Refused { status: StatusCode::UNAUTHORIZED, message: error.to_string(), headers: parts.headers.clone() }
+        })?;
+        let mut actor = anonymous(parts);
+        actor.principal = Some(who.principal().clone());
+        Ok(Self { who, actor, headers: parts.headers.clone() })
+    }
+}
+
+/// The actor of a request before it is known who asks. Its principal must be set, or it stands above all: only for setup, whose
+/// use case asks for a code instead.
+fn anonymous(parts: &Parts) -> Actor {
+    Actor {
+        principal: None,
+        request_id: parts.extensions.get::<RequestId>().map(ToString::to_string).unwrap_or_default(),
+        peer: parts.extensions.get::<Peer>().map(|peer| peer.0.ip().to_string()).unwrap_or_default(),
+    }
+}
+
+impl Actor {
+    fn unknown_event(&self, app: &App) -> convox_model::Event {
+        convox_model::Event {
+            id: uuid::Uuid::now_v7().to_string(),
+            at_ms: app.clock.now_ms(),
+            request_id: self.request_id.clone(),
+            actor: "unknown".to_owned(),
+            effect: "console".to_owned(),
+            decision: "refused".to_owned(),
+            rule: "credential".to_owned(),
+            peer: self.peer.clone(),
+            ..convox_model::Event::default()
+        }
+    }
+}
+
+impl Caller {
+    /// The use case's error as an answer.
+    pub(crate) fn refused(&self, error: &OpsError) -> Refused {
+        refused(&self.headers, error)
+    }
+
+    /// An answer of the caller's own kind.
+    pub(crate) fn error(&self, status: StatusCode, message: impl Into<String>) -> Refused {
+        Refused { status, message: message.into(), headers: self.headers.clone() }
+    }
+}
+
+fn refused(headers: &HeaderMap, error: &OpsError) -> Refused {
+    let status = match error {
+        OpsError::Input(_) => StatusCode::BAD_REQUEST,
+        OpsError::Forbidden(_) => StatusCode::FORBIDDEN,
+        OpsError::Missing(_) => StatusCode::NOT_FOUND,
+        OpsError::Conflict(_) => StatusCode::CONFLICT,
+        OpsError::Rack(_) => StatusCode::BAD_GATEWAY,
+        OpsError::Store(error) if error.is_unavailable() => StatusCode::SERVICE_UNAVAILABLE,
+        OpsError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let message = match error {
+        // What exactly is wrong with the database is for the log.
+        OpsError::Store(inner) => {
+            tracing::error!(error = %inner, "the database could not be used");
+            "the Console's database cannot be used; try again later, and name the request id to whoever runs it".to_owned()
+        }
+        other => other.to_string(),
+    };
+    Refused { status, message, headers: headers.clone() }
+}

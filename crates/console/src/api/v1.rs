@@ -1,0 +1,273 @@
+//! The Console's own API. Every answer is JSON; lists take `limit` and `after` (the id of the last row of the page before).
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRequest as _, Path, Query, Request, State};
+use axum::response::Response;
+use axum::routing::{delete, get, post, put};
+use convox_model::Role;
+use convox_seal::{KeyKind, Secret};
+use convox_store::Page;
+use convox_store::audit::Filter;
+use http::StatusCode;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Caller, Refused, anonymous, plain, refused};
+use crate::ops::OpsError;
+use crate::ops::racks::Pin;
+use crate::reply;
+use crate::state::App;
+use crate::views;
+
+type Answer = Result<Response, Refused>;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/setup", post(setup))
+        .route("/me", get(me))
+        .route("/keys", get(list_keys).post(create_key))
+        .route("/keys/regenerate", post(regenerate_key))
+        .route("/keys/{id}", delete(revoke_key))
+        .route("/racks", get(my_racks))
+        .route("/organizations", get(list_orgs).post(create_org))
+        .route("/organizations/{org}", put(rename_org))
+        .route("/organizations/{org}/members", get(list_members).post(add_member))
+        .route("/organizations/{org}/members/{email}", put(change_member).delete(remove_member))
+        .route("/organizations/{org}/racks", get(list_racks).post(add_rack))
+        .route("/organizations/{org}/racks/{rack}", put(rename_rack).delete(remove_rack))
+        .route("/organizations/{org}/racks/{rack}/probe", post(probe_rack))
+        .route("/organizations/{org}/audit", get(audit))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Paging {
+    limit: Option<i64>,
+    after: Option<String>,
+}
+
+impl Paging {
+    fn page(self) -> Page {
+        Page { limit: self.limit.unwrap_or(100).clamp(1, 1000), after: self.after }
+    }
+}
+
+fn ok(value: &Value) -> Response {
+    plain(reply::json(StatusCode::OK, value))
+}
+
+/// Reads a JSON body; what is wrong with it is said in one line.
+async fn body<T: DeserializeOwned>(caller: &Caller, request: Request) -> Result<T, Refused> {
+    let bytes = axum::body::Bytes::from_request(request, &())
+        .await
+        .map_err(|_| caller.error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long"))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| caller.error(StatusCode::BAD_REQUEST, format!("the body is not the expected JSON: {error}")))
+}
+
+async fn done(app: &App, seq: i64, value: Value) -> Answer {
+    app.settle(seq).await;
+    Ok(ok(&value))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetupBody {
+    code: String,
+    organization: String,
+    email: String,
+}
+
+/// The one call without a key: it asks for the one-time code instead.
+async fn setup(State(app): State<Arc<App>>, request: Request) -> Answer {
+    let (parts, rest) = request.into_parts();
+    let actor = anonymous(&parts);
+    let headers = parts.headers.clone();
+    let bad = |error: OpsError| refused(&headers, &error);
+    let bytes = axum::body::to_bytes(rest, 64 * 1024).await.map_err(|_| bad(OpsError::Input("the body is too long".to_owned())))?;
+    let body: SetupBody = serde_json::from_slice(&bytes)
+        .map_err(|_| bad(OpsError::Input("the body is JSON with code, organization and email".to_owned())))?;
+    let code = Secret::new(body.code);
+    let (key, made, seq) = app.ops().setup(&actor, &code, &body.organization, &body.email).await.map_err(bad)?;
+    done(&app, seq, json!({ "organization": made.org_name.as_str(), "email": made.email.as_str(), "api_key": key.reveal() })).await
+}
+
+async fn me(State(app): State<Arc<App>>, caller: Caller) -> Answer {
+    let principal = caller.who.principal();
+    let orgs = app.ops().list_orgs(&caller.actor, &Page::first(1000)).await.map_err(|error| caller.refused(&error))?;
+    let orgs: Vec<Value> =
+        orgs.iter().map(|org| json!({ "name": org.name, "role": principal.role_in(&org.id).map(Role::as_str) })).collect();
+    Ok(ok(&json!({ "id": principal.user, "email": principal.email, "key_last4": principal.key_last4, "organizations": orgs })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyBody {
+    name: String,
+    #[serde(default)]
+    kind: Option<String>,
+    #[serde(default)]
+    expires_in_hours: Option<i64>,
+}
+
+async fn create_key(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Answer {
+    let body: KeyBody = body(&caller, request).await?;
+    let kind = match body.kind.as_deref() {
+        None | Some("user") => KeyKind::User,
+        Some("deploy") => KeyKind::Deploy,
+        Some(_) => return Err(caller.error(StatusCode::BAD_REQUEST, "kind is user or deploy")),
+    };
+    let made = app.ops().create_key(&caller.actor, None, &body.name, kind, body.expires_in_hours).await;
+    let made = made.map_err(|error| caller.refused(&error))?;
+    done(&app, made.seq, views::made_key(&made)).await
+}
+
+async fn regenerate_key(State(app): State<Arc<App>>, caller: Caller) -> Answer {
+    let made = app.ops().regenerate_key(&caller.actor, None).await.map_err(|error| caller.refused(&error))?;
+    done(&app, made.seq, views::made_key(&made)).await
+}
+
+async fn revoke_key(State(app): State<Arc<App>>, caller: Caller, Path(id): Path<String>) -> Answer {
+    let seq = app.ops().revoke_key(&caller.actor, &id).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "revoked": id })).await
+}
+
+async fn list_keys(State(app): State<Arc<App>>, caller: Caller, Query(paging): Query<Paging>) -> Answer {
+    let rows = app.ops().list_keys(&caller.actor, None, &paging.page()).await.map_err(|error| caller.refused(&error))?;
+    Ok(ok(&rows.iter().map(views::key).collect()))
+}
+
+async fn my_racks(State(app): State<Arc<App>>, caller: Caller) -> Answer {
+    let snapshot = app.snapshots.now();
+    let racks = caller.who.principal().grants.iter().flat_map(|grant| snapshot.racks_of(&grant.org));
+    Ok(ok(&racks.map(|rack| views::rack(&rack.row)).collect()))
+}
+
+async fn list_orgs(State(app): State<Arc<App>>, caller: Caller, Query(paging): Query<Paging>) -> Answer {
+    let rows = app.ops().list_orgs(&caller.actor, &paging.page()).await.map_err(|error| caller.refused(&error))?;
+    Ok(ok(&rows.iter().map(views::org).collect()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NameBody {
+    name: String,
+}
+
+async fn create_org(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Answer {
+    let body: NameBody = body(&caller, request).await?;
+    let (id, seq) = app.ops().create_org(&caller.actor, &body.name).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "id": id, "name": body.name })).await
+}
+
+async fn rename_org(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, request: Request) -> Answer {
+    let body: NameBody = body(&caller, request).await?;
+    let seq = app.ops().rename_org(&caller.actor, &org, &body.name).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "name": body.name })).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberBody {
+    #[serde(default)]
+    email: String,
+    role: Role,
+}
+
+async fn add_member(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, request: Request) -> Answer {
+    let body: MemberBody = body(&caller, request).await?;
+    let seq = app.ops().add_member(&caller.actor, &org, &body.email, body.role).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "email": body.email, "role": body.role })).await
+}
+
+async fn change_member(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path((org, email)): Path<(String, String)>,
+    request: Request,
+) -> Answer {
+    let body: MemberBody = body(&caller, request).await?;
+    let seq = app.ops().change_member(&caller.actor, &org, &email, body.role).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "email": email, "role": body.role })).await
+}
+
+async fn remove_member(State(app): State<Arc<App>>, caller: Caller, Path((org, email)): Path<(String, String)>) -> Answer {
+    let seq = app.ops().remove_member(&caller.actor, &org, &email).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "removed": email })).await
+}
+
+async fn list_members(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, Query(paging): Query<Paging>) -> Answer {
+    let rows = app.ops().list_members(&caller.actor, &org, &paging.page()).await.map_err(|error| caller.refused(&error))?;
+    Ok(ok(&rows.iter().map(views::member).collect()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RackBody {
+    name: String,
+    host: String,
+    password: String,
+    #[serde(default)]
+    pin: Option<String>,
+    #[serde(default)]
+    trust_on_first_use: bool,
+}
+
+async fn add_rack(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, request: Request) -> Answer {
+    let body: RackBody = body(&caller, request).await?;
+    let password = Secret::new(body.password);
+    let pin = match (body.pin.as_deref().map(str::parse), body.trust_on_first_use) {
+        (Some(Ok(pin)), _) => Pin::Exactly(pin),
+        (Some(Err(error)), _) => return Err(caller.error(StatusCode::BAD_REQUEST, error.to_string())),
+        (None, true) => Pin::FirstUse,
+        (None, false) => Pin::Verified,
+    };
+    let added = app.ops().add_rack(&caller.actor, &org, &body.name, &body.host, &password, pin).await;
+    let added = added.map_err(|error| caller.refused(&error))?;
+    done(&app, added.seq, views::rack(&added.row)).await
+}
+
+async fn rename_rack(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>, request: Request) -> Answer {
+    let body: NameBody = body(&caller, request).await?;
+    let seq = app.ops().rename_rack(&caller.actor, &org, &rack, &body.name).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "name": body.name })).await
+}
+
+async fn remove_rack(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>) -> Answer {
+    let seq = app.ops().remove_rack(&caller.actor, &org, &rack).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "removed": rack })).await
+}
+
+async fn list_racks(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, Query(paging): Query<Paging>) -> Answer {
+    let rows = app.ops().list_racks(&caller.actor, Some(&org), &paging.page()).await.map_err(|error| caller.refused(&error))?;
+    Ok(ok(&rows.iter().map(views::rack).collect()))
+}
+
+async fn probe_rack(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>) -> Answer {
+    let probed = app.ops().probe_rack(&caller.actor, &org, &rack).await.map_err(|error| caller.refused(&error))?;
+    Ok(ok(&views::probed(&probed)))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct AuditQuery {
+    actor: String,
+    rack: String,
+    app: String,
+    effect: String,
+    decision: String,
+    since_ms: i64,
+    limit: Option<i64>,
+    after: Option<String>,
+}
+
+async fn audit(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, Query(query): Query<AuditQuery>) -> Answer {
+    let AuditQuery { actor, rack, app: named_app, effect, decision, since_ms, limit, after } = query;
+    let filter = Filter { actor, org, rack, app: named_app, effect, decision, since_ms };
+    let page = Paging { limit, after }.page();
+    let events = app.ops().list_audit(&caller.actor, &filter, &page).await.map_err(|error| caller.refused(&error))?;
+    Ok(ok(&json!(events)))
+}

@@ -1,0 +1,42 @@
+//! Opens the Console's database and root key.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use convox_db::Db;
+use convox_model::SystemClock;
+use convox_seal::{Keyring, LookupKey, RootKey};
+use convox_store::Store;
+
+use crate::args::Place;
+use crate::ops::Ops;
+
+/// Opens everything that the use cases need. Refuses to go on with a missing, malformed or weak root key.
+pub(crate) async fn open(place: &Place) -> Result<Ops> {
+    let root = root_key(place)?;
+    let db = match &place.database {
+        Some(url) => Db::open(url).await?,
+        None => {
+            if !place.data.is_dir() {
+                bail!("{} is not a directory: make it first, readable by its owner only", place.data.display());
+            }
+            Db::open_sqlite(&place.data.join("console.db")).await?
+        }
+    };
+    let lookup = LookupKey::derive(&root);
+    Ok(Ops { store: Store::new(db).await?, keyring: Arc::new(Keyring::new(root)), lookup, clock: Arc::new(SystemClock) })
+}
+
+fn root_key(place: &Place) -> Result<RootKey> {
+    let path: PathBuf = place.root_key_file.clone().unwrap_or_else(|| place.data.join("root.key"));
+    let at = || format!("root key {}", path.display());
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => convox_seal::Secret::new(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!("{} is missing: make one with `convox-console root-key --out {}`", at(), path.display())
+        }
+        Err(error) => return Err(error).with_context(at),
+    };
+    RootKey::parse(text.expose()).with_context(at)
+}

@@ -1,0 +1,141 @@
+//! Use cases: authorise, change, write down. Called by the API and by the command line on the server; pages will call them too.
+//!
+//! Each takes an [`Actor`] and gives the position of the feed at which its change is in effect.
+
+pub(crate) mod keys;
+pub(crate) mod members;
+pub(crate) mod orgs;
+pub(crate) mod racks;
+pub(crate) mod setup;
+
+use std::sync::Arc;
+
+use convox_model::{Clock, Event, NameError, OrgId, Principal, Role};
+use convox_seal::{Keyring, LookupKey};
+use convox_store::orgs::OrgRow;
+use convox_store::{Store, StoreError};
+
+/// What a use case needs.
+#[derive(Clone)]
+pub(crate) struct Ops {
+    pub(crate) store: Store,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) lookup: LookupKey,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Who asks, and from where.
+#[derive(Clone, Debug)]
+pub(crate) struct Actor {
+    /// `None` for the command line on the server itself, which may do everything: it has the database and the root key anyway.
+    pub(crate) principal: Option<Principal>,
+    /// Of the request; empty on the command line.
+    pub(crate) request_id: String,
+    /// Address of the caller; empty on the command line.
+    pub(crate) peer: String,
+}
+
+/// Why a use case was not carried out. `Display` is for whoever asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpsError {
+    /// What was given makes no sense.
+    #[error("{0}")]
+    Input(String),
+    /// They may know of it, but not do it.
+    #[error("{0}")]
+    Forbidden(String),
+    /// It is not there, or they may not know of it.
+    #[error("{0}")]
+    Missing(String),
+    /// Taken, or against a rule.
+    #[error("{0}")]
+    Conflict(String),
+    /// The Rack did not answer as it should.
+    #[error("{0}")]
+    Rack(String),
+    /// The database, or something of ours.
+    #[error("the Console's database cannot be used: {0}")]
+    Store(StoreError),
+}
+
+impl From<StoreError> for OpsError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Missing(words) => Self::Missing(words),
+            StoreError::Conflict(words) => Self::Conflict(words),
+            error @ StoreError::Database(_) => Self::Store(error),
+        }
+    }
+}
+
+impl From<NameError> for OpsError {
+    fn from(error: NameError) -> Self {
+        Self::Input(error.to_string())
+    }
+}
+
+impl Actor {
+    /// The command line on the server.
+    pub(crate) fn host() -> Self {
+        Self { principal: None, request_id: String::new(), peer: String::new() }
+    }
+
+    fn event(&self, clock: &dyn Clock, action: &str, org: &str, rack: &str) -> Event {
+        let who = self.principal.as_ref();
+        Event {
+            id: uuid::Uuid::now_v7().to_string(),
+            at_ms: clock.now_ms(),
+            request_id: self.request_id.clone(),
+            actor: who.map_or("console command line", |who| &who.email).to_owned(),
+            actor_id: who.map_or("", |who| who.user.as_str()).to_owned(),
+            key_last4: who.map_or("", |who| &who.key_last4).to_owned(),
+            org: org.to_owned(),
+            rack: rack.to_owned(),
+            effect: "console".to_owned(),
+            action: action.to_owned(),
+            decision: "allowed".to_owned(),
+            rule: if who.is_some() { "role" } else { "server" }.to_owned(),
+            peer: self.peer.clone(),
+            ..Event::default()
+        }
+        .bounded()
+    }
+
+    /// Their role in an organization; the server's command line stands above all.
+    fn role_in(&self, org: &OrgId) -> Option<Role> {
+        match &self.principal {
+            None => Some(Role::Administrator),
+            Some(principal) => principal.role_in(org),
+        }
+    }
+}
+
+impl Ops {
+    /// The organization of that name, if the actor has at least `role` in it. For strangers it does not exist.
+    pub(crate) async fn org(&self, actor: &Actor, name: &str, role: Role) -> Result<OrgRow, OpsError> {
+        let unknown = || OpsError::Missing(format!("no such organization: {}", plain(name)));
+        let org = self.store.find_org(name).await?.ok_or_else(unknown)?;
+        let theirs = actor.role_in(&org.id).ok_or_else(unknown)?;
+        if theirs < role {
+            return Err(OpsError::Forbidden(format!("this needs the role {role} in {}; you are {theirs}", org.name)));
+        }
+        Ok(org)
+    }
+
+    /// Waits until every running server has seen position `seq`, at most two seconds: then the change is in effect. For processes beside
+    /// the servers.
+    pub(crate) async fn in_effect(&self, seq: i64) -> Result<bool, OpsError> {
+        for _ in 0..80 {
+            if self.store.nodes_behind(seq, self.clock.now_ms()).await? == 0 {
+                return Ok(true);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        }
+        Ok(false)
+    }
+}
+
+/// A caller's text inside an answer.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() && *c != '%').take(80).collect()
+}

@@ -1,0 +1,216 @@
+//! What the data path knows, in memory: keys by their hash, people with their grants, Racks by name. Swapped whole; read without a lock.
+//!
+//! [`Snapshots`] holds the current one, follows the feed, tells open streams of changes, and says when it must not be trusted any more.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use convox_model::{Grant, KeyId, OrgId, Principal, RackId, UserId};
+use convox_seal::WrappedDataKey;
+use convox_store::Store;
+use convox_store::snapshot::Rows;
+use tokio::sync::{Notify, watch};
+
+use crate::credentials::RackEntry;
+
+/// How often SQLite's feed is looked at.
+const POLL: Duration = Duration::from_millis(100);
+/// How often a server says that it lives.
+const BEAT: Duration = Duration::from_secs(1);
+/// Without a look at the feed for so long, memory is not trusted any more.
+pub(crate) const TRUST: Duration = Duration::from_secs(5);
+
+/// A key that authenticates.
+#[derive(Debug)]
+pub(crate) struct KnownKey {
+    pub(crate) principal: Principal,
+    /// End, milliseconds since 1970.
+    pub(crate) expires_ms: Option<i64>,
+}
+
+/// One moment.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) seq: i64,
+    keys: HashMap<[u8; 32], Arc<KnownKey>>,
+    key_ids: HashMap<KeyId, Arc<KnownKey>>,
+    users: HashMap<UserId, Arc<KnownKey>>,
+    racks: HashMap<String, Arc<RackEntry>>,
+    by_short_name: HashMap<String, Vec<Arc<RackEntry>>>,
+    by_org: HashMap<OrgId, Vec<Arc<RackEntry>>>,
+    data_keys: HashMap<OrgId, (String, WrappedDataKey)>,
+}
+
+impl Snapshot {
+    /// Builds it from rows. Racks that did not change are taken over from `before`, with what is cached in them.
+    fn build(rows: Rows, before: &Self) -> Self {
+        let mut grants: HashMap<UserId, Vec<Grant>> = HashMap::new();
+        for (org, user, role) in rows.members {
+            grants.entry(user).or_default().push(Grant { org, role });
+        }
+        let grants: HashMap<UserId, Arc<[Grant]>> = grants.into_iter().map(|(user, grants)| (user, grants.into())).collect();
+        let principal = |user: &UserId, key: Option<KeyId>, last4: String| Principal {
+            user: user.clone(),
+            email: rows.users.get(user).cloned().unwrap_or_default(),
+            key,
+            key_last4: last4,
+            grants: grants.get(user).cloned().unwrap_or_default(),
+        };
+        let mut snapshot = Self { seq: rows.seq, ..Self::default() };
+        for user in rows.users.keys() {
+            let known = KnownKey { principal: principal(user, None, String::new()), expires_ms: None };
+            snapshot.users.insert(user.clone(), Arc::new(known));
+        }
+        for key in rows.keys {
+            let known = Arc::new(KnownKey { principal: principal(&key.user, Some(key.id.clone()), key.last4), expires_ms: key.expires_ms });
+            snapshot.keys.insert(key.hash, Arc::clone(&known));
+            snapshot.key_ids.insert(key.id, known);
+        }
+        for row in rows.racks {
+            let path = row.path();
+            let entry = match before.racks.get(&path) {
+                Some(entry) if entry.row == row => Arc::clone(entry),
+                _ => Arc::new(RackEntry::new(row)),
+            };
+            snapshot.by_short_name.entry(entry.row.name.clone()).or_default().push(Arc::clone(&entry));
+            snapshot.by_org.entry(entry.row.org.clone()).or_default().push(Arc::clone(&entry));
+            snapshot.racks.insert(path, entry);
+        }
+        snapshot.data_keys = rows.orgs.into_iter().collect();
+        snapshot
+    }
+
+    /// The key with that keyed hash.
+    pub(crate) fn key(&self, hash: &[u8; 32]) -> Option<&Arc<KnownKey>> {
+        self.keys.get(hash)
+    }
+
+    /// Who `principal` is now; `None` once their key or they themselves are gone.
+    pub(crate) fn again(&self, principal: &Principal) -> Option<&Arc<KnownKey>> {
+        match &principal.key {
+            Some(key) => self.key_ids.get(key),
+            None => self.users.get(&principal.user),
+        }
+    }
+
+    /// The Rack of that whole name.
+    pub(crate) fn rack(&self, path: &str) -> Option<&Arc<RackEntry>> {
+        self.racks.get(path)
+    }
+
+    /// Racks with that name in any organization.
+    pub(crate) fn racks_named(&self, short: &str) -> &[Arc<RackEntry>] {
+        self.by_short_name.get(short).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The Rack of that id in that organization.
+    pub(crate) fn rack_by_id(&self, org: &OrgId, id: &RackId) -> Option<&Arc<RackEntry>> {
+        self.racks_of(org).iter().find(|rack| rack.row.id == *id)
+    }
+
+    /// Racks of an organization, sorted by name.
+    pub(crate) fn racks_of(&self, org: &OrgId) -> &[Arc<RackEntry>] {
+        self.by_org.get(org).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The wrapped data key of an organization.
+    pub(crate) fn data_key(&self, org: &OrgId) -> Option<&WrappedDataKey> {
+        self.data_keys.get(org).map(|(_, key)| key)
+    }
+
+    /// All Racks.
+    pub(crate) fn all_racks(&self) -> impl Iterator<Item = &Arc<RackEntry>> {
+        self.racks.values()
+    }
+}
+
+/// The current snapshot and what keeps it current.
+pub(crate) struct Snapshots {
+    current: ArcSwap<Snapshot>,
+    changed: watch::Sender<i64>,
+    wake: Notify,
+    started: Instant,
+    /// Milliseconds after `started` of the last successful look at the feed.
+    looked_ms: AtomicI64,
+    node: String,
+}
+
+impl Snapshots {
+    /// Loads the first one.
+    pub(crate) async fn load(store: &Store) -> Result<Self, convox_store::StoreError> {
+        let first = Snapshot::build(store.load_snapshot().await?, &Snapshot::default());
+        let seq = first.seq;
+        Ok(Self {
+            current: ArcSwap::from_pointee(first),
+            changed: watch::channel(seq).0,
+            wake: Notify::new(),
+            started: Instant::now(),
+            looked_ms: AtomicI64::new(0),
+            node: uuid::Uuid::now_v7().to_string(),
+        })
+    }
+
+    /// The current one.
+    pub(crate) fn now(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.current.load()
+    }
+
+    /// Tells of each change.
+    pub(crate) fn watch(&self) -> watch::Receiver<i64> {
+        self.changed.subscribe()
+    }
+
+    /// Whether the feed was seen recently enough to believe what is in memory.
+    pub(crate) fn is_trusted(&self) -> bool {
+        let now = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        now - self.looked_ms.load(Ordering::Relaxed) < TRUST.as_millis() as i64
+    }
+
+    /// Waits until this server knows position `seq` of the feed, at most two seconds.
+    pub(crate) async fn settle(&self, seq: i64) {
+        let mut changed = self.changed.subscribe();
+        self.wake.notify_one();
+        let _ = tokio::time::timeout(Duration::from_secs(2), changed.wait_for(|seen| *seen >= seq)).await;
+    }
+
+    /// Follows the feed for ever: looks, reloads, tells, acknowledges. Faults are logged and tried again; meanwhile trust runs out.
+    pub(crate) async fn follow(&self, store: &Store, clock: &dyn convox_model::Clock) {
+        let mut beaten: Option<(Instant, i64)> = None;
+        loop {
+            match self.look(store).await {
+                Ok(()) => self.looked_ms.store(i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed),
+                Err(error) => tracing::warn!(%error, "could not follow the feed of changes"),
+            }
+            let seq = self.now().seq;
+            if beaten.is_none_or(|(at, told)| told != seq || at.elapsed() >= BEAT) {
+                match store.beat(&self.node, seq, clock.now_ms()).await {
+                    Ok(()) => beaten = Some((Instant::now(), seq)),
+                    Err(error) => tracing::warn!(%error, "could not acknowledge the feed of changes"),
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(POLL) => {}
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    async fn look(&self, store: &Store) -> Result<(), convox_store::StoreError> {
+        if store.feed_seq().await? == self.now().seq {
+            return Ok(());
+        }
+        let next = Snapshot::build(store.load_snapshot().await?, &self.current.load());
+        let seq = next.seq;
+        self.current.store(Arc::new(next));
+        self.changed.send_replace(seq);
+        Ok(())
+    }
+
+    /// Takes this server out of those that are waited for.
+    pub(crate) async fn leave(&self, store: &Store) {
+        let _ = store.leave(&self.node).await;
+    }
+}

@@ -1,0 +1,40 @@
+//! What the rooms share. Wiring, no behaviour.
+
+use std::sync::Arc;
+
+use convox_model::Clock;
+use convox_seal::{Keyring, LookupKey};
+use convox_store::Store;
+
+use crate::audit::Audit;
+use crate::snapshot::Snapshots;
+
+/// A running Console.
+pub(crate) struct App {
+    pub(crate) store: Store,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) lookup: LookupKey,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) audit: Audit,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl App {
+    /// The use cases on this Console's rows.
+    pub(crate) fn ops(&self) -> crate::ops::Ops {
+        crate::ops::Ops {
+            store: self.store.clone(),
+            keyring: Arc::clone(&self.keyring),
+            lookup: self.lookup.clone(),
+            clock: Arc::clone(&self.clock),
+        }
+    }
+
+    /// Waits until a change is in effect on this server and on every other live one, at most two seconds each.
+    pub(crate) async fn settle(&self, seq: i64) {
+        self.snapshots.settle(seq).await;
+        if let Err(error) = self.ops().in_effect(seq).await {
+            tracing::warn!(%error, "could not wait for other servers");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! How rows are shown, to the API and on the command line alike. No secret has a view, but a key that was just made.
+
+use convox_client::Probed;
+use convox_store::keys::KeyRow;
+use convox_store::members::MemberRow;
+use convox_store::orgs::OrgRow;
+use convox_store::racks::RackRow;
+use convox_store::users::UserRow;
+use serde_json::{Value, json};
+
+use crate::ops::keys::Made;
+
+/// Milliseconds since 1970 as RFC 3339; null for none.
+fn time(ms: impl Into<Option<i64>>) -> Value {
+    match ms.into().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()) {
+        Some(time) => json!(time.to_string()),
+        None => Value::Null,
+    }
+}
+
+pub(crate) fn org(row: &OrgRow) -> Value {
+    json!({ "id": row.id, "name": row.name, "created": time(row.created_ms) })
+}
+
+pub(crate) fn user(row: &UserRow) -> Value {
+    json!({ "id": row.id, "email": row.email, "created": time(row.created_ms) })
+}
+
+pub(crate) fn member(row: &MemberRow) -> Value {
+    json!({ "id": row.user, "email": row.email, "role": row.role, "created": time(row.created_ms) })
+}
+
+pub(crate) fn key(row: &KeyRow) -> Value {
+    json!({
+        "id": row.id, "email": row.email, "kind": row.kind, "name": row.name, "last4": row.last4,
+        "created": time(row.created_ms), "expires": time(row.expires_ms),
+    })
+}
+
+pub(crate) fn rack(row: &RackRow) -> Value {
+    json!({
+        "id": row.id, "organization": row.org_name, "name": row.name, "provider": row.provider, "host": row.host, "pin": row.pin,
+        "created": time(row.created_ms),
+    })
+}
+
+pub(crate) fn probed(probed: &Probed) -> Value {
+    json!({
+        "name": probed.system.name, "provider": probed.system.provider, "status": probed.system.status, "version": probed.system.version,
+        "fingerprint": probed.fingerprint.map(|fingerprint| fingerprint.to_string()),
+    })
+}
+
+/// The one place where a key's text is shown.
+pub(crate) fn made_key(made: &Made) -> Value {
+    json!({ "id": made.id, "api_key": made.key.reveal(), "last4": made.key.last4() })
+}
