@@ -25,7 +25,7 @@ fn run() -> Result<String> {
     match task.as_str() {
         "arrows" => {
             let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-                .args(["metadata", "--format-version", "1", "--no-deps", "--locked"])
+                .args(["metadata", "--format-version", "1", "--locked"])
                 .output()
                 .context("cargo metadata")?;
             ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
