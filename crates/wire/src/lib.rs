@@ -1,11 +1,14 @@
-//! What travels between a command line, a Console and a Rack: the one place that knows the wire. No I/O here.
+//! What travels between a command line, a Console and a Rack: the one place that knows the wire. No I/O here: no socket, clock, file or
+//! random number; bytes and text in, values out, and back.
 //!
-//! - [`api`]: the JSON of both generations; [`time`] and [`duration`]: Go's notations inside it.
-//! - [`form`], [`options`]: how options of a call travel in forms, queries and headers.
-//! - [`routes`]: **the route table**: every Rack route with its effect, read by whoever decides.
+//! - [`api`]: the JSON of both generations, one file for each noun; [`time`] and [`duration`]: Go's notations inside it.
+//! - [`form`], [`options`]: how options of a call travel in forms, queries and headers; [`mod@env`]: the text of an environment.
+//! - [`routes`]: **the route table**: every Rack route with its effect, read by whoever decides. Start here.
 //! - [`basic`], [`session`], [`error`]: the heads and bodies around them.
-//! - [`socket`], [`exit`]: frames of a stream, and the exit code at its end.
-//! - [`racks`], [`env`], [`ids`]: names of Racks, environments, ids.
+//! - [`socket`], [`exit`]: frames of a stream, where they end, and the exit code at the end of all.
+//! - [`racks`], [`ids`]: which Rack a name means; names and ids.
+//!
+//! Two invariants: whatever is written reads back as it was, and no input panics. Both are tested by properties here and by `fuzz/`.
 
 pub mod api;
 pub mod basic;
