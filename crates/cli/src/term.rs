@@ -4,7 +4,7 @@
 //! session. Only `kill -9` leaves a terminal raw; `reset` or `stty sane` helps then.
 
 #[cfg(unix)]
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io;
 
 use crate::env::Env;
@@ -13,6 +13,9 @@ use crate::env::Env;
 pub(crate) struct Raw {
     #[cfg(unix)]
     before: Option<Termios>,
+    /// Whether somebody else moved the cursor meanwhile.
+    #[cfg(unix)]
+    is_moved: bool,
 }
 
 impl Raw {
@@ -22,14 +25,14 @@ impl Raw {
         {
             let stdin = io::stdin();
             if !env.stdin_is_terminal || !isatty(&stdin) {
-                return Self { before: None };
+                return Self::nothing();
             }
-            let Ok(before) = tcgetattr(&stdin) else { return Self { before: None } };
+            let Ok(before) = tcgetattr(&stdin) else { return Self::nothing() };
             let mut raw = before.clone();
             raw.make_raw();
             match tcsetattr(&stdin, OptionalActions::Now, &raw) {
-                Ok(()) => Self { before: Some(before) },
-                Err(_) => Self { before: None },
+                Ok(()) => Self { before: Some(before), is_moved: true },
+                Err(_) => Self::nothing(),
             }
         }
         #[cfg(not(unix))]
@@ -41,10 +44,30 @@ impl Raw {
 }
 
 #[cfg(unix)]
+impl Raw {
+    fn nothing() -> Self {
+        Self { before: None, is_moved: false }
+    }
+
+    /// Makes standard input give single keys and show none of them, Ctrl-C included; output stays as it is.
+    pub(crate) fn silent() -> rustix::io::Result<Self> {
+        let stdin = io::stdin();
+        let before = tcgetattr(&stdin)?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
+        tcsetattr(&stdin, OptionalActions::Now, &silent)?;
+        Ok(Self { before: Some(before), is_moved: false })
+    }
+}
+
+#[cfg(unix)]
 impl Drop for Raw {
     fn drop(&mut self) {
         if let Some(before) = self.before.take() {
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
+            if !self.is_moved {
+                return;
+            }
             // The remote cursor may stand anywhere in the line.
             use io::Write;
             let mut err = io::stderr().lock();

@@ -11,10 +11,12 @@
 mod accounts;
 #[cfg(test)]
 mod person;
+#[cfg(test)]
 mod projects;
 #[cfg(test)]
 mod server;
 mod targets;
+#[cfg(test)]
 mod terminal;
 mod texts;
 mod trust;

@@ -61,7 +61,7 @@ impl Session {
         while !self.so_far.contains(text) {
             match self.shown.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => self.so_far.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(_) => panic!("`{text}` was not shown: {}", self.so_far),
+                Err(error) => panic!("`{text}` was not shown ({error}): {}", self.so_far),
             }
         }
     }
@@ -141,6 +141,18 @@ fn a_password_is_asked_for_and_not_shown() {
     assert_eq!(code, 0, "{shown}");
     assert!(shown.contains("Authenticating with") && !shown.contains("good"), "{shown}");
     assert_eq!(person.map("auth")[&server.host()], "good");
+}
+
+#[test]
+fn control_c_at_the_question_gives_the_terminal_back() {
+    let server = Server::start(console);
+    let mut session = Session::start(&Person::new(), &["login", &server.host()]);
+    session.expect("Password: ");
+    session.type_in("half\u{3}");
+    let slave = session.slave.try_clone().unwrap();
+    assert_eq!(session.finish().0, 130);
+    assert!(tcgetattr(&slave).unwrap().local_modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG));
+    assert_eq!(server.connections(), 0);
 }
 
 #[test]
