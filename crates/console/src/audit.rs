@@ -55,7 +55,7 @@ impl Audit {
             Entry::Event(event) => Entry::Event(Box::new(event.bounded())),
             outcome @ Entry::Outcome { .. } => outcome,
         };
-        if self.queue.try_send(Item { entry, durable: None }).is_err() && self.lost.fetch_add(1, Ordering::Relaxed) % 1000 == 0 {
+        if self.queue.try_send(Item { entry, durable: None }).is_err() && self.lost.fetch_add(1, Ordering::Relaxed).is_multiple_of(1000) {
             tracing::error!("the audit queue is full: notes of refusals and outcomes are being left out");
         }
     }

@@ -137,7 +137,7 @@ impl Gate for Relay {
 
 impl Asked<'_> {
     fn refuse(&self, status: StatusCode, message: &str) -> Verdict<Permit> {
-        let mut response: Response<Body> = reply::error(status, message, &self.head.headers).map(Body::from);
+        let mut response: Response<Body> = reply::error(status, message, reply::wants_json(&self.head.headers)).map(Body::from);
         response.headers_mut().insert(reply::REQUEST_ID, self.id.header());
         Verdict::Reply(response)
     }

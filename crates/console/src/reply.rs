@@ -7,15 +7,19 @@ use serde::Serialize;
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// An error: plain text with a newline, or `{"error":...}` for those who accept exactly JSON. An empty message is an empty body.
-pub(crate) fn error(status: StatusCode, message: &str, headers: &HeaderMap) -> Response<String> {
+pub(crate) fn error(status: StatusCode, message: &str, wants_json: bool) -> Response<String> {
     let message = convox_wire::error::safe_message(message);
-    let wants_json = headers.get(ACCEPT).is_some_and(|accept| accept == "application/json");
     let (body, kind) = match (message.is_empty(), wants_json) {
         (true, _) => (String::new(), "text/plain; charset=utf-8"),
         (false, true) => (convox_wire::error::json_body(&message), "application/json"),
         (false, false) => (format!("{message}\n"), "text/plain; charset=utf-8"),
     };
     build(status, kind, body)
+}
+
+/// Whether a caller asks for errors as JSON: only if it accepts exactly that, as the originals decide.
+pub(crate) fn wants_json(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT).is_some_and(|accept| accept == "application/json")
 }
 
 /// A value as JSON in Go's form.

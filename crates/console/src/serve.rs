@@ -17,7 +17,7 @@ use crate::snapshot::Snapshots;
 use crate::state::App;
 
 /// How often Racks are looked at, and idle credentials forgotten.
-const ROUND: Duration = Duration::from_secs(60);
+const ROUND: Duration = Duration::from_mins(1);
 /// Racks that are looked at at the same time.
 const AT_ONCE: usize = 8;
 

@@ -28,7 +28,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(clients::routes())
         .nest("/api/v1", v1::routes())
-        .fallback(async |headers: HeaderMap| plain(reply::error(StatusCode::NOT_FOUND, "", &headers)))
+        .fallback(async |headers: HeaderMap| plain(reply::error(StatusCode::NOT_FOUND, "", reply::wants_json(&headers))))
         .layer(axum::extract::DefaultBodyLimit::max(LARGEST_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), around))
         .with_state(app)
@@ -44,7 +44,7 @@ async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -
         next.run(request).await
     } else {
         let message = "the Console cannot reach its database; try again later";
-        plain(reply::error(StatusCode::SERVICE_UNAVAILABLE, message, request.headers()))
+        plain(reply::error(StatusCode::SERVICE_UNAVAILABLE, message, reply::wants_json(request.headers())))
     };
     if response.status().is_server_error() {
         tracing::error!(request.id = %id, %path, status = response.status().as_u16(), "a request failed");
@@ -62,12 +62,12 @@ fn plain(response: http::Response<String>) -> Response {
 pub(crate) struct Refused {
     status: StatusCode,
     message: String,
-    headers: HeaderMap,
+    wants_json: bool,
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        plain(reply::error(self.status, &self.message, &self.headers))
+        plain(reply::error(self.status, &self.message, self.wants_json))
     }
 }
 
@@ -75,7 +75,7 @@ impl IntoResponse for Refused {
 pub(crate) struct Caller {
     pub(crate) who: Verified,
     pub(crate) actor: Actor,
-    headers: HeaderMap,
+    wants_json: bool,
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
@@ -87,11 +87,11 @@ impl FromRequestParts<Arc<App>> for Caller {
             let mut event = anonymous(parts).unknown_event(app);
             event.action = "Authenticate".to_owned();
             app.audit.note_failure(app.clock.now_ms() / 1000, || event);
-            Refused { status: StatusCode::UNAUTHORIZED, message: error.to_string(), headers: parts.headers.clone() }
+            Refused { status: StatusCode::UNAUTHORIZED, message: error.to_string(), wants_json: reply::wants_json(&parts.headers) }
         })?;
         let mut actor = anonymous(parts);
         actor.principal = Some(who.principal().clone());
-        Ok(Self { who, actor, headers: parts.headers.clone() })
+        Ok(Self { who, actor, wants_json: reply::wants_json(&parts.headers) })
     }
 }
 
@@ -124,16 +124,16 @@ impl Actor {
 impl Caller {
     /// The use case's error as an answer.
     pub(crate) fn refused(&self, error: &OpsError) -> Refused {
-        refused(&self.headers, error)
+        refused(self.wants_json, error)
     }
 
     /// An answer of the caller's own kind.
     pub(crate) fn error(&self, status: StatusCode, message: impl Into<String>) -> Refused {
-        Refused { status, message: message.into(), headers: self.headers.clone() }
+        Refused { status, message: message.into(), wants_json: self.wants_json }
     }
 }
 
-fn refused(headers: &HeaderMap, error: &OpsError) -> Refused {
+fn refused(wants_json: bool, error: &OpsError) -> Refused {
     let status = match error {
         OpsError::Input(_) => StatusCode::BAD_REQUEST,
         OpsError::Forbidden(_) => StatusCode::FORBIDDEN,
@@ -151,5 +151,5 @@ fn refused(headers: &HeaderMap, error: &OpsError) -> Refused {
         }
         other => other.to_string(),
     };
-    Refused { status, message, headers: headers.clone() }
+    Refused { status, message, wants_json }
 }

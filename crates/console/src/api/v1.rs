@@ -85,8 +85,8 @@ struct SetupBody {
 async fn setup(State(app): State<Arc<App>>, request: Request) -> Answer {
     let (parts, rest) = request.into_parts();
     let actor = anonymous(&parts);
-    let headers = parts.headers.clone();
-    let bad = |error: OpsError| refused(&headers, &error);
+    let wants_json = reply::wants_json(&parts.headers);
+    let bad = |error: OpsError| refused(wants_json, &error);
     let bytes = axum::body::to_bytes(rest, 64 * 1024).await.map_err(|_| bad(OpsError::Input("the body is too long".to_owned())))?;
     let body: SetupBody = serde_json::from_slice(&bytes)
         .map_err(|_| bad(OpsError::Input("the body is JSON with code, organization and email".to_owned())))?;
