@@ -56,7 +56,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_over_the_limit_are_refused() {
     let (rack, proxy) = limited(Limits { head_bytes: 16 * 1024, ..Limits::default() }).await;
-    for lines in [format!("X: {}\r\n", "x".repeat(20_000)), (0..200).map(|number| format!("X-{number}: x\r\n")).collect()] {
+    for lines in [format!("X: {}\r\n", "x".repeat(20_000)), "X: x\r\n".repeat(200)] {
         let mut raw = Raw::connect(proxy.address).await;
         raw.send(request("GET", "/x", "alice", &lines)).await;
         assert_eq!(raw.reply().await.unwrap().status(), 431);
