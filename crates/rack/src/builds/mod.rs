@@ -3,8 +3,9 @@
 //! The process runtime runs commands from the source: no Dockerfile is built. What is in an
 //! archive is hostile; nothing in it may write outside its own directory or fill the disk.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::logs::LogStore;
@@ -112,7 +113,8 @@ impl Builder {
         self.remove_now(&request.app, Some(&request.id)).map_err(|error| self.failed("clearing", &error))?;
         let build = self.path(&request.app, Some(&request.id))?;
         let unpacking = build.join("unpacking");
-        std::fs::create_dir_all(&unpacking).map_err(|error| self.failed("creating", &error))?;
+        // What is in a source is nobody else's business on this machine.
+        DirBuilder::new().recursive(true).mode(0o700).create(&unpacking).map_err(|error| self.failed("creating", &error))?;
 
         log.say("Unpacking the source");
         let unpacked = unpack::unpack(&request.archive, &unpacking, self.limits).map_err(|refused| BuildError { reason: refused.0 })?;

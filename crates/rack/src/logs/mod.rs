@@ -4,6 +4,8 @@
 //! Nothing here knows what an app is beyond its name.
 
 use std::collections::HashMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -110,11 +112,8 @@ struct Shared {
 impl LogStore {
     /// Opens (and creates) the directory of logs.
     pub fn open(dir: &Path, limits: LogLimits) -> Result<Self, LogError> {
-        std::fs::create_dir_all(dir).map_err(|source| LogError::Io {
-            app: dir.display().to_string(),
-            doing: "creating the directory",
-            source,
-        })?;
+        let private = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        private.map_err(|source| LogError::Io { app: dir.display().to_string(), doing: "creating the directory", source })?;
         let shared = Shared { dir: dir.to_owned(), limits, writers: Mutex::default(), watcher: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
