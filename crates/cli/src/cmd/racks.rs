@@ -31,24 +31,41 @@ pub(super) struct Row {
 
 pub(super) async fn list(ctx: &Ctx) -> Result<u8, Failure> {
     let mut rows = machine(ctx).await?;
-    match ctx.host().await {
-        Ok(reached) => rows.extend(remote(&reached).await?),
+    let console = match ctx.host().await {
+        Ok(reached) => remote(&reached).await,
+        Err(failure) => Err(failure),
+    };
+    let failed = match console {
+        Ok(found) => {
+            rows.extend(found);
+            None
+        }
+        // A Console that does not answer is no reason to hide what is known without it, and no reason to say nothing.
+        Err(failure) if rows.is_empty() || failure.cause().is_some() => Some(failure),
         // Somebody who has Racks of their own need not be logged in.
-        Err(failure) if rows.is_empty() || failure.cause().is_some() => return Err(failure),
-        Err(_) => {}
+        Err(_) => None,
+    };
+    if let Some(failure) = failed {
+        if !rows.is_empty() {
+            show(ctx, rows)?;
+        }
+        return Err(failure);
     }
+    show(ctx, rows)?;
+    Ok(0)
+}
+
+fn show(ctx: &Ctx, mut rows: Vec<Row>) -> Result<(), Failure> {
     rows.sort();
     rows.dedup_by(|a, b| a.name == b.name && a.host == b.host);
     if ctx.out.is_json() {
-        ctx.out.json(&rows)?;
-        return Ok(0);
+        return ctx.out.json(&rows);
     }
     let mut table = Table::new(&["NAME", "STATUS"]);
     for row in &rows {
         table.row([&row.name, &row.status]);
     }
-    ctx.out.table(&table)?;
-    Ok(0)
+    ctx.out.table(&table)
 }
 
 /// The Console's list; a Rack that is logged in to directly is its own only entry.

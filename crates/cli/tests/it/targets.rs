@@ -169,6 +169,11 @@ fn a_console_that_is_down_is_said_to_be_down() {
     closed.save("host", "127.0.0.1:1");
     closed.save("auth", r#"{"127.0.0.1:1": "k"}"#);
     assert!(closed.run(&["racks"]).err().contains("connection to 127.0.0.1:1 refused"));
+    // What this machine knows itself is shown all the same.
+    closed.save("self-managed", r#"{"desk": "127.0.0.1:1"}"#);
+    let ran = closed.run(&["racks"]);
+    assert_eq!(ran.stdout, "NAME  STATUS\ndesk  unknown\n");
+    assert!(ran.err().contains("refused"));
 }
 
 #[test]
