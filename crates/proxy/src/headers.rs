@@ -1,9 +1,10 @@
 //! What of a message's head may pass, and what may not.
 
-use http::header::{self, Entry};
+use http::header;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
+use crate::fault::REQUEST_ID;
 use crate::upstream::Upstream;
 use crate::websocket::{self, is_websocket};
 
@@ -11,8 +12,9 @@ use crate::websocket::{self, is_websocket};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal(pub(crate) &'static str);
 
-/// Refuses heads that another server might read differently, and protocols that are not spoken here.
-pub(crate) fn check(head: &Parts) -> Result<(), Refusal> {
+/// Refuses heads that another server might read differently, and protocols that are not spoken here. Says whether the request
+/// asks for an upgrade, of whatever kind.
+pub(crate) fn check(head: &Parts) -> Result<bool, Refusal> {
     if head.method == Method::CONNECT {
         return Err(Refusal("CONNECT is not served here"));
     }
@@ -53,7 +55,7 @@ pub(crate) fn check(head: &Parts) -> Result<(), Refusal> {
             return Err(Refusal("HTTP/2 is not spoken here"));
         }
     }
-    Ok(())
+    Ok(upgrade)
 }
 
 fn is_host(value: &[u8]) -> bool {
@@ -62,6 +64,7 @@ fn is_host(value: &[u8]) -> bool {
 }
 
 /// Names that a caller cannot send upstream: of the connection only, credentials, or claims about who is calling.
+/// `Authorization` is not among them since it is always replaced.
 fn is_stripped(name: &HeaderName) -> bool {
     match *name {
         header::CONNECTION
@@ -73,7 +76,6 @@ fn is_stripped(name: &HeaderName) -> bool {
         | header::UPGRADE
         // Answered here, when the body is first asked for.
         | header::EXPECT
-        | header::AUTHORIZATION
         | header::COOKIE
         | header::FORWARDED => true,
         _ => is_stripped_text(name.as_str()),
@@ -121,10 +123,9 @@ pub(crate) fn to_upstream(
     chunked: bool,
 ) {
     let headers = &mut head.headers;
-    strip_named_by_connection(headers);
     strip(headers, is_stripped);
-    if let Entry::Occupied(mut origin) = headers.entry(header::ORIGIN) {
-        origin.insert(upstream.origin.clone());
+    if let Some(origin) = headers.get_mut(header::ORIGIN) {
+        *origin = upstream.origin.clone();
     }
     headers.insert(header::HOST, upstream.authority.clone());
     for (name, value) in add {
@@ -153,24 +154,33 @@ fn is_stripped_from_reply(name: &HeaderName) -> bool {
     }
 }
 
-/// Makes the upstream's reply ours.
+/// Makes the upstream's reply ours, and says whether it has a request id.
 ///
 /// # Errors
 /// The reply's framing is ambiguous, or of a kind that we cannot pass on.
-pub(crate) fn to_caller(headers: &mut HeaderMap) -> Result<(), &'static str> {
-    if let Some(coding) = headers.get(header::TRANSFER_ENCODING) {
-        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || headers.get_all(header::TRANSFER_ENCODING).iter().nth(1).is_some() {
-            return Err("an unsupported transfer coding");
+pub(crate) fn to_caller(headers: &mut HeaderMap) -> Result<bool, &'static str> {
+    let (mut lengths, mut codings, mut named, mut unwanted) = (0, 0, false, false);
+    for (name, value) in &*headers {
+        match *name {
+            header::CONTENT_LENGTH => lengths += 1,
+            header::TRANSFER_ENCODING => {
+                codings += 1;
+                if !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                    return Err("an unsupported transfer coding");
+                }
+            }
+            _ => {}
         }
-        if headers.contains_key(header::CONTENT_LENGTH) {
-            return Err("both a length and a transfer coding");
-        }
-    } else if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        named |= *name == REQUEST_ID;
+        unwanted |= is_stripped_from_reply(name);
+    }
+    if lengths + codings > 1 {
         return Err("more than one length");
     }
-    strip_named_by_connection(headers);
-    strip(headers, is_stripped_from_reply);
-    Ok(())
+    if unwanted {
+        strip(headers, is_stripped_from_reply);
+    }
+    Ok(named)
 }
 
 /// Removes every name that a `Connection` header lists, and none that frames the message.
@@ -194,17 +204,22 @@ fn strip_named_by_connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes what `unwanted` says. Looks first and removes after, since most messages carry few such names.
-fn strip(headers: &mut HeaderMap, unwanted: fn(&HeaderName) -> bool) {
+/// Removes what `unwanted` says, and what `Connection` names. Looks first and removes after, since most messages carry few
+/// such names.
+fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     const AT_ONCE: usize = 8;
     loop {
         let mut found: [Option<HeaderName>; AT_ONCE] = Default::default();
-        let mut count = 0;
+        let (mut count, mut connection) = (0, false);
         for (name, slot) in headers.keys().filter(|name| unwanted(name)).zip(&mut found) {
+            connection |= *name == header::CONNECTION;
             *slot = Some(name.clone());
             count += 1;
         }
-        for name in found.into_iter().flatten() {
+        if connection {
+            strip_named_by_connection(headers);
+        }
+        for name in found.into_iter().take(count).flatten() {
             headers.remove(name);
         }
         if count < AT_ONCE {
@@ -337,8 +352,9 @@ mod tests {
         ] {
             assert!(check(&head(headers)).is_err(), "{headers:?}");
         }
-        assert_eq!(check(&head(&[("host", "a:5443"), ("upgrade", "WebSocket"), ("connection", "keep-alive, Upgrade")])), Ok(()));
-        assert_eq!(check(&head(&[("host", "[::1]:5443"), ("upgrade", "other")])), Ok(()));
+        assert_eq!(check(&head(&[("host", "a:5443"), ("upgrade", "WebSocket"), ("connection", "keep-alive, Upgrade")])), Ok(true));
+        assert_eq!(check(&head(&[("host", "[::1]:5443"), ("upgrade", "other")])), Ok(true));
+        assert_eq!(check(&head(&[("host", "a")])), Ok(false));
     }
 
     #[test]
@@ -348,7 +364,7 @@ mod tests {
             for (name, value) in pairs {
                 headers.append(*name, HeaderValue::from_static(value));
             }
-            to_caller(&mut headers).map(|()| headers.len())
+            to_caller(&mut headers).map(|_| headers.len())
         };
         assert!(reply(&[("transfer-encoding", "chunked"), ("content-length", "5")]).is_err());
         assert!(reply(&[("content-length", "5"), ("content-length", "5")]).is_err());

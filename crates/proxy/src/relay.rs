@@ -38,6 +38,8 @@ pub(crate) struct Context<'a> {
     pub(crate) watch: &'a Arc<Watch>,
     /// Cuts tunnels that outlast the drain.
     pub(crate) cut: &'a CancellationToken,
+    /// The request has an `Upgrade` header.
+    pub(crate) upgrading: bool,
     pub(crate) peer: SocketAddr,
 }
 
@@ -45,7 +47,7 @@ pub(crate) struct Context<'a> {
 pub(crate) async fn relay<P: Permit>(context: Context<'_>, mut head: Parts, body: Incoming, forward: Forward<P>) -> Response<Reply<P>> {
     let Forward { permit, upstream, authorization, path_and_query, add, request_id } = forward;
     let mut exchange = Exchange::new(permit);
-    let upgrade = if is_websocket(&head) { head.extensions.remove::<OnUpgrade>() } else { None };
+    let upgrade = if context.upgrading && is_websocket(&head) { head.extensions.remove::<OnUpgrade>() } else { None };
     let upload = if body.is_end_stream() {
         Upload::None
     } else {
@@ -154,17 +156,18 @@ fn answer<P: Permit>(
     request_id: RequestId,
 ) -> Response<Reply<P>> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let refused = if switched && (upgrade.is_none() || !websocket::names(response.headers(), header::UPGRADE, "websocket")) {
-        Some("it switched to a protocol that nobody asked for")
+    let checked = if switched && (upgrade.is_none() || !websocket::names(response.headers(), header::UPGRADE, "websocket")) {
+        Err("it switched to a protocol that nobody asked for")
     } else {
-        headers::to_caller(response.headers_mut()).err()
+        headers::to_caller(response.headers_mut())
     };
-    if let Some(why) = refused {
-        return failed(context, &upstream, &Fault::BadReply(why.to_owned()), exchange, request_id);
-    }
     *response.version_mut() = Version::HTTP_11;
-    if !response.headers().contains_key(REQUEST_ID) {
-        response.headers_mut().insert(REQUEST_ID, request_id.header());
+    match checked {
+        Ok(true) => {}
+        Ok(false) => {
+            response.headers_mut().insert(REQUEST_ID, request_id.header());
+        }
+        Err(why) => return failed(context, &upstream, &Fault::BadReply(why.to_owned()), exchange, request_id),
     }
     exchange.status = Some(response.status());
     match upgrade {

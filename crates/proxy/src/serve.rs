@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -24,19 +24,20 @@ pub(crate) async fn request<G: Gate, L: Local>(
 ) -> Result<Response<Reply<G::Permit>>, Infallible> {
     watch.begin();
     let (head, body) = request.into_parts();
-    // After an upgrade that did not come about, bytes may follow that were meant for the other protocol.
-    let last = head.headers.contains_key(header::UPGRADE);
     let unread = !body.is_end_stream();
     let checked = if watch.is_ambiguous() { Err(Refusal("the framing of the request is ambiguous")) } else { headers::check(&head) };
-    if let Err(Refusal(why)) = checked {
-        watch.set_unread();
-        let mut response = text_response(StatusCode::BAD_REQUEST, format!("bad request: {why}\n"), Some(RequestId::next()));
-        close(&mut response);
-        return Ok(made(response, watch));
-    }
+    let upgrading = match checked {
+        Ok(upgrading) => upgrading,
+        Err(Refusal(why)) => {
+            watch.set_unread();
+            let mut response = text_response(StatusCode::BAD_REQUEST, format!("bad request: {why}\n"), Some(RequestId::next()));
+            close(&mut response);
+            return Ok(made(response, watch));
+        }
+    };
     let mut response = match shard.gate.decide(&head, peer).await {
         Verdict::Forward(forward) => {
-            let context = relay::Context { limits: &shard.limits, watch, cut: &shard.cut, peer };
+            let context = relay::Context { limits: &shard.limits, watch, cut: &shard.cut, upgrading, peer };
             relay(context, head, body, forward).await
         }
         Verdict::Local(hint) => made(local(shard, Request::from_parts(head, body), peer, hint).await, watch),
@@ -47,7 +48,8 @@ pub(crate) async fn request<G: Gate, L: Local>(
             made(response, watch)
         }
     };
-    if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    // After an upgrade that did not come about, bytes may follow that were meant for the other protocol.
+    if upgrading && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         watch.set_unread();
         close(&mut response);
     }
