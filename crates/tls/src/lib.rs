@@ -13,6 +13,7 @@ mod verify;
 
 use std::sync::{Arc, OnceLock};
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
@@ -59,13 +60,13 @@ pub fn provider() -> Arc<CryptoProvider> {
 pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(TlsError::Setup)?;
     let mut config = match trust {
-        Trust::SystemRoots => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
+        Trust::SystemRoots => builder.dangerous().with_custom_certificate_verifier(vouched(system_roots()?)?).with_no_client_auth(),
         Trust::Roots(roots) => {
             let mut store = RootCertStore::empty();
             for root in roots {
                 store.add(root.clone()).map_err(TlsError::BadRoot)?;
             }
-            builder.with_root_certificates(store).with_no_client_auth()
+            builder.dangerous().with_custom_certificate_verifier(vouched(store)?).with_no_client_auth()
         }
         Trust::Pinned(expected) => {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verify::Pinned::new(*expected))).with_no_client_auth()
@@ -90,6 +91,13 @@ pub fn inspect_config() -> Result<(Arc<ClientConfig>, CapturedLeaf), TlsError> {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok((Arc::new(config), captured))
+}
+
+fn vouched(roots: RootCertStore) -> Result<Arc<verify::Vouched>, TlsError> {
+    let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|error| TlsError::Setup(rustls::Error::General(error.to_string())))?;
+    Ok(Arc::new(verify::Vouched::new(authorities)))
 }
 
 fn system_roots() -> Result<RootCertStore, TlsError> {

@@ -1,10 +1,12 @@
-//! The two verifiers that are not rustls's own: exactly one certificate, and none at all but remembered.
+//! The verifiers that are not simply rustls's own: its judgement in clearer words, exactly one certificate, and none at all but
+//! remembered.
 //!
-//! Both leave the proof of possession (the handshake's signature) to rustls: a copied certificate without its private key is
+//! All leave the proof of possession (the handshake's signature) to rustls: a copied certificate without its private key is
 //! worth nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -12,6 +14,63 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, Signatu
 
 use crate::Fingerprint;
 use crate::fingerprint::Certificate;
+
+/// rustls's own judgement, with one answer made clearer: an authority of the right name that did not sign the certificate is
+/// no issuer at all. Many self-signed certificates call themselves `localhost`, Debian's test certificate among them; whoever
+/// has that one in `SSL_CERT_DIR` would else be told of a bad signature instead of an unknown issuer.
+#[derive(Debug)]
+pub(crate) struct Vouched {
+    authorities: Arc<WebPkiServerVerifier>,
+}
+
+impl Vouched {
+    pub(crate) fn new(authorities: Arc<WebPkiServerVerifier>) -> Self {
+        Self { authorities }
+    }
+}
+
+impl ServerCertVerifier for Vouched {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verdict = self.authorities.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        verdict.map_err(|error| match error {
+            Error::InvalidCertificate(
+                CertificateError::BadSignature
+                | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
+            ) => Error::InvalidCertificate(CertificateError::UnknownIssuer),
+            other => other,
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.authorities.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.authorities.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authorities.supported_verify_schemes()
+    }
+}
 
 /// The error inside [`CertificateError::Other`] when a pin does not match.
 #[derive(Debug, thiserror::Error)]

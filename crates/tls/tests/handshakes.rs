@@ -107,6 +107,19 @@ fn a_copied_certificate_without_its_key_is_refused() {
 }
 
 #[test]
+fn an_authority_of_the_same_name_that_did_not_sign_is_no_issuer() {
+    let of_that_name = |params: &mut CertificateParams| {
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "localhost");
+    };
+    let (authority, server) = (identity(&["localhost"], of_that_name), identity(&["localhost"], of_that_name));
+    let (port, received) = serve(&server);
+    let fault = say(client_config(&Trust::Roots(vec![authority.certificate])).unwrap(), "localhost", port).unwrap_err();
+    assert_eq!(fault, TlsFault::UnknownIssuer);
+    assert!(received.join().unwrap().is_empty());
+}
+
+#[test]
 fn each_fault_of_a_verified_certificate_has_its_own_name() {
     let good = identity(&["rack.example.com"], |_| {});
     let expired = identity(&["rack.example.com"], |params| params.not_after = rcgen::date_time_ymd(2001, 1, 1));
