@@ -27,6 +27,7 @@ pub(crate) enum Fault {
     /// The caller's own body ended early or was ambiguous.
     BadRequestBody,
     Revoked(Reason),
+    RevokedBefore,
 }
 
 impl Fault {
@@ -34,7 +35,7 @@ impl Fault {
         match self {
             Self::ConnectTimedOut | Self::HandshakeTimedOut | Self::ReplyTimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::BadRequestBody => StatusCode::BAD_REQUEST,
-            Self::Revoked(_) => StatusCode::FORBIDDEN,
+            Self::Revoked(_) | Self::RevokedBefore => StatusCode::FORBIDDEN,
             _ => StatusCode::BAD_GATEWAY,
         }
     }
@@ -58,6 +59,7 @@ impl Fault {
             Self::BadReply(why) => format!("{at} sent an answer that cannot be passed on: {why}"),
             Self::BadRequestBody => "the body of the request ended early".to_owned(),
             Self::Revoked(reason) => reason.text.clone(),
+            Self::RevokedBefore => "your access was revoked before the request was sent on".to_owned(),
         }
     }
 

@@ -67,6 +67,12 @@ pub trait Permit: Send + Sync + 'static {
     /// about a quarter of a second; a decision that was revoked by then must resolve at once.
     fn revoked(&self) -> Pin<Box<dyn Future<Output = Reason> + Send>>;
 
+    /// Whether the decision no longer holds, without waiting. Asked just before the request is written to a connection that
+    /// had to be opened first, which may have taken seconds.
+    fn is_revoked(&self) -> bool {
+        false
+    }
+
     /// Called once, when the exchange has ended however it did. Runs on the shard: hand over, don't write.
     fn finished(self, outcome: Outcome);
 }

@@ -23,6 +23,9 @@ pub struct Limits {
     pub linger: Duration,
     /// How long open exchanges may take to end after the server was asked to stop.
     pub drain: Duration,
+    /// Connections of callers on all shards together; more wait in the backlog. 0 leaves a share of this process's file
+    /// descriptors to them, so that upstreams and files have the rest.
+    pub connections: usize,
     /// Bytes of a request head.
     pub head_bytes: usize,
     /// Idle upstream connections kept per upstream and shard.
@@ -43,9 +46,37 @@ impl Default for Limits {
             body: Duration::from_mins(5),
             linger: Duration::from_secs(5),
             drain: Duration::from_secs(10),
+            connections: 0,
             head_bytes: 256 * 1024,
             pool_idle: 128,
             pool_age: Duration::from_secs(50),
         }
     }
+}
+
+impl Limits {
+    /// Connections of callers per shard.
+    pub(crate) fn per_shard(&self, shards: usize) -> usize {
+        let all = if self.connections == 0 { share_of_descriptors() } else { self.connections };
+        (all / shards.max(1)).max(1)
+    }
+}
+
+/// A caller's connection may need one more descriptor upstream; a fifth is left for everything else.
+fn share_of_descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit / 5 * 2).unwrap_or(usize::MAX))
+}
+
+/// Lets this process open as many files as it may ask for, and says how many. Many systems start programs with 1024.
+///
+/// # Errors
+/// The system refuses.
+pub fn raise_descriptor_limit() -> std::io::Result<u64> {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?;
+    }
+    Ok(limit.current.unwrap_or(u64::MAX))
 }

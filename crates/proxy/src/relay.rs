@@ -65,7 +65,7 @@ pub(crate) async fn relay<P: Permit>(context: Context<'_>, mut head: Parts, body
 
     context.watch.enter(Phase::Upstream);
     let sent = {
-        let attempt = std::pin::pin!(send(&upstream, context.limits, request, upgrade.is_some()));
+        let attempt = std::pin::pin!(send(&upstream, context.limits, exchange.permit(), request, upgrade.is_some()));
         watched(context.watch, exchange.permit(), attempt).await
     };
     match sent {
@@ -103,9 +103,10 @@ async fn watched<P: Permit, T>(
     .await
 }
 
-async fn send(
+async fn send<P: Permit>(
     upstream: &Upstream,
     limits: &Limits,
+    permit: Option<&P>,
     mut request: Request<Upload>,
     upgrade: bool,
 ) -> Result<(Response<Incoming>, Connection), Fault> {
@@ -121,16 +122,20 @@ async fn send(
             },
         }
     }
-    Box::pin(send_anew(upstream, limits, request, upgrade)).await
+    Box::pin(send_anew(upstream, limits, permit, request, upgrade)).await
 }
 
-async fn send_anew(
+async fn send_anew<P: Permit>(
     upstream: &Upstream,
     limits: &Limits,
+    permit: Option<&P>,
     request: Request<Upload>,
     upgrade: bool,
 ) -> Result<(Response<Incoming>, Connection), Fault> {
     let mut connection = connect::open(upstream, limits, upgrade).await?;
+    if permit.is_none_or(Permit::is_revoked) {
+        return Err(Fault::RevokedBefore);
+    }
     match connection.sender.send_request(request).await {
         Ok(response) => Ok((response, connection)),
         Err(error) => Err(Fault::of_exchange(&error)),

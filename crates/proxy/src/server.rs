@@ -66,6 +66,7 @@ impl Server {
         // Shards that have begun are stopped if a later one cannot be, and if this future is dropped.
         let _stop_on_drop = stop.clone().drop_guard();
         let ordinary = tokio::runtime::Handle::current();
+        let connections = self.limits.per_shard(self.listeners.len());
         let mut ended = Vec::new();
         for (number, listener) in self.listeners.into_iter().enumerate() {
             let (done, end) = oneshot::channel::<()>();
@@ -76,6 +77,7 @@ impl Server {
                 ordinary: ordinary.clone(),
                 tls: self.tls.clone(),
                 limits: self.limits,
+                connections,
                 stop: stop.clone(),
                 cut: CancellationToken::new(),
             };

@@ -30,6 +30,8 @@ pub(crate) struct Shard<G, L> {
     pub(crate) ordinary: Handle,
     pub(crate) tls: Option<TlsServer>,
     pub(crate) limits: Limits,
+    /// Connections of callers at a time.
+    pub(crate) connections: usize,
     pub(crate) stop: CancellationToken,
     /// Cuts what outlasts the drain.
     pub(crate) cut: CancellationToken,
@@ -78,6 +80,12 @@ async fn accept<G: Gate, L: Local>(shard: &Arc<Shard<G, L>>, listener: &TcpListe
     let acceptor = shard.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.config)));
     let mut paused = false;
     loop {
+        while watches.are(shard.connections) {
+            if !std::mem::replace(&mut paused, true) {
+                warn!(connections = shard.connections, "accepts no connections for now: there are as many as may be");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
         match listener.accept().await {
             Ok((tcp, peer)) => {
                 if std::mem::take(&mut paused) {

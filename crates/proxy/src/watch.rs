@@ -240,6 +240,15 @@ impl Watches {
         watch
     }
 
+    /// True if there are as many as `limit` connections.
+    pub(crate) fn are(&self, limit: usize) -> bool {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= limit {
+            all.retain(|watch| Arc::strong_count(watch) > 1);
+        }
+        all.len() >= limit
+    }
+
     /// A quarter of a second has passed.
     pub(crate) fn tick(&self) {
         self.clock.0.fetch_add(1, Relaxed);

@@ -87,3 +87,50 @@ async fn idle_upstream_connections_are_closed() {
         tokio::time::sleep(SHORT * 3).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_beyond_the_limit_wait_until_one_leaves() {
+    let (_rack, proxy) = limited(Limits { connections: 2, ..Limits::default() }).await;
+    let mut first = Raw::connect(proxy.address).await;
+    let mut second = Raw::connect(proxy.address).await;
+    for raw in [&mut first, &mut second] {
+        raw.send(request("GET", "/x", "alice", "")).await;
+        assert_eq!(raw.reply().await.unwrap().status(), 200);
+    }
+    let mut third = Raw::connect(proxy.address).await;
+    third.send(request("GET", "/x", "alice", "")).await;
+    assert!(tokio::time::timeout(SHORT, third.head()).await.is_err());
+    drop(first);
+    assert_eq!(third.reply().await.unwrap().status(), 200);
+}
+
+/// Runs in a process of its own that may hold few files; see the next test.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by the next test"]
+async fn a_server_with_few_descriptors() {
+    let (_rack, proxy) = limited(Limits { connections: 10_000, idle: Duration::from_secs(2), ..Limits::default() }).await;
+    let mut callers = Vec::new();
+    // Both ends of each connection count here: the accepting side is out of descriptors at some point.
+    while let Ok(stream) = tokio::net::TcpStream::connect(proxy.address).await {
+        callers.push(stream);
+        assert!(callers.len() < 1000);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    callers.clear();
+    let mut raw = Raw::connect(proxy.address).await;
+    raw.send(request("GET", "/x", "alice", "")).await;
+    assert_eq!(raw.reply().await.unwrap().status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_descriptors_pauses_and_goes_on() {
+    let test = std::env::current_exe().unwrap();
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 60 && exec \"$0\" --exact limits::a_server_with_few_descriptors --ignored"])
+        .arg(test)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let status = crate::raw::soon("the end of the child", tokio::task::spawn_blocking(move || child.wait())).await.unwrap().unwrap();
+    assert!(status.success());
+}
