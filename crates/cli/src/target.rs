@@ -46,7 +46,7 @@ impl fmt::Display for Source {
             Self::Flag(name) => write!(f, "{name}"),
             Self::Variable(name) => write!(f, "{name} in the environment"),
             Self::Project(file) => write!(f, "{file}"),
-            Self::Saved("host" | "console") => f.write_str("saved by login"),
+            Self::Saved("host" | "console" | "auth") => f.write_str("saved by login"),
             Self::Saved(file) => write!(f, "saved by switch, file `{file}`"),
             Self::Machine(file) => write!(f, "this machine's `{file}`"),
             Self::Default => f.write_str("the default"),
@@ -208,7 +208,7 @@ pub(crate) fn on_this_machine(env: &Env, settings: &Settings, choice: &Choice) -
     let url = settings.text(&format!("racks/{name}"))?;
     if !url.is_empty() {
         let endpoint = Endpoint::parse(&url).map_err(|error| Failure::from(error).while_doing(&format!("racks/{name}")))?;
-        return Ok(Some(direct(endpoint, "racks", Source::Saved("racks"), choice)));
+        return Ok(Some(direct(endpoint, "racks", Source::Machine("racks"), choice)));
     }
     if settings.path("racks").join(name).is_dir() {
         let state = settings.text(&format!("racks/{name}/terraform.tfstate"))?;
@@ -222,7 +222,7 @@ pub(crate) fn on_this_machine(env: &Env, settings: &Settings, choice: &Choice) -
             .hint("give its address in RACK_URL"));
         };
         let endpoint = Endpoint::parse(url).map_err(|error| Failure::from(error).while_doing(&format!("racks/{name}")))?;
-        return Ok(Some(direct(endpoint, "racks", Source::Saved("racks"), choice)));
+        return Ok(Some(direct(endpoint, "racks", Source::Machine("racks"), choice)));
     }
     Ok(None)
 }

@@ -35,7 +35,6 @@ pub(super) async fn login(ctx: &Ctx, args: Login) -> Result<u8, Failure> {
         key = ask(ctx, &host)?;
         source = Source::Default;
     }
-    ctx.out.start(&format!("Authenticating with {host}"))?;
     let identity = loop {
         match attempt(ctx, &args, &host, &key).await {
             Ok(identity) => break identity,
@@ -54,7 +53,6 @@ pub(super) async fn login(ctx: &Ctx, args: Login) -> Result<u8, Failure> {
                 ctx.out.talk(&format!("The saved key was refused: {failure}"));
                 key = ask(ctx, &host)?;
                 source = Source::Default;
-                ctx.out.start(&format!("Authenticating with {host}"))?;
             }
         }
     };
@@ -108,6 +106,8 @@ async fn attempt(ctx: &Ctx, args: &Login, host: &str, key: &Key) -> Result<convo
     // A stale session must not stand in the way of a new login.
     context.session = None;
     let client: Client = pins::connect(&ctx.env, &ctx.settings, &ctx.out, &endpoint, &context, args.fingerprint).await?;
+    // Only now: what the certificate gives to say has been said.
+    ctx.out.start(&format!("Authenticating with {host}"))?;
     Ok(client.auth().await?)
 }
 

@@ -190,7 +190,7 @@ fn json_is_one_document_for_everything_with_an_answer() {
         (&["version"], "/server", "20260101000000"),
         (&["releases", "promote", "R2", "-a", "shop"], "/release", "R2"),
         (&["switch"], "/host", &server.host()),
-        (&["whoami"], "/key_source", "saved by switch, file `auth`"),
+        (&["whoami"], "/key_source", "saved by login"),
     ] {
         let args: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
         // The newest release of `shop` is R2 in the list; its environment is asked for by id.
