@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::balancer::Backend;
 use super::environment;
+use super::slot::{Backoff, Phase, Slot, how_it_ended};
 use super::{DesiredApp, Inner, health};
 use crate::manifest::Service;
 use crate::runtime::{ProcessKind, ProcessSpec, ProcessState};
@@ -29,42 +30,6 @@ const SETTLED: Duration = Duration::from_secs(1);
 const PROVEN: Duration = Duration::from_mins(1);
 /// What a balancer may need to notice that a process is not to be used any more.
 const OUT_OF_ROTATION: Duration = Duration::from_millis(50);
-
-/// Where a place is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// A process is starting, or was found again and not yet checked.
-    #[default]
-    Starting,
-    /// Its process is healthy.
-    Healthy,
-    /// Its process was healthy and is not now.
-    Unhealthy,
-    /// Its process ended; another one follows after a pause.
-    Waiting,
-    /// Its process gets no new connections and is being stopped.
-    Retiring,
-    /// Nothing is left of it.
-    Gone,
-}
-
-/// What is known of a place.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Slot {
-    pub(super) phase: Phase,
-    /// Id of its process, if it has one.
-    pub(super) process: Option<String>,
-    /// Failed starts since it was last healthy.
-    pub(super) failures: u32,
-    /// It had all the time it should need and did not become healthy.
-    pub(super) gave_up: bool,
-    /// What was seen at the last failure.
-    pub(super) reason: String,
-    /// The process of the last failure.
-    pub(super) failed: Option<String>,
-    /// Its target for connections.
-    pub(super) backend: Option<Arc<Backend>>,
-}
 
 /// One place of one release of a service.
 pub(super) struct Keeper {
@@ -290,22 +255,8 @@ impl Keeper {
     }
 }
 
-/// Waits of 1, 2, 4 .. 60 seconds.
-struct Backoff(Duration);
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_secs(1);
-    const LAST: Duration = Duration::from_mins(1);
-
-    fn next(&mut self) -> Duration {
-        let pause = self.0;
-        self.0 = (pause * 2).min(Self::LAST);
-        pause
-    }
-}
-
 async fn run(inner: Arc<Inner>, keeper: Arc<Keeper>, mut found: Option<ProcessState>) {
-    let mut backoff = Backoff(Backoff::FIRST);
+    let mut backoff = Backoff::default();
     while !keeper.retire.is_cancelled() {
         let started = match found.take() {
             Some(found) => Ok(found),
@@ -344,7 +295,7 @@ async fn one_life(inner: &Arc<Inner>, keeper: &Keeper, process: &ProcessState, b
     let outcome = keeper.watch(inner, process).await;
     let was_proven = keeper.is_healthy() && begun.elapsed() >= PROVEN;
     if was_proven {
-        *backoff = Backoff(Backoff::FIRST);
+        *backoff = Backoff::default();
     }
     let pause = match outcome {
         Outcome::Left => return None,
@@ -391,25 +342,4 @@ async fn one_life(inner: &Arc<Inner>, keeper: &Keeper, process: &ProcessState, b
     }
     inner.runtime.forget(&process.id).await;
     pause
-}
-
-/// As in "exited with code 1", "was ended by signal 9".
-pub(super) fn how_it_ended(state: &ProcessState) -> String {
-    match state.exit_code {
-        Some(code @ 129..=192) => format!("was ended by signal {} (exit code {code})", code - 128),
-        Some(code) => format!("exited with code {code}"),
-        None => "ended".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_minute() {
-        let mut backoff = Backoff(Backoff::FIRST);
-        let pauses: Vec<u64> = (0..8).map(|_| backoff.next().as_secs()).collect();
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
-    }
 }

@@ -28,6 +28,7 @@ mod ports;
 mod promote;
 mod restart;
 mod resume;
+mod slot;
 
 use balancer::Balancer;
 pub(crate) use environment::{command, directory};

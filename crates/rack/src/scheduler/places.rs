@@ -8,7 +8,8 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::balancer::Balancer;
-use super::keeper::{Keeper, Phase};
+use super::keeper::Keeper;
+use super::slot::Phase;
 use super::{App, DesiredApp, Inner, Places, SchedulerError, ServiceState};
 use crate::manifest::Service;
 use crate::runtime::{ProcessKind, ProcessState, ProcessStatus};

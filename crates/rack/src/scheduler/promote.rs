@@ -8,7 +8,8 @@ use futures_util::future::{join_all, try_join_all};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::keeper::{Keeper, Slot};
+use super::keeper::Keeper;
+use super::slot::Slot;
 use super::{DesiredApp, Inner, PromoteError, PromoteOptions, Promotion, environment};
 use crate::logs::LogQuery;
 use crate::manifest::Service;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::keeper::{Keeper, how_it_ended};
+use super::keeper::Keeper;
+use super::slot::how_it_ended;
 use super::{App, DesiredApp, Inner};
 use crate::runtime::{ProcessKind, ProcessState};
 

@@ -177,6 +177,17 @@ async fn another_runtime_finds_what_runs_and_what_ended() {
 }
 
 #[tokio::test]
+async fn everything_can_be_ended_without_a_rack() {
+    let bench = Bench::new();
+    bench.start("a1", "sleep 1000").await;
+    bench.start("a2", "sleep 1000").await;
+    let (_, second) = runtime(bench.dir.path());
+    assert_eq!(timeout(SOON, second.stop_all()).await.unwrap().unwrap(), 2);
+    assert!(second.list().is_empty());
+    assert_eq!(second.stop_all().await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_pid_that_went_to_somebody_else_is_left_alone() {
     let bench = Bench::new();
     bench.start("a1", "exit 0").await;

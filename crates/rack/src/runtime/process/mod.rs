@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -71,6 +71,20 @@ impl ProcessRuntime {
             .map_err(|source| RuntimeError::Io { doing: format!("creating {}", dir.display()), source })?;
         let shared = Shared { dir: dir.to_owned(), program: program.to_owned(), logs, entries: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Ends every process that is kept in the directory, and says how many there were. For a Rack
+    /// that does not run: one that does would start them again.
+    pub async fn stop_all(&self) -> Result<usize, RuntimeError> {
+        let found = self.adopt().await?;
+        let running: Vec<_> = found.into_iter().filter(|process| !process.status.is_final()).collect();
+        let stopped = join_all(running.iter().map(|process| async {
+            self.stop(&process.id, None).await?;
+            self.forget(&process.id).await;
+            Ok(())
+        }));
+        stopped.await.into_iter().collect::<Result<Vec<()>, RuntimeError>>()?;
+        Ok(running.len())
     }
 }
 
