@@ -60,12 +60,15 @@ pub(crate) enum Form {
 pub(crate) struct Printer {
     form: Form,
     colour: bool,
+    /// Errors follow the originals in being coloured with standard output, but never go coloured into a file.
+    error_colour: bool,
 }
 
 impl Printer {
     pub(crate) fn new(env: &Env, form: Form) -> Self {
         let allowed = env.var("NO_COLOR").is_none() && env.var("TERM").as_deref() != Some("dumb");
-        Self { form, colour: env.stdout_is_terminal && allowed }
+        let colour = env.stdout_is_terminal && allowed;
+        Self { form, colour, error_colour: colour && env.stderr_is_terminal }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -177,7 +180,7 @@ impl Printer {
     /// `ERROR: ...` and its hint.
     pub(crate) fn failure(&self, failure: &Failure) {
         let message = clean(&failure.to_string());
-        let mut text = if self.colour {
+        let mut text = if self.error_colour {
             format!("\u{1b}[38;5;124mERROR: \u{1b}[38;5;203m{message}\u{1b}[0m\n")
         } else {
             format!("ERROR: {message}\n")

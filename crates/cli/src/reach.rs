@@ -23,6 +23,14 @@ impl Ctx {
         self.reach(target).await
     }
 
+    /// Tells a person at a terminal where a change is about to happen: what is changed in the wrong place is what people
+    /// regret most.
+    pub(crate) fn announce(&self, reached: &Reached) {
+        if self.env.stderr_is_terminal && !self.out.is_json() {
+            self.out.talk(&format!("On {}", reached.target.describe()));
+        }
+    }
+
     /// The host that this command means, connected, with no Rack named.
     pub(crate) async fn host(&self) -> Result<Reached, Failure> {
         let mut target = target::resolve(&self.env, &self.settings, None)?;

@@ -90,6 +90,7 @@ async fn create(ctx: &Ctx, rack: &Reached, app: &str, args: &AppsCreate) -> Resu
 }
 
 async fn delete(ctx: &Ctx, rack: &Reached, app: &str, is_waited: bool) -> Result<(), Failure> {
+    ctx.announce(rack);
     ctx.out.start(&format!("Deleting {}", ctx.out.paint(Style::App, app)))?;
     rack.client.app_delete(app).await?;
     if is_waited {

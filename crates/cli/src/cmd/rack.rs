@@ -87,6 +87,7 @@ async fn show(ctx: &Ctx, rack: &Reached) -> Result<(), Failure> {
 async fn access(ctx: &Ctx, flag: &RackFlag, args: &Access) -> Result<(), Failure> {
     if args.command.is_some() {
         let rack = ctx.rack(flag).await?;
+        ctx.announce(&rack);
         rack.client.access_key_rotate().await?;
         ctx.out.ok()?;
         return ctx.out.result("", &serde_json::json!({"rotated": true, "target": rack.target.describe()}));
@@ -149,6 +150,7 @@ async fn params_set(ctx: &Ctx, rack: &Reached, words: &[String], is_waited: bool
         return Err(Failure::new("LogDriver=Syslog needs SyslogDestination too"));
     }
     let before: System = rack.client.system().await?;
+    ctx.announce(rack);
     ctx.out.start("Updating parameters")?;
     let options = SystemUpdateOptions { parameters: Some(parameters.clone()), ..SystemUpdateOptions::default() };
     rack.client.system_update(&options).await?;
@@ -201,6 +203,7 @@ async fn scale(ctx: &Ctx, rack: &Reached, args: &RackScale) -> Result<(), Failur
         info.add("Count", system.count.to_string()).add("Status", &system.status).add("Type", &system.r#type);
         return ctx.out.info(&info);
     }
+    ctx.announce(rack);
     ctx.out.start("Scaling rack")?;
     let options = SystemUpdateOptions { count: args.count, r#type: args.kind.clone(), ..SystemUpdateOptions::default() };
     rack.client.system_update(&options).await?;
@@ -217,6 +220,7 @@ async fn update(ctx: &Ctx, flag: &RackFlag, version: Option<&str>, is_waited: bo
         Failure::new("which version?").hint("name it: convox rack update VERSION (there is no list of versions to choose the next from)")
     })?;
     let rack = ctx.rack(flag).await?;
+    ctx.announce(&rack);
     ctx.out.start(&format!("Updating to {}", ctx.out.paint(Style::Release, version)))?;
     let options = SystemUpdateOptions { version: Some(version.to_owned()), ..SystemUpdateOptions::default() };
     rack.client.system_update(&options).await?;

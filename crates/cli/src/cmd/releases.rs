@@ -96,6 +96,7 @@ async fn promote_given(ctx: &Ctx, rack: &Reached, app: &str, id: Option<&str>, f
             latest.first().map(|release| release.id.clone()).ok_or_else(|| Failure::new("no releases to promote"))?
         }
     };
+    ctx.announce(rack);
     promote(&ctx.out, rack, app, &id, force, is_waited).await?;
     ctx.out.result(&id, &Made { app, build: None, release: &id, promoted: true, target: rack.target.describe() })
 }
@@ -132,6 +133,7 @@ async fn settled(out: &Printer, rack: &Reached, app: &str, id: &str) -> Result<(
 
 async fn rollback(ctx: &Ctx, rack: &Reached, app: &str, id: &str, bare_id: bool, is_waited: bool) -> Result<(), Failure> {
     let out = ctx.out.with_id(bare_id);
+    ctx.announce(rack);
     out.start(&format!("Rolling back to {}", out.paint(Style::Release, id)))?;
     let old = rack.client.release(app, id).await?;
     let options = ReleaseCreateOptions { build: Some(old.build), env: Some(old.env), ..ReleaseCreateOptions::default() };
