@@ -132,7 +132,7 @@ impl Cli {
         }
     }
 
-    /// Runs under a real terminal of `rows` x `columns`, types `input`, gives all that the terminal showed.
+    /// Runs under a real terminal of `rows` x `columns`, types `input` once something is shown, gives all that the terminal showed.
     pub fn terminal(&self, args: &[&str], rows: u16, columns: u16, input: &[u8]) -> Result<Ran> {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
@@ -157,7 +157,12 @@ impl Cli {
         let mut terminal = std::fs::File::from(master);
         let mut typist = terminal.try_clone()?;
         let input = input.to_vec();
-        std::thread::spawn(move || typist.write_all(&input));
+        // Typed only when the command has said something: earlier, Ctrl-C would end our client instead of reaching the remote side.
+        let (spoke, has_spoken) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let _ = has_spoken.recv_timeout(Duration::from_secs(30));
+            typist.write_all(&input)
+        });
         let reader = std::thread::spawn(move || {
             let (mut shown, mut chunk) = (Vec::new(), [0u8; 8192]);
             // The last program to leave a terminal makes reading from it an error, not an end.
@@ -166,6 +171,7 @@ impl Cli {
                     break;
                 }
                 shown.extend_from_slice(chunk.get(..count).unwrap_or_default());
+                let _ = spoke.send(());
             }
             shown
         });
