@@ -90,7 +90,8 @@ fn a_real_program_is_deployed_and_its_page_answers() {
         assert_eq!(cli.run(&["env", "get", "GREETING", "-a", app]).ok(), "salut\n", "{way}");
         assert!(!page(&address, "/").unwrap_or_default().contains("salut"), "{way}: not promoted yet");
         let said = cli.run(&["releases", "promote", &made, "-a", app, "--wait"]).ok();
-        assert!(said.contains(&format!("Promoting {made}... OK\n")), "{way}: {said}");
+        // With --wait the originals end the line, show the app's system log, then say OK.
+        assert!(said.starts_with(&format!("Promoting {made}... \n")) && said.ends_with("OK\n"), "{way}: {said}");
         let changed = eventually(Duration::from_secs(30), || page(&address, "/").filter(|page| page.contains("salut")));
         assert!(changed.is_some(), "{way}: the new environment does not reach the program");
 

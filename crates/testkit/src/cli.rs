@@ -175,7 +175,7 @@ impl Cli {
             }
             shown
         });
-        let status = crate::eventually(Duration::from_secs(60), || child.try_wait().ok().flatten());
+        let status = crate::eventually(Duration::from_mins(1), || child.try_wait().ok().flatten());
         if status.is_none() {
             let _ = child.kill();
             let _ = child.wait();
