@@ -50,7 +50,7 @@ pub struct LogQuery {
     /// Only the last so many of the stored lines that match.
     pub tail: Option<usize>,
     /// Only lines of streams that equal one of these, or lie under it (`service/web` has
-    /// `service/web/ID`); all streams if empty.
+    /// `service/web/ID`); a part `*` stands for any (`service/*/ID`). All streams if empty.
     pub streams: Vec<String>,
     /// After the stored lines, wait for new ones until the reader is dropped.
     pub follow: bool,

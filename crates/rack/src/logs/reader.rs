@@ -128,8 +128,9 @@ impl Wanted {
 }
 
 fn is_under(stream: &str, wanted: &str) -> bool {
+    let mut parts = stream.split('/');
     let wanted = wanted.strip_suffix('/').unwrap_or(wanted);
-    stream.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    wanted.split('/').all(|wanted| parts.next().is_some_and(|part| part == wanted || wanted == "*"))
 }
 
 struct Follow {

@@ -39,6 +39,8 @@ async fn filter_streams_and_tail_choose_lines() {
     assert_eq!(messages(&store, filtered).await, ["GET /health"]);
     let of_web = LogQuery { streams: vec!["service/web".into()], ..LogQuery::default() };
     assert_eq!(messages(&store, of_web).await, ["GET /", "GET /health"]);
+    let of_process = LogQuery { streams: vec!["service/*/b2".into(), "nope".into()], ..LogQuery::default() };
+    assert_eq!(messages(&store, of_process).await, ["GET /other"]);
     let tail = LogQuery { tail: Some(2), ..LogQuery::default() };
     assert_eq!(messages(&store, tail).await, ["GET /other", "started"]);
     let none = LogQuery { tail: Some(0), ..LogQuery::default() };

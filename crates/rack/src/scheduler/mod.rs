@@ -134,7 +134,7 @@ pub struct ServiceState {
 }
 
 /// A command to run once.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct OneOff {
     /// Name of the service whose code and environment to use.
     pub service: String,

@@ -53,14 +53,12 @@ impl Inner {
         services.filter_map(|(name, places)| Some((name.clone(), places.balancer.as_ref()?.port()))).collect()
     }
 
-    /// Gives every service with a port its balancer.
+    /// Gives every service with a port its balancer. One that has no port any more keeps its own
+    /// for as long as the release runs that needs it.
     pub(super) fn open_balancers(&self, entry: &mut App, desired: &DesiredApp) {
         for service in &desired.manifest.services {
             let places = entry.services.entry(service.name.clone()).or_default();
-            let Some(port) = &service.port else {
-                places.balancer = None;
-                continue;
-            };
+            let Some(port) = &service.port else { continue };
             if places.balancer.is_some() {
                 continue;
             }

@@ -188,6 +188,9 @@ impl Rollout<'_> {
                 let places = entry.services.entry(service.name.clone()).or_default();
                 let new = entry.next.iter().filter(|keeper| keeper.service.name == service.name).cloned();
                 old.extend(std::mem::replace(&mut places.keepers, new.collect()));
+                if service.port.is_none() {
+                    places.balancer = None;
+                }
                 places.refresh();
             }
             entry.next.clear();

@@ -285,6 +285,25 @@ async fn ctrl_c_reaches_the_command_and_not_the_process() {
 }
 
 #[tokio::test]
+async fn an_interactive_shell_has_job_control() {
+    let bench = Bench::new();
+    bench.start("a1", "sleep 1000").await;
+    let mut stream = bench.exec("a1", "PS1= exec bash --norc --noprofile -i", Some(TerminalSize::default())).await;
+    let mut seen = Vec::new();
+    stream.input.write_all(b"stty -echo; sh -c 'echo go; sleep 1000'\n").await.unwrap();
+    while !String::from_utf8_lossy(&seen).contains("go\r\n") {
+        timeout(SOON, stream.output.read_buf(&mut seen)).await.unwrap().unwrap();
+    }
+    // Ctrl-Z.
+    stream.input.write_all(&[26]).await.unwrap();
+    while !String::from_utf8_lossy(&seen).contains("Stopped") {
+        timeout(SOON, stream.output.read_buf(&mut seen)).await.unwrap().unwrap();
+    }
+    stream.input.write_all(b"kill -9 %1; wait %1; exit 3\n").await.unwrap();
+    assert_eq!(finish(stream).await.1, 3);
+}
+
+#[tokio::test]
 async fn an_end_of_input_reaches_a_program_on_a_terminal() {
     let bench = Bench::new();
     bench.start("a1", "sleep 1000").await;

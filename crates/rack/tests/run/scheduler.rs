@@ -458,6 +458,19 @@ async fn a_removed_app_leaves_no_process_and_no_port() {
 }
 
 #[tokio::test]
+async fn a_service_that_loses_its_port_is_served_until_the_switch() {
+    let bench = Bench::new().await;
+    bench.promote("R1", WEB).await.unwrap();
+    let port = bench.port();
+    let without = "services:\n  web:\n    command: exit 1\n";
+    bench.promote("R2", without).await.unwrap_err();
+    assert!(get(port).await.unwrap().starts_with("R1 "));
+    bench.promote("R3", &without.replace("exit 1", "exec sleep 1000")).await.unwrap();
+    assert_eq!(bench.scheduler.services("app")[0].balancer, None);
+    assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
+}
+
+#[tokio::test]
 async fn linked_services_find_each_other() {
     let bench = Bench::new().await;
     let manifest = format!("{WEB}  asker:\n    links: [web]\n    command: echo url $WEB_URL; exec sleep 1000\n");

@@ -1,0 +1,111 @@
+//! Apps.
+
+use std::sync::Arc;
+
+use convox_wire::api::{App, Metric, MetricValue};
+use convox_wire::ids::is_valid_app_name;
+use convox_wire::options::{AppCreateOptions, AppUpdateOptions, MetricsOptions};
+use convox_wire::time::Time;
+use http::StatusCode;
+
+use super::{Answer, ApiError, Call};
+use crate::rack::Rack;
+use crate::state::AppRow;
+
+/// The app that the path names.
+pub(super) async fn find(rack: &Rack, call: &Call) -> Result<AppRow, ApiError> {
+    let name = call.var("app");
+    rack.state.app(name).await?.ok_or_else(|| ApiError::not_found("app", name))
+}
+
+fn shape(row: AppRow) -> App {
+    App {
+        generation: row.generation,
+        locked: row.locked,
+        name: row.name,
+        release: row.release,
+        status: row.status,
+        parameters: row.parameters,
+        ..App::default()
+    }
+}
+
+pub(super) async fn create(rack: &Arc<Rack>, call: &Call) -> Result<Answer, ApiError> {
+    let name = call.loose("name").unwrap_or_default();
+    if !is_valid_app_name(name) {
+        return Err(ApiError::bad("an app's name has lower-case letters, digits and dashes, begins with a letter, and is at most 63 long"));
+    }
+    let options: AppCreateOptions = call.options()?;
+    if options.generation() != "2" {
+        return Err(ApiError::bad("this rack runs apps of generation 2 only"));
+    }
+    if !rack.state.insert_app(name, "2").await? {
+        return Err(ApiError::new(StatusCode::CONFLICT, format!("app already exists: {name}")));
+    }
+    get_named(rack, name).await
+}
+
+async fn get_named(rack: &Rack, name: &str) -> Result<Answer, ApiError> {
+    let row = rack.state.app(name).await?.ok_or_else(|| ApiError::not_found("app", name))?;
+    Ok(Answer::json(&shape(row)))
+}
+
+pub(super) async fn get(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
+    Ok(Answer::json(&shape(find(rack, call).await?)))
+}
+
+pub(super) async fn list(rack: &Rack) -> Result<Answer, ApiError> {
+    let apps: Vec<App> = rack.state.apps().await?.into_iter().map(shape).collect();
+    Ok(Answer::json(&apps))
+}
+
+pub(super) async fn update(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
+    let app = find(rack, call).await?;
+    let options: AppUpdateOptions = call.options()?;
+    rack.state.update_app(&app.name, options.lock, &options.parameters.unwrap_or_default()).await?;
+    Ok(Answer::Ok)
+}
+
+pub(super) async fn delete(rack: &Arc<Rack>, call: &Call) -> Result<Answer, ApiError> {
+    let app = find(rack, call).await?;
+    if !rack.state.begin_delete(&app.name).await? {
+        let message = format!("app is locked: {}; unlock it first with `convox apps unlock`", app.name);
+        return Err(ApiError::new(StatusCode::FORBIDDEN, message));
+    }
+    rack.delete(app.name);
+    Ok(Answer::Ok)
+}
+
+pub(super) async fn cancel(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
+    let app = find(rack, call).await?;
+    if app.status != "updating" || !rack.scheduler.cancel(&app.name) {
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "app is not updating"));
+    }
+    Ok(Answer::Ok)
+}
+
+/// What is known now: how many processes of the app (or service) run. No history is kept.
+pub(super) async fn metrics(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
+    let app = find(rack, call).await?;
+    let options: MetricsOptions = call.options()?;
+    let service = Some(call.var("service")).filter(|name| !name.is_empty()).or(Some(call.var("name")).filter(|name| !name.is_empty()));
+    let processes = rack.scheduler.processes(&app.name);
+    let running =
+        processes.iter().filter(|process| !process.status.is_final() && service.is_none_or(|name| process.service == name)).count();
+    Ok(Answer::json(&wanted(vec![sample("process:running", running as f64)], options.metrics.as_deref())))
+}
+
+/// One value of now as a series.
+pub(super) fn sample(name: &str, value: f64) -> Metric {
+    let time = Time::new(jiff::Timestamp::now());
+    let value = MetricValue { time, avg: value, count: 1.0, min: value, max: value, sum: value, ..MetricValue::default() };
+    Metric { name: name.to_owned(), values: vec![value] }
+}
+
+/// Those that were asked for; all of them when none is named.
+pub(super) fn wanted(mut metrics: Vec<Metric>, names: Option<&[String]>) -> Vec<Metric> {
+    if let Some(names) = names.filter(|names| !names.is_empty()) {
+        metrics.retain(|metric| names.contains(&metric.name));
+    }
+    metrics
+}

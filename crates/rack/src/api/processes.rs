@@ -1,0 +1,135 @@
+//! Processes and services: what runs, one-off runs, scale, restart.
+
+use convox_wire::api::{Process, Service, ServicePort};
+use convox_wire::options::{ProcessListOptions, ProcessRunOptions, ServiceUpdateOptions};
+use convox_wire::time::Time;
+
+use super::{Answer, ApiError, Call, apps};
+use crate::rack::Rack;
+use crate::runtime::ProcessState;
+use crate::scheduler::{Formation, OneOff, ServiceState};
+
+pub(super) fn shape(process: &ProcessState) -> Process {
+    Process {
+        id: process.id.clone(),
+        app: process.app.clone(),
+        command: process.command_line(),
+        host: "127.0.0.1".to_owned(),
+        image: process.dir.display().to_string(),
+        instance: "local".to_owned(),
+        name: process.service.clone(),
+        ports: process.port.iter().map(|port| format!("{port}:{port}")).collect(),
+        release: process.release.clone(),
+        started: Time::new(process.started),
+        status: process.status.as_str().to_owned(),
+        ..Process::default()
+    }
+}
+
+pub(super) async fn list(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
+    let app = apps::find(rack, call).await?;
+    let options: ProcessListOptions = call.options()?;
+    let wanted = |asked: &Option<String>, value: &str| asked.as_deref().is_none_or(|asked| asked.is_empty() || asked == value);
+    let mut processes: Vec<Process> = rack
+        .scheduler
+        .processes(&app.name)
+        .iter()
+        .filter(|process| !process.status.is_final())
+        .filter(|process| wanted(&options.release, &process.release) && wanted(&options.service, &process.service))
+        .map(shape)
+        .collect();
+    processes.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+    Ok(Answer::json(&processes))
+}
+
+pub(super) async fn get(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
+    let app = apps::find(rack, call).await?;
+    let id = call.var("pid");
+    let process = rack.scheduler.process(&app.name, id).ok_or_else(|| ApiError::not_found("process", id))?;
+    Ok(Answer::json(&shape(&process)))
+}
+
+pub(super) async fn stop(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
+    let app = apps::find(rack, call).await?;
+    rack.scheduler.stop_process(&app.name, call.var("pid")).await?;
+    Ok(Answer::Ok)
+}
+
+/// Starts a one-off process of the active release, or of the named one.
+pub(super) async fn run(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
+    let app = apps::find(rack, call).await?;
+    let options: ProcessRunOptions = call.options()?;
+    let id = options.release.filter(|id| !id.is_empty()).unwrap_or(app.release);
+    if id.is_empty() {
+        return Err(ApiError::bad(format!("app {} has no promoted release; run `convox deploy` first", app.name)));
+    }
+    let release = rack.state.release(&app.name, &id).await?.ok_or_else(|| ApiError::not_found("release", &id))?;
+    let desired = rack.desired(&release).await.map_err(|error| ApiError::bad(error.to_string()))?;
+    let one_off = OneOff {
+        service: call.var("service").to_owned(),
+        command: options.command.filter(|command| !command.is_empty()),
+        env: options.environment.unwrap_or_default(),
+    };
+    let process = rack.scheduler.run_one_off(&desired, one_off).await?;
+    Ok(Answer::json(&shape(&process)))
+}
+
+fn service(state: ServiceState) -> Service {
+    let address = state.endpoint.as_deref().and_then(|endpoint| endpoint.split_once("://")).map(|(_, address)| address.to_owned());
+    let ports = state.balancer.zip(state.port).map(|(outside, inside)| ServicePort {
+        balancer: i64::from(outside),
+        container: i64::from(inside),
+        certificate: String::new(),
+    });
+    Service {
+        count: i64::from(state.count),
+        cpu: i64::from(state.cpu),
+        memory: i64::from(state.memory),
+        // Host names come with the router; until then a service is where its port is.
+        domain: address.unwrap_or(state.domain),
+        ports: ports.into_iter().collect(),
+        name: state.name,
+        ..Service::default()
+    }
+}
+
+pub(super) async fn services(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
+    let app = apps::find(rack, call).await?;
+    let services: Vec<Service> = rack.scheduler.services(&app.name).into_iter().map(service).collect();
+    Ok(Answer::json(&services))
+}
+
+/// The service of the path; v2 and v3 name the variable differently.
+fn service_name(call: &Call) -> &str {
+    Some(call.var("service")).filter(|name| !name.is_empty()).unwrap_or_else(|| call.var("name"))
+}
+
+/// Keeps the new size, then takes it over: a size that was answered for survives.
+pub(super) async fn scale(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
+    let app = apps::find(rack, call).await?;
+    let name = service_name(call);
+    let options: ServiceUpdateOptions = call.options()?;
+    if !rack.scheduler.services(&app.name).iter().any(|service| service.name == name) {
+        return Err(ApiError::not_found("service", name));
+    }
+    let size = |option: &'static str, asked: Option<i64>, most: i64| match asked {
+        None | Some(-1) => Ok(None),
+        Some(value) if (0..=most).contains(&value) => Ok(u32::try_from(value).ok()),
+        Some(value) => Err(ApiError::bad(format!("{option} is {value}: between 0 and {most}"))),
+    };
+    let before = rack.state.formations(&app.name).await?.remove(name).unwrap_or_default();
+    let formation = Formation {
+        count: size("count", options.count, 1000)?.or(before.count),
+        cpu: size("cpu", options.cpu, 1_000_000)?.or(before.cpu),
+        memory: size("memory", options.memory, 100_000_000)?.or(before.memory),
+    };
+    rack.state.put_formation(&app.name, name, formation).await?;
+    rack.scheduler.scale(&app.name, name, formation)?;
+    Ok(Answer::Ok)
+}
+
+pub(super) async fn restart(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
+    let app = apps::find(rack, call).await?;
+    rack.scheduler.restart_service(&app.name, service_name(call))?;
+    Ok(Answer::Ok)
+}

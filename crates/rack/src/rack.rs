@@ -1,0 +1,154 @@
+//! A running Rack: its rows, its files, its runtime, and what is done with them behind the API.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use convox_db::DbError;
+
+use crate::auth::Door;
+use crate::builds::Builder;
+use crate::logs::LogStore;
+use crate::manifest::{Manifest, ManifestError};
+use crate::runtime::Runtime;
+use crate::scheduler::{DesiredApp, PromoteOptions, Scheduler};
+use crate::state::{ReleaseRow, State, now_ms};
+
+/// The log of the Rack itself.
+pub(crate) const SYSTEM_LOG: &str = "_rack";
+
+/// What the wire calls the version. Clients compare it as text; fourteen digits sort above every classic Rack.
+pub(crate) const VERSION: &str = "20261123000000";
+
+/// Everything that handlers share.
+pub(crate) struct Rack {
+    pub(crate) name: String,
+    /// `HOST:PORT` under which it was bound.
+    pub(crate) host: String,
+    pub(crate) state: State,
+    pub(crate) logs: LogStore,
+    pub(crate) builder: Builder,
+    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) door: Door,
+    /// Directory of object files.
+    pub(crate) objects: PathBuf,
+    /// When it was started, milliseconds since 1970.
+    pub(crate) started_ms: i64,
+    pub(crate) runtime: Arc<dyn Runtime>,
+}
+
+/// Why a release cannot run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReleaseError {
+    #[error(transparent)]
+    Database(#[from] DbError),
+    #[error("the manifest of release {release}: {error}")]
+    Manifest { release: String, error: ManifestError },
+}
+
+/// What the scheduler needs to run a release.
+pub(crate) async fn desired(state: &State, builder: &Builder, release: &ReleaseRow) -> Result<DesiredApp, ReleaseError> {
+    let env: BTreeMap<String, String> = convox_wire::env::parse(&release.env);
+    let manifest =
+        Manifest::parse_with(&release.manifest, &env).map_err(|error| ReleaseError::Manifest { release: release.id.clone(), error })?;
+    let build = state.build(&release.app, &release.build).await?.unwrap_or_default();
+    Ok(DesiredApp {
+        app: release.app.clone(),
+        release: release.id.clone(),
+        build: release.build.clone(),
+        build_description: build.description,
+        build_git_sha: build.git_sha,
+        manifest,
+        env,
+        dir: builder.source_dir(&release.app, &release.build),
+        formation: state.formations(&release.app).await?,
+    })
+}
+
+impl Rack {
+    /// As [`desired`], with this Rack's rows.
+    pub(crate) async fn desired(&self, release: &ReleaseRow) -> Result<DesiredApp, ReleaseError> {
+        desired(&self.state, &self.builder, release).await
+    }
+
+    /// How many processes of apps run.
+    pub(crate) fn running(&self) -> i64 {
+        i64::try_from(self.runtime.list().iter().filter(|process| !process.status.is_final()).count()).unwrap_or(i64::MAX)
+    }
+
+    /// CPU units and megabytes that the services of running apps ask for.
+    pub(crate) fn asked_for(&self) -> (i64, i64) {
+        let apps: std::collections::BTreeSet<String> = self.runtime.list().into_iter().map(|process| process.app).collect();
+        apps.iter().flat_map(|app| self.scheduler.services(app)).fold((0, 0), |(cpu, memory), service| {
+            let count = i64::from(service.count);
+            (cpu + count * i64::from(service.cpu), memory + count * i64::from(service.memory))
+        })
+    }
+
+    /// Carries a promotion out that was already noted, and notes its end.
+    pub(crate) fn promote(self: &Arc<Self>, desired: DesiredApp, options: PromoteOptions) {
+        let rack = Arc::clone(self);
+        tokio::spawn(async move {
+            let (app, release) = (desired.app.clone(), desired.release.clone());
+            let outcome = rack.scheduler.promote(desired, options).await;
+            if let Err(error) = &outcome {
+                rack.logs.append(&app, "system/rack", &format!("Promotion of {release} failed: {error}"));
+            }
+            if let Err(error) = rack.state.end_promote(&app, &release, outcome.is_ok()).await {
+                tracing::error!(%app, %release, %error, "the end of a promotion could not be kept");
+            }
+        });
+    }
+
+    /// Removes everything of an app that is marked as deleting.
+    pub(crate) fn delete(self: &Arc<Self>, app: String) {
+        let rack = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = rack.delete_now(&app).await {
+                tracing::error!(%app, %error, "an app could not be deleted; it is tried again when the Rack starts");
+            }
+        });
+    }
+
+    async fn delete_now(&self, app: &str) -> anyhow::Result<()> {
+        self.scheduler.remove(app).await?;
+        self.builder.remove_app(app).await?;
+        let objects = self.objects.join(app);
+        match tokio::fs::remove_dir_all(&objects).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        self.logs.remove(app)?;
+        // The row last: as long as it is there, the rest is tried again.
+        self.state.delete_app(app).await?;
+        Ok(())
+    }
+
+    /// Takes up what a crash or restart cut off.
+    pub(crate) async fn resume(self: &Arc<Self>) -> anyhow::Result<()> {
+        let cut = self.state.fail_cut_builds(now_ms()).await?;
+        if cut > 0 {
+            tracing::warn!(builds = cut, "builds were cut off by the end of the Rack");
+        }
+        for app in self.state.apps().await? {
+            if app.status == "deleting" {
+                self.delete(app.name);
+            } else if app.status == "updating" {
+                self.logs.append(
+                    &app.name,
+                    "system/rack",
+                    &format!("Resuming the promotion of {} after a restart of the Rack", app.promoting),
+                );
+                let desired = match self.state.release(&app.name, &app.promoting).await? {
+                    Some(release) => self.desired(&release).await.ok(),
+                    None => None,
+                };
+                match desired {
+                    Some(desired) => self.promote(desired, PromoteOptions::default()),
+                    None => self.state.end_promote(&app.name, &app.promoting, false).await?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
