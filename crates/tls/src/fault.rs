@@ -3,10 +3,12 @@
 use std::fmt;
 use std::io;
 
-use rustls::CertificateError;
+use rustls::{CertificateError, InvalidMessage};
 
 use crate::Fingerprint;
 use crate::verify::PinMismatch;
+
+const NO_TLS: &str = "the server does not speak TLS on this port (is it a plain HTTP port?)";
 
 /// Why a TLS connection was refused, before any application byte was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +60,11 @@ pub fn classify(error: &io::Error) -> Option<TlsFault> {
 
 /// The fault that a rustls error means.
 pub fn classify_rustls(error: &rustls::Error) -> TlsFault {
-    let rustls::Error::InvalidCertificate(certificate) = error else {
-        return TlsFault::Protocol(error.to_string());
+    let certificate = match error {
+        rustls::Error::InvalidCertificate(certificate) => certificate,
+        // What a plain HTTP server's answer looks like: the commonest way to reach the wrong port.
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => return TlsFault::Protocol(NO_TLS.to_owned()),
+        other => return TlsFault::Protocol(other.to_string()),
     };
     match certificate {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFault::Expired,
@@ -73,5 +78,38 @@ pub fn classify_rustls(error: &rustls::Error) -> TlsFault {
             None => TlsFault::Protocol(other.to_string()),
         },
         rest => TlsFault::Protocol(rustls::Error::InvalidCertificate(rest.clone()).to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_found_however_deep_it_is_wrapped_and_nothing_else_is_one() {
+        let tls = || rustls::Error::InvalidCertificate(CertificateError::Expired);
+        assert_eq!(classify(&io::Error::other(tls())), Some(TlsFault::Expired));
+        assert_eq!(classify(&io::Error::other(io::Error::new(io::ErrorKind::InvalidData, tls()))), Some(TlsFault::Expired));
+        assert_eq!(classify(&io::Error::from(io::ErrorKind::ConnectionRefused)), None);
+        assert_eq!(classify(&io::Error::other("expired")), None);
+    }
+
+    #[test]
+    fn every_fault_says_something_else() {
+        let (a, b) = (Fingerprint::of(b"a"), Fingerprint::of(b"b"));
+        let faults = [
+            TlsFault::UnknownIssuer,
+            TlsFault::WrongName,
+            TlsFault::Expired,
+            TlsFault::NotYetValid,
+            TlsFault::PinChanged { expected: a, found: b },
+            TlsFault::Protocol("x".to_owned()),
+        ];
+        let texts: std::collections::BTreeSet<String> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), faults.len());
+        let changed = faults[4].to_string();
+        assert!(changed.contains(&a.to_string()) && changed.contains(&b.to_string()), "{changed}");
+        // Clients of the original use a server's text as a format.
+        assert!(texts.iter().all(|text| !text.contains('%')));
     }
 }

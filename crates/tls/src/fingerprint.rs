@@ -1,11 +1,9 @@
-//! A certificate's fingerprint, and what a person wants to see of the certificate before trusting it.
+//! A certificate's fingerprint: what pins hold and people compare.
 
 use std::fmt;
 use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// SHA-256 of a leaf certificate's DER bytes. Shown and read as `sha256:` and 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,54 +62,6 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// What is worth showing of a certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certificate {
-    /// Of the leaf.
-    pub fingerprint: Fingerprint,
-    /// The subject as text; empty when it cannot be read.
-    pub subject: String,
-    /// DNS names and addresses that it is for.
-    pub names: Vec<String>,
-    /// Unix seconds after which it is expired; 0 when it cannot be read.
-    pub not_after: i64,
-}
-
-impl Certificate {
-    /// Reads DER bytes. What cannot be read is left empty: the fingerprint is always right.
-    pub fn read(der: &[u8]) -> Self {
-        let fingerprint = Fingerprint::of(der);
-        let Ok((_, parsed)) = X509Certificate::from_der(der) else {
-            return Self { fingerprint, subject: String::new(), names: Vec::new(), not_after: 0 };
-        };
-        let names = parsed
-            .subject_alternative_name()
-            .ok()
-            .flatten()
-            .map(|extension| {
-                extension
-                    .value
-                    .general_names
-                    .iter()
-                    .filter_map(|name| match name {
-                        GeneralName::DNSName(name) => Some((*name).to_owned()),
-                        GeneralName::IPAddress(bytes) => address(bytes),
-                        _ => None,
-                    })
-                    .collect()
-            })
-            .unwrap_or_default();
-        Self { fingerprint, subject: parsed.subject().to_string(), names, not_after: parsed.validity().not_after.timestamp() }
-    }
-}
-
-fn address(bytes: &[u8]) -> Option<String> {
-    if let Ok(four) = <[u8; 4]>::try_from(bytes) {
-        return Some(std::net::Ipv4Addr::from(four).to_string());
-    }
-    <[u8; 16]>::try_from(bytes).ok().map(|sixteen| std::net::Ipv6Addr::from(sixteen).to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,14 +78,5 @@ mod tests {
         for bad in ["", "sha256:", "sha256:zz", &shown[..shown.len() - 1], "é€sha256"] {
             assert_eq!(bad.parse::<Fingerprint>(), Err(FingerprintError), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_certificate_shows_its_names_and_its_end() {
-        let made = rcgen::generate_simple_self_signed(vec!["rack.example.com".into(), "127.0.0.1".into()]).unwrap();
-        let read = Certificate::read(made.cert.der());
-        assert_eq!(read.names, ["rack.example.com", "127.0.0.1"]);
-        assert!(read.not_after > 0);
-        assert_eq!(Certificate::read(b"garbage").not_after, 0);
     }
 }

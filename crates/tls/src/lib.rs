@@ -4,9 +4,10 @@
 //! configurations and explains their errors; whoever uses it owns the sockets.
 //!
 //! - [`Trust`], [`client_config`]: system roots, own roots, or one exact certificate.
-//! - [`inspect_config`]: learns a server's certificate without telling it anything.
+//! - [`inspect_config`]: learns a server's [`Certificate`] without telling it anything.
 //! - [`TlsFault`], [`classify`]: what went wrong, in a person's words.
 
+mod certificate;
 mod fault;
 mod fingerprint;
 mod verify;
@@ -18,8 +19,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 
+pub use certificate::Certificate;
 pub use fault::{TlsFault, classify, classify_rustls};
-pub use fingerprint::{Certificate, Fingerprint, FingerprintError};
+pub use fingerprint::{Fingerprint, FingerprintError};
 pub use verify::CapturedLeaf;
 
 /// Whom to believe.

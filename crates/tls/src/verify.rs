@@ -12,8 +12,7 @@ use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
 
-use crate::Fingerprint;
-use crate::fingerprint::Certificate;
+use crate::{Certificate, Fingerprint};
 
 /// rustls's own judgement, with one answer made clearer: an authority of the right name that did not sign the certificate is
 /// no issuer at all. Many self-signed certificates call themselves `localhost`, Debian's test certificate among them; whoever

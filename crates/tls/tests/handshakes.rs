@@ -11,6 +11,8 @@ use std::thread::JoinHandle;
 use convox_tls::{Certificate, Fingerprint, TlsFault, Trust, classify, client_config, inspect_config};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
@@ -32,13 +34,19 @@ fn identity(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Iden
 
 /// Serves one connection; gives the application bytes that arrived.
 fn serve(identity: &Identity) -> (u16, JoinHandle<Vec<u8>>) {
-    let config = ServerConfig::builder_with_provider(convox_tls::provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![identity.certificate.clone()], identity.key.clone_key())
-        .unwrap();
-    serve_with(Arc::new(config))
+    let builder = ServerConfig::builder_with_provider(convox_tls::provider()).with_safe_default_protocol_versions().unwrap();
+    serve_with(Arc::new(showing(builder.with_no_client_auth(), vec![identity.certificate.clone()], &identity.key)))
+}
+
+/// Shows this chain, signed for with this key. Not with rustls's own constructor, which refuses a key that does not fit its certificate:
+/// a thief has no such scruples.
+fn showing(
+    builder: rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerCert>,
+    chain: Vec<CertificateDer<'static>>,
+    key: &PrivateKeyDer<'static>,
+) -> ServerConfig {
+    let signer = convox_tls::provider().key_provider.load_private_key(key.clone_key()).unwrap();
+    builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, signer))))
 }
 
 fn serve_with(config: Arc<ServerConfig>) -> (u16, JoinHandle<Vec<u8>>) {
@@ -54,18 +62,22 @@ fn serve_with(config: Arc<ServerConfig>) -> (u16, JoinHandle<Vec<u8>>) {
                 break;
             }
             received.extend_from_slice(&chunk[..count]);
+            // The echo tells the client that it was heard, and brings its tickets for the next connection.
+            if stream.write_all(&chunk[..count]).is_err() {
+                break;
+            }
         }
         received
     });
     (port, server)
 }
 
-/// Says `secret` to the server, if the handshake lets it.
+/// Says `secret` to the server and hears it back, if the handshake lets it.
 fn say(config: Arc<ClientConfig>, name: &'static str, port: u16) -> Result<(), TlsFault> {
     let connection = ClientConnection::new(config, name.try_into().unwrap()).unwrap();
     let mut stream = StreamOwned::new(connection, TcpStream::connect(("127.0.0.1", port)).unwrap());
-    let said = stream.write_all(b"secret").and_then(|()| stream.flush());
-    said.map_err(|error| classify(&error).unwrap_or_else(|| TlsFault::Protocol(error.to_string())))
+    let heard = stream.write_all(b"secret").and_then(|()| stream.flush()).and_then(|()| stream.read_exact(&mut [0; 6]));
+    heard.map_err(|error| classify(&error).unwrap_or_else(|| TlsFault::Protocol(error.to_string())))
 }
 
 #[test]
@@ -90,20 +102,123 @@ fn another_certificate_than_the_pinned_one_receives_nothing_and_both_are_named()
 }
 
 #[test]
-fn a_copied_certificate_without_its_key_is_refused() {
+fn a_copied_certificate_without_its_key_is_refused_in_both_versions_of_tls() {
     let (real, thief) = (identity(&["rack"], |_| {}), identity(&["rack"], |_| {}));
-    // rustls itself refuses to serve a certificate with a foreign key, so the thief's resolver hides the mismatch.
-    let signer = convox_tls::provider().key_provider.load_private_key(thief.key.clone_key()).unwrap();
-    let stolen = rustls::sign::CertifiedKey::new(vec![real.certificate.clone()], signer);
-    let config = ServerConfig::builder_with_provider(convox_tls::provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(stolen)));
-    let (port, received) = serve_with(Arc::new(config));
-    let fault = say(client_config(&Trust::Pinned(Fingerprint::of(&real.certificate))).unwrap(), "rack", port).unwrap_err();
-    assert!(matches!(fault, TlsFault::Protocol(_)), "{fault}");
+    for version in [&TLS12, &TLS13] {
+        for trust in [Trust::Pinned(Fingerprint::of(&real.certificate)), Trust::Roots(vec![real.certificate.clone()])] {
+            let speaking = || {
+                let builder = ServerConfig::builder_with_provider(convox_tls::provider());
+                builder.with_protocol_versions(&[version]).unwrap().with_no_client_auth()
+            };
+            let (port, received) = serve_with(Arc::new(showing(speaking(), vec![real.certificate.clone()], &thief.key)));
+            let fault = say(client_config(&trust).unwrap(), "rack", port).unwrap_err();
+            assert!(matches!(&fault, TlsFault::Protocol(text) if text.contains("BadSignature")), "{version:?} {trust:?}: {fault}");
+            assert!(received.join().unwrap().is_empty());
+            // The same server with the right key is believed: it was the key that made the difference.
+            let (port, received) = serve_with(Arc::new(showing(speaking(), vec![real.certificate.clone()], &real.key)));
+            say(client_config(&trust).unwrap(), "rack", port).unwrap();
+            assert_eq!(received.join().unwrap(), b"secret");
+        }
+    }
+}
+
+#[test]
+fn a_pinned_certificate_further_up_the_chain_does_not_count() {
+    let (pinned, leaf) = (identity(&["rack"], |_| {}), identity(&["rack"], |_| {}));
+    let builder = ServerConfig::builder_with_provider(convox_tls::provider()).with_safe_default_protocol_versions().unwrap();
+    let chain = vec![leaf.certificate.clone(), pinned.certificate.clone()];
+    let (port, received) = serve_with(Arc::new(showing(builder.with_no_client_auth(), chain, &leaf.key)));
+    let expected = Fingerprint::of(&pinned.certificate);
+    let fault = say(client_config(&Trust::Pinned(expected)).unwrap(), "rack", port).unwrap_err();
+    assert_eq!(fault, TlsFault::PinChanged { expected, found: Fingerprint::of(&leaf.certificate) });
     assert!(received.join().unwrap().is_empty());
+}
+
+#[test]
+fn a_swapped_certificate_is_noticed_by_a_client_that_was_there_before() {
+    let (pinned, swapped) = (identity(&["rack"], |_| {}), identity(&["rack"], |_| {}));
+    let expected = Fingerprint::of(&pinned.certificate);
+    // One configuration for both: it holds the first server's tickets when it meets the second.
+    let config = client_config(&Trust::Pinned(expected)).unwrap();
+    let (port, received) = serve(&pinned);
+    say(Arc::clone(&config), "rack", port).unwrap();
+    assert_eq!(received.join().unwrap(), b"secret");
+    let (port, received) = serve(&swapped);
+    let fault = say(config, "rack", port).unwrap_err();
+    assert_eq!(fault, TlsFault::PinChanged { expected, found: Fingerprint::of(&swapped.certificate) });
+    assert!(received.join().unwrap().is_empty());
+}
+
+#[test]
+fn a_self_signed_authority_that_nobody_knows_is_an_unknown_issuer() {
+    let other = identity(&["other"], |_| {});
+    let server = identity(&["rack"], |params| params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
+    let (port, received) = serve(&server);
+    assert_eq!(say(client_config(&Trust::Roots(vec![other.certificate])).unwrap(), "rack", port).unwrap_err(), TlsFault::UnknownIssuer);
+    assert!(received.join().unwrap().is_empty());
+}
+
+#[test]
+fn a_plain_http_port_is_named_as_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut received = vec![0; 4096];
+        let count = socket.read(&mut received).unwrap();
+        let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        received.truncate(count);
+        received
+    });
+    let trust = Trust::Pinned(Fingerprint::of(b"any"));
+    let fault = say(client_config(&trust).unwrap(), "rack", port).unwrap_err();
+    assert!(matches!(&fault, TlsFault::Protocol(text) if text.contains("plain HTTP")), "{fault}");
+    assert!(!server.join().unwrap().windows(6).any(|window| window == b"secret"));
+}
+
+/// Runs this very test again in a process of its own: what a process believes is read from its environment.
+const CHILD: &str = "CONVOX_TLS_TEST_PORT";
+
+#[test]
+fn the_authorities_of_ssl_cert_file_are_believed_and_no_others() {
+    if let Ok(port) = std::env::var(CHILD) {
+        let config = client_config(&Trust::SystemRoots);
+        let verdict = config.map_err(|error| error.to_string());
+        let verdict = verdict.and_then(|config| say(config, "rack", port.parse().unwrap()).map_err(|fault| fault.to_string()));
+        println!("<{}>", verdict.err().unwrap_or_else(|| "believed".to_owned()));
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (server, other) = (identity(&["rack"], |_| {}), identity(&["rack"], |_| {}));
+    let (known, unknown) = (dir.path().join("known.pem"), dir.path().join("unknown.pem"));
+    std::fs::write(&known, pem(&server.certificate)).unwrap();
+    std::fs::write(&unknown, pem(&other.certificate)).unwrap();
+    for (file, expected, sent) in [
+        (known, "<believed>", &b"secret"[..]),
+        (unknown, "<nobody that this machine trusts vouches", b""),
+        (dir.path().join("missing.pem"), "<no certificate authorities found on this machine", b""),
+    ] {
+        let (port, received) = serve(&server);
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "the_authorities_of_ssl_cert_file_are_believed_and_no_others", "--nocapture"])
+            .env("SSL_CERT_FILE", &file)
+            .env_remove("SSL_CERT_DIR")
+            .env(CHILD, port.to_string())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(said.contains(expected), "{}: {said}{}", file.display(), String::from_utf8_lossy(&child.stderr));
+        // Without authorities nobody connected; the server is let go.
+        drop(TcpStream::connect(("127.0.0.1", port)));
+        assert_eq!(received.join().unwrap(), sent);
+    }
+}
+
+fn pem(certificate: &CertificateDer<'_>) -> String {
+    use base64::Engine as _;
+    let lines = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let lines: Vec<&str> = lines.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
 #[test]
