@@ -1,7 +1,9 @@
 //! One request before it is sent: method, escaped path, headers, query, body.
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use convox_wire::form::Params;
@@ -11,7 +13,7 @@ use http::{HeaderName, HeaderValue, Method};
 use http_body::{Frame, SizeHint};
 
 use crate::Error;
-use crate::exchange::Moved;
+use crate::reply::lock;
 
 /// A request in the making. Paths are given in pieces, each of which becomes exactly one segment.
 #[derive(Debug)]
@@ -231,6 +233,24 @@ impl http_body::Body for Body {
             Kind::Bytes(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Chunks(_) => SizeHint::default(),
         }
+    }
+}
+
+/// When a body last gave something away.
+#[derive(Clone, Debug)]
+pub(crate) struct Moved(Arc<Mutex<Instant>>);
+
+impl Moved {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    pub(crate) fn now(&self) {
+        *lock(&self.0) = Instant::now();
+    }
+
+    pub(crate) fn since(&self) -> Duration {
+        lock(&self.0).elapsed()
     }
 }
 

@@ -17,13 +17,15 @@ mod key;
 mod probe;
 mod proxy;
 pub mod rack;
+mod reply;
 mod socket;
 
 pub use call::{Body, Call};
 pub use endpoint::{Endpoint, Scheme};
 pub use error::Error;
-pub use exchange::{Client, Context, Reply};
+pub use exchange::{Client, Context};
 pub use key::Key;
 pub use probe::{Probed, inspect, probe};
 pub use proxy::Proxies;
+pub use reply::Reply;
 pub use socket::{Piece, Socket, SocketReader, SocketWriter};
