@@ -1,6 +1,6 @@
 //! What can be typed: every command, argument and flag, and nothing about what they do.
 //!
-//! One file per group. [`parse`] turns the command line into a [`Cli`], or into the text and exit code of the originals;
+//! One file per group. [`parse()`] turns the command line into a [`Cli`], or into the text and exit code of the originals;
 //! [`help`] renders help and the command list.
 
 mod account;
