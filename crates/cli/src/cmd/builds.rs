@@ -138,24 +138,37 @@ async fn followed(out: &Printer, rack: &Reached, app: &str, id: &str) -> Result<
         Ok(socket) => logs::copy(out, socket).await.unwrap_or(0),
         Err(_) => 0,
     };
+    let build = ended(rack, app, id).await?;
+    // What came after the log was read, or while its connection was cut.
+    let _ = rest_of_log(out, rack, app, id, shown).await;
+    successful(build)
+}
+
+/// The build once it has ended, well or not.
+async fn ended(rack: &Reached, app: &str, id: &str) -> Result<Build, Failure> {
     let start = Instant::now();
     let mut pause = Duration::from_millis(100);
-    let build = loop {
+    loop {
         let build = rack.client.build(app, id).await?;
-        if !matches!(build.status.as_str(), "running" | "created") {
-            break build;
+        if !is_under_way(&build) {
+            return Ok(build);
         }
         if start.elapsed() > LIMIT {
             return Err(Failure::new(format!("build {id} has not ended")).hint(format!("convox builds info {id} -a {app}")));
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
-    };
-    // What came after the log was read, or while its connection was cut.
-    let _ = rest_of_log(out, rack, app, id, shown).await;
+    }
+}
+
+fn is_under_way(build: &Build) -> bool {
+    matches!(build.status.as_str(), "running" | "created")
+}
+
+fn successful(build: Build) -> Result<Build, Failure> {
     if build.status == "failed" {
         let reason = if build.reason.is_empty() { String::new() } else { format!(": {}", build.reason) };
-        return Err(Failure::new(format!("build failed{reason}")).hint(format!("convox builds logs {id} -a {app}")));
+        return Err(Failure::new(format!("build failed{reason}")).hint(format!("convox builds logs {} -a {}", build.id, build.app)));
     }
     Ok(build)
 }
@@ -278,7 +291,12 @@ async fn import(ctx: &Ctx, rack: &Reached, app: &str, args: &BuildsImport) -> Re
     // Asked first, so that a key or a session is refused before the archive has travelled.
     rack.client.app(app).await?;
     out.start("Importing build")?;
-    let build = rack.client.build_import(app, body).await?;
+    let mut build = rack.client.build_import(app, body).await?;
+    // Originals answer when the release is there; a Rack may also answer at once and go on.
+    if build.release.is_empty() && is_under_way(&build) {
+        build = ended(rack, app, &build.id).await?;
+    }
+    let build = successful(build)?;
     out.ok_with(&build.release)?;
     let made = Made { app, build: Some(&build.id), release: &build.release, promoted: false, target: rack.target.describe() };
     out.result(&build.release, &made)

@@ -219,6 +219,25 @@ fn a_kept_connection_that_the_server_closed_is_replaced() {
 }
 
 #[test]
+fn an_import_streams_the_archive_and_waits_for_its_release() {
+    let server = Server::start(|request| match request.line().as_str() {
+        "POST /apps/myapp/builds/import" => json(r#"{"id":"B9","app":"myapp","status":"running"}"#),
+        _ => match rack(request) {
+            Answer::Reply(200, _, _) if request.path == "/apps/myapp/builds/B9" => {
+                json(r#"{"id":"B9","app":"myapp","status":"complete","release":"R9"}"#)
+            }
+            answer => answer,
+        },
+    });
+    let person = Person::at(&server);
+    let ran = person.feed(&["builds", "import"], &vec![9; 200_000]);
+    assert_eq!(ran.ok(), "Importing build... OK, R9\n");
+    let import = server.seen().into_iter().find(|request| request.path.ends_with("/import")).unwrap();
+    assert_eq!(import.header("Content-Type"), Some("application/octet-stream"));
+    assert_eq!(import.body, vec![9; 200_000]);
+}
+
+#[test]
 fn an_export_is_whole_or_not_there() {
     let server = Server::start(|request| match request.path.as_str() {
         "/apps/myapp/builds/B1.tgz" => Answer::Reply(200, Vec::new(), vec![7; 300_000]),
