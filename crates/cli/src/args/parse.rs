@@ -29,11 +29,10 @@ pub(crate) fn parse(words: Vec<String>) -> Result<Outcome, Failure> {
     let (command, path) = find(&root, given);
     let normal = normalize(command, given);
     let words: Vec<String> = words.first().cloned().into_iter().chain(normal).collect();
-    match root.clone().try_get_matches_from(words) {
-        Ok(mut matches) => match Cli::from_arg_matches_mut(&mut matches) {
-            Ok(cli) => Ok(Outcome::Run(Box::new(cli))),
-            Err(error) => Err(explain(&error, command, &path)),
-        },
+    let parsed = root.try_get_matches_from_mut(words).and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    let command = path.iter().try_fold(&root, |command, word| command.find_subcommand(word)).unwrap_or(&root);
+    match parsed {
+        Ok(cli) => Ok(Outcome::Run(Box::new(cli))),
         Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(Outcome::Say(help::of(command, &path))),
         Err(error) => Err(explain(&error, command, &path)),
     }
