@@ -4,7 +4,7 @@
 use std::sync::RwLock;
 
 use convox_seal::Secret;
-use convox_seal::access::{self, Claims, Role, Signer};
+use convox_seal::access::{self, Claims, Expected, Role, Signer};
 use convox_wire::basic::{go_encode, parse_basic};
 use convox_wire::routes::Effect;
 
@@ -46,8 +46,10 @@ impl Door {
         let Some(basic) = authorization.and_then(parse_basic) else { return Err("invalid authentication".to_owned()) };
         if basic.user == "jwt" {
             let signers = self.signers.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            // The issuer is the Rack's name, which may change; its id does not.
+            let expected = Expected { audience: &self.rack, issuer: None, originals: false };
             let claims: Claims =
-                access::verify(&basic.password, &signers, now, &self.rack).map_err(|error| format!("invalid authentication: {error}"))?;
+                access::verify(&basic.password, &signers, now, &expected).map_err(|error| format!("invalid authentication: {error}"))?;
             return Ok(Caller { role: claims.role, name: claims.user, expires_at: Some(claims.expires_at), may_name_actor: false });
         }
         // Both are compared, whatever the first says: the time tells nothing.

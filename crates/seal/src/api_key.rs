@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -153,10 +152,7 @@ pub struct LookupKey(Hmac<Sha256>);
 impl LookupKey {
     /// From the root key.
     pub fn derive(root: &RootKey) -> Self {
-        let mut key = Zeroizing::new([0; 32]);
-        // 32 bytes are far below HKDF's limit, and HMAC takes keys of any length.
-        let _ = Hkdf::<Sha256>::new(Some(b"convox console"), root.bytes()).expand(b"api key lookup v1", &mut key[..]);
-        Self::from_bytes(&key)
+        Self::from_bytes(&root.derive("api key lookup v1"))
     }
 
     fn from_bytes(key: &[u8; 32]) -> Self {

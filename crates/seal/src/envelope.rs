@@ -1,5 +1,5 @@
 //! Envelope encryption: a root key wraps the data key of an organization, which seals texts bound to their place. XChaCha20-Poly1305
-//! throughout: its nonces are long enough to be drawn at random.
+//! throughout: its nonces are long enough to be drawn at random. Why so: `docs/adr/0003-envelope-format.md`.
 //!
 //! Wrapped data key: `1 | root key id (8) | nonce (24) | ciphertext of id (8) and key (32) | tag (16)`, associated data: version, root key id, organization.
 //! Sealed text: `1 | data key id (8) | nonce (24) | ciphertext | tag (16)`, associated data: version, data key id, organization, Rack, field.
@@ -25,7 +25,7 @@ pub enum OpenError {
     /// Sealed under a key that is not here.
     #[error("the ciphertext was sealed with a key that this server does not have")]
     UnknownKey,
-    /// Edited, moved from another place, or rolled back.
+    /// Edited, or moved from another place. An older text put back into its own place opens: nothing here knows its age.
     #[error("the ciphertext does not belong here: it was edited or moved")]
     Refused,
 }
@@ -88,7 +88,7 @@ impl WrappedDataKey {
         let mut plain = Zeroizing::new(Vec::with_capacity(KEY_ID + 32));
         plain.extend_from_slice(&key.id);
         plain.extend_from_slice(&key.bytes[..]);
-        Self(encrypt(root.bytes(), root.raw_id(), &["convox data key", org], &plain))
+        Self(encrypt(root.wrapping(), root.raw_id(), &["convox data key", org], &plain))
     }
 
     /// Id of the root key that wrapped it.
@@ -97,7 +97,7 @@ impl WrappedDataKey {
     }
 
     pub(crate) fn open(&self, root: &RootKey, org: &str) -> Result<DataKey, OpenError> {
-        let plain = decrypt(root.bytes(), root.raw_id(), &["convox data key", org], &self.0)?;
+        let plain = decrypt(root.wrapping(), root.raw_id(), &["convox data key", org], &self.0)?;
         let (id, bytes) = plain.split_first_chunk::<KEY_ID>().ok_or(OpenError::Format)?;
         Ok(DataKey { id: *id, bytes: Zeroizing::new(<[u8; 32]>::try_from(bytes).map_err(|_| OpenError::Format)?) })
     }
@@ -207,14 +207,70 @@ mod tests {
         assert_eq!(wrapped.open(&root, "o2").err(), Some(OpenError::Refused));
     }
 
-    #[test]
-    fn every_flipped_bit_is_noticed() {
-        let key = DataKey::generate();
-        let sealed = key.seal(&PLACE, &secret("canary"));
-        for bit in 0..sealed.as_bytes().len() * 8 {
-            let mut bytes = sealed.as_bytes().to_vec();
+    /// Every way to damage stored bytes by little: each bit, each shorter form, one byte more.
+    fn damaged(bytes: &[u8]) -> Vec<Vec<u8>> {
+        let flipped = (0..bytes.len() * 8).map(|bit| {
+            let mut bytes = bytes.to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(key.open(&PLACE, &Sealed::from_bytes(bytes)).is_err(), "bit {bit}");
+            bytes
+        });
+        flipped.chain((0..bytes.len()).map(|end| bytes[..end].to_vec())).chain([[bytes, &[0]].concat()]).collect()
+    }
+
+    #[test]
+    fn a_text_of_one_data_key_does_not_pass_for_a_data_key() {
+        let root = RootKey::parse(RootKey::generate().expose()).unwrap();
+        let wrapped = WrappedDataKey::wrap(&DataKey::generate(), &root, "o1");
+        // The same bytes under the same key, read as a text.
+        let as_key = DataKey { id: root.raw_id(), bytes: Zeroizing::new(*root.wrapping()) };
+        let sealed = Sealed::from_bytes(wrapped.as_bytes().to_vec());
+        assert_eq!(as_key.open(&Binding { org: "o1", rack: "", field: "" }, &sealed).err(), Some(OpenError::Refused));
+    }
+
+    #[test]
+    fn sealing_twice_shows_nothing_of_what_is_the_same() {
+        let key = DataKey::generate();
+        let (a, b) = (key.seal(&PLACE, &secret("canary")), key.seal(&PLACE, &secret("canary")));
+        assert_ne!(a.as_bytes()[HEAD..], b.as_bytes()[HEAD..]);
+        assert_ne!(a.as_bytes()[1 + KEY_ID..HEAD], b.as_bytes()[1 + KEY_ID..HEAD], "a nonce is never used twice");
+    }
+
+    proptest! {
+        // Each case tries every bit.
+        #![proptest_config(ProptestConfig::with_cases(12))]
+
+        #[test]
+        fn every_flipped_bit_is_noticed(text in ".{0,40}") {
+            let key = DataKey::generate();
+            for bytes in damaged(key.seal(&PLACE, &secret(&text)).as_bytes()) {
+                prop_assert!(key.open(&PLACE, &Sealed::from_bytes(bytes)).is_err());
+            }
+            let root = RootKey::parse(RootKey::generate().expose()).unwrap();
+            for bytes in damaged(WrappedDataKey::wrap(&key, &root, &text).as_bytes()) {
+                prop_assert!(WrappedDataKey::from_bytes(bytes).open(&root, &text).is_err());
+            }
+        }
+
+    }
+
+    proptest! {
+        /// Places made of the same letters, cut at other points, and places that differ in anything else.
+        #[test]
+        fn no_other_place_opens_a_text(letters in "[ab/]{0,8}", cuts in any::<[usize; 4]>(), other in any::<[String; 3]>()) {
+            fn cut(letters: &str, a: usize, b: usize) -> [&str; 3] {
+                let (a, b) = (a % (letters.len() + 1), b % (letters.len() + 1));
+                let (a, b) = (a.min(b), a.max(b));
+                [&letters[..a], &letters[a..b], &letters[b..]]
+            }
+            fn place([org, rack, field]: [&str; 3]) -> Binding<'_> {
+                Binding { org, rack, field }
+            }
+            let key = DataKey::generate();
+            let here = cut(&letters, cuts[0], cuts[1]);
+            let sealed = key.seal(&place(here), &secret("canary"));
+            for there in [cut(&letters, cuts[2], cuts[3]), [&other[0], here[1], here[2]], [here[0], &other[1], here[2]], [here[0], here[1], &other[2]]] {
+                prop_assert_eq!(key.open(&place(there), &sealed).is_ok(), there == here, "{:?} -> {:?}", here, there);
+            }
         }
     }
 

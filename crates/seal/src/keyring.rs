@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use hkdf::Hkdf;
 use sha2::Sha256;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
-use crate::Secret;
 use crate::envelope::{DataKey, OpenError, WrappedDataKey};
 use crate::random::random_bytes;
+use crate::{Secret, weak};
 
 /// Length of a key id on the wire of envelopes, bytes.
 pub(crate) const KEY_ID: usize = 8;
@@ -21,17 +21,18 @@ pub enum RootKeyError {
     /// Nothing there.
     #[error("the root key is missing: make one with `convox-console root-key --out FILE`")]
     Missing,
-    /// Not 32 bytes in hex or base64.
+    /// Not in hex or base64, or longer than 32 bytes.
     #[error("the root key is malformed: expected 64 hex digits; make one with `convox-console root-key --out FILE`")]
     Malformed,
-    /// 32 bytes that nobody drew at random.
-    #[error("the root key is weak (repeated, counted up, or typed text): make one with `convox-console root-key --out FILE`")]
+    /// Less than 32 bytes, or 32 that nobody drew at random.
+    #[error("the root key is weak (too short, repeated, counted, or made of words): make one with `convox-console root-key --out FILE`")]
     Weak,
 }
 
-/// 256 random bits at the root of everything that is sealed.
+/// 256 random bits at the root of everything that is sealed. They are never used themselves: each purpose has a key derived from them.
 pub struct RootKey {
     bytes: Zeroizing<[u8; 32]>,
+    wrapping: Zeroizing<[u8; 32]>,
     id: [u8; KEY_ID],
 }
 
@@ -56,20 +57,15 @@ impl RootKey {
         if text.is_empty() {
             return Err(RootKeyError::Missing);
         }
-        let decoded = Zeroizing::new(decode(text).ok_or(RootKeyError::Malformed)?);
-        let bytes = Zeroizing::new(<[u8; 32]>::try_from(decoded.as_slice()).map_err(|_| RootKeyError::Malformed)?);
-        if is_weak(&bytes) {
+        let decoded = decode(text).ok_or(RootKeyError::Malformed)?;
+        if decoded.len() < 32 {
             return Err(RootKeyError::Weak);
         }
-        let mut mac = Hmac::<Sha256>::new(&{
-            let mut block = [0u8; 64];
-            block.iter_mut().zip(bytes.iter()).for_each(|(to, from)| *to = *from);
-            block.into()
-        });
-        mac.update(b"convox root key id v1");
-        let mut id = [0; KEY_ID];
-        id.iter_mut().zip(mac.finalize().into_bytes()).for_each(|(to, from)| *to = from);
-        Ok(Self { bytes, id })
+        let bytes = Zeroizing::new(<[u8; 32]>::try_from(decoded.as_slice()).map_err(|_| RootKeyError::Malformed)?);
+        if weak::bytes(&bytes) || (!is_hex(text) && weak::base64(text)) {
+            return Err(RootKeyError::Weak);
+        }
+        Ok(Self { wrapping: derive(&bytes, "data key wrap v1"), id: *derive(&bytes, "root key id v1"), bytes })
     }
 
     /// Names the key without telling anything of it; 16 hex digits.
@@ -77,8 +73,14 @@ impl RootKey {
         self.id.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
     }
 
-    pub(crate) fn bytes(&self) -> &[u8; 32] {
-        &self.bytes
+    /// The key that wraps data keys.
+    pub(crate) fn wrapping(&self) -> &[u8; 32] {
+        &self.wrapping
+    }
+
+    /// The key for another purpose, which `info` names.
+    pub(crate) fn derive(&self, info: &str) -> Zeroizing<[u8; 32]> {
+        derive(&self.bytes, info)
     }
 
     pub(crate) fn raw_id(&self) -> [u8; KEY_ID] {
@@ -86,27 +88,27 @@ impl RootKey {
     }
 }
 
-fn decode(text: &str) -> Option<Vec<u8>> {
-    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        let digits: Zeroizing<Vec<u32>> = Zeroizing::new(text.chars().filter_map(|digit| digit.to_digit(16)).collect());
-        return Some(digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |sum, digit| sum << 4 | digit) as u8).collect());
-    }
-    STANDARD.decode(text).or_else(|_| URL_SAFE_NO_PAD.decode(text)).ok()
+/// HKDF-SHA256. Keys with different `info` tell nothing of each other.
+#[expect(clippy::expect_used, reason = "a key of zeros must never be used, and HKDF gives up to 8160 bytes")]
+fn derive<const N: usize>(root: &[u8; 32], info: &str) -> Zeroizing<[u8; N]> {
+    let mut key = Zeroizing::new([0; N]);
+    Hkdf::<Sha256>::new(Some(b"convox console"), root).expand(info.as_bytes(), &mut key[..]).expect("HKDF gives this many bytes");
+    key
 }
 
-/// Signs that no random source made these bytes. Each has a chance below one in 10^10 for bytes that one did make.
-fn is_weak(bytes: &[u8; 32]) -> bool {
-    let mut sorted = Zeroizing::new(*bytes);
-    sorted.sort_unstable();
-    let distinct = 1 + sorted.windows(2).filter(|pair| pair.first() != pair.last()).count();
-    let steps = bytes.windows(2).map(|pair| pair.last().copied().unwrap_or(0).wrapping_sub(pair.first().copied().unwrap_or(0)));
-    let mut steps: Vec<u8> = steps.collect();
-    steps.sort_unstable();
-    steps.dedup();
-    let typed = bytes.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
-    let weak = distinct < 16 || steps.len() < 8 || typed;
-    steps.zeroize();
-    weak
+fn is_hex(text: &str) -> bool {
+    text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Hex digits, up to 64 of them, are never taken for base64.
+fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let bytes = if is_hex(text) {
+        let digits: Zeroizing<Vec<u32>> = Zeroizing::new(text.chars().filter_map(|digit| digit.to_digit(16)).collect());
+        digits.chunks(2).map(|pair| pair.iter().fold(0, |sum, digit| sum << 4 | digit) as u8).collect()
+    } else {
+        STANDARD.decode(text).or_else(|_| URL_SAFE_NO_PAD.decode(text)).or_else(|_| STANDARD_NO_PAD.decode(text)).ok()?
+    };
+    Some(Zeroizing::new(bytes))
 }
 
 /// The root keys of a server: one that wraps, and older ones that only open.
@@ -180,18 +182,31 @@ mod tests {
         let fault = |text: &str| RootKey::parse(text).err();
         assert_eq!(fault(""), Some(RootKeyError::Missing));
         assert_eq!(fault(" \n"), Some(RootKeyError::Missing));
-        for malformed in ["short", "changeme", &"0".repeat(63), &"g".repeat(64), &STANDARD.encode([7; 31])] {
+        for malformed in ["short", "${ROOT_KEY}", &"g".repeat(64), &"0".repeat(65), &STANDARD.encode([7; 33]), "-----BEGIN KEY-----"] {
             assert_eq!(fault(malformed), Some(RootKeyError::Malformed), "{malformed}");
         }
         let counted: Vec<u8> = (0..32).collect();
         for weak in [
+            "changeme".to_owned(),
+            "0".repeat(63),
+            RootKey::generate().expose()[..62].to_owned(),
+            STANDARD.encode(crate::random_bytes::<16>()),
             "0".repeat(64),
             "0123456789abcdef".repeat(4),
             "deadbeef".repeat(8),
             STANDARD.encode(b"correct horse battery staple 123"),
             STANDARD.encode(counted),
+            "ThisIsTheRootKeyOfMyConsoleAndItIsMySecret0".to_owned(),
         ] {
             assert_eq!(fault(&weak), Some(RootKeyError::Weak), "{weak}");
+        }
+    }
+
+    #[test]
+    fn an_error_never_repeats_the_key() {
+        for text in ["hunter2hunter2", "0123456789abcdef", "not a key at all"] {
+            let error = RootKey::parse(text).err().unwrap().to_string();
+            assert!(!error.contains(text) && error.contains("convox-console root-key"), "{error}");
         }
     }
 
@@ -199,6 +214,10 @@ mod tests {
     fn real_keys_are_never_called_weak() {
         for _ in 0..2000 {
             assert!(RootKey::parse(RootKey::generate().expose()).is_ok());
+        }
+        // As of `openssl rand -base64 32`. Few, since one in some millions does hold a word.
+        for _ in 0..20 {
+            assert!(RootKey::parse(&STANDARD.encode(random_bytes::<32>())).is_ok());
         }
     }
 

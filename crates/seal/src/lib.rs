@@ -14,6 +14,7 @@ mod keyring;
 pub mod password;
 mod random;
 mod secret;
+mod weak;
 
 pub use api_key::{ApiKey, KeyFormatError, KeyKind, LookupKey};
 pub use envelope::{Binding, DataKey, OpenError, Sealed, WrappedDataKey};
