@@ -2,11 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::misleads;
+
 /// Longest text in a field, in characters; longer ones are cut, since an attacker chooses them.
 const LONGEST: usize = 512;
 
 /// One event. Texts are what was sent, cut but not changed; secrets have no field here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Event {
     /// UUIDv7.
     pub id: String,
@@ -56,14 +59,18 @@ impl Event {
         self
     }
 
-    /// One line of JSON, whatever is in the fields: control, bidirectional and invisible characters are escaped.
+    /// One line of JSON, whatever is in the fields: control, bidirectional and invisible characters are escaped, and are there again for
+    /// who reads the JSON.
     pub fn to_json_line(&self) -> String {
         let plain = serde_json::to_string(self).unwrap_or_default();
-        let mut line = String::with_capacity(plain.len());
+        if !plain.contains(misleads) {
+            return plain;
+        }
+        let mut line = String::with_capacity(plain.len() + 16);
         for c in plain.chars() {
-            let invisible = matches!(c, '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}');
-            if invisible {
-                line.push_str(&format!("\\u{:04x}", u32::from(c)));
+            // Outside of its texts, JSON of serde has none of them.
+            if misleads(c) {
+                c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| line.push_str(&format!("\\u{unit:04x}")));
             } else {
                 line.push(c);
             }
@@ -92,13 +99,67 @@ mod tests {
         assert_eq!(event.path.chars().count(), LONGEST);
     }
 
+    #[test]
+    fn an_event_of_an_earlier_version_is_still_read() {
+        let event: Event = serde_json::from_str(r#"{"id":"1","actor":"ada@example.com","since_removed":true}"#).unwrap();
+        assert_eq!((event.actor.as_str(), event.status), ("ada@example.com", None));
+    }
+
+    /// What attackers put into names, paths and headers, and what any bytes become when they are made text.
+    fn hostile() -> impl Strategy<Value = String> {
+        let breaker = prop::sample::select(vec![
+            "\r\n",
+            "\n",
+            "\0",
+            "\u{1b}[2J",
+            "\u{1b}]0;x\u{7}",
+            "\u{9b}31m",
+            "\u{85}",
+            "\u{202e}",
+            "\u{2066}",
+            "\u{2028}",
+            "\u{feff}",
+            "\u{e0041}",
+            "\u{e01ef}",
+            "\"",
+            "\\",
+            "\\\"",
+            "\",\"decision\":\"allowed",
+            "}\n{",
+            "\\u0000",
+            "\u{fffd}",
+            "\u{d7ff}",
+            "\u{10ffff}",
+            "é",
+            "a",
+        ]);
+        prop_oneof![
+            prop::collection::vec(breaker, 0..12).prop_map(|parts| parts.concat()),
+            prop::collection::vec(any::<u8>(), 0..64).prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            any::<String>(),
+        ]
+    }
+
     proptest! {
         #[test]
-        fn fields_never_leak_into_each_other(actor in any::<String>(), path in any::<String>(), rack in any::<String>()) {
-            let event = Event { actor, rack, path, ..Event::default() };
+        fn fields_never_leak_into_each_other(texts in prop::collection::vec(hostile(), 15), at_ms in any::<i64>(), status in any::<Option<u16>>()) {
+            let [id, request_id, actor, actor_id, key_last4, org, rack, app, effect, action, method, path, decision, rule, peer] =
+                <[String; 15]>::try_from(texts).unwrap();
+            let event = Event {
+                id, at_ms, request_id, actor, actor_id, key_last4, org, rack, app, effect, action, method, path, decision, rule, peer, status,
+            };
             let line = event.to_json_line();
-            prop_assert!(!line.contains('\n') && !line.contains('\r'));
+            prop_assert!(!line.contains(misleads), "{:?}", line);
+            let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+            prop_assert_eq!(value.as_object().unwrap().len(), 17);
             prop_assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event);
+        }
+
+        #[test]
+        fn cutting_never_panics_and_never_cuts_twice(path in hostile(), repeat in 1usize..200) {
+            let once = Event { path: path.repeat(repeat), ..Event::default() }.bounded();
+            prop_assert!(once.path.chars().count() <= LONGEST);
+            prop_assert_eq!(once.clone().bounded(), once);
         }
     }
 }

@@ -41,3 +41,18 @@ impl Clock for MockClock {
         self.0.load(Ordering::SeqCst)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mock_clock_stands_still_until_moved_and_its_copies_move_with_it() {
+        let clock = MockClock::at(1000);
+        let copy = clock.clone();
+        assert_eq!((clock.now_ms(), copy.now_ms()), (1000, 1000));
+        copy.advance(-1500);
+        assert_eq!((clock.now_ms(), copy.now_ms()), (-500, -500));
+        assert!(SystemClock.now_ms() > 1_600_000_000_000, "in milliseconds");
+    }
+}

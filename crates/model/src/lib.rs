@@ -12,6 +12,7 @@ pub mod id;
 pub mod name;
 pub mod policy;
 pub mod principal;
+mod text;
 
 pub use audit::Event;
 pub use clock::{Clock, MockClock, SystemClock};
