@@ -103,6 +103,10 @@ impl convox_proxy::Permit for Permit {
         })
     }
 
+    fn is_revoked(&self) -> bool {
+        self.ended().is_some()
+    }
+
     fn finished(self, outcome: Outcome) {
         if let Some(id) = self.event {
             let status = outcome.status.map_or(0, |status| status.as_u16());

@@ -33,6 +33,9 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(%place, "a task ended in a fault of the program");
     }));
+    if let Err(error) = convox_proxy::raise_descriptor_limit() {
+        tracing::warn!(%error, "the limit of open files cannot be raised, so few connections fit");
+    }
     if args.place.database.is_none() || args.tls_cert.is_none() {
         make_private_directory(&args.place.data)?;
     }
