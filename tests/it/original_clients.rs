@@ -122,9 +122,9 @@ fn an_app_is_built_promoted_run_and_deleted_as_the_originals_do_it() {
         // env set: newest release, that release, POST with the whole environment
         let listed = client.get(&at("/releases"), "limit=1").unwrap().json();
         assert_eq!(listed[0]["id"], release.as_str());
-        let with_env = client.form("POST", &at("/releases"), &[("env", "A=1\nB=2")]).unwrap().json();
+        let with_env = client.form("POST", &at("/releases"), &[("env", "GREETING=1\nOTHER=2")]).unwrap().json();
         let promoted = with_env["id"].as_str().unwrap().to_owned();
-        assert_eq!(with_env["env"], "A=1\nB=2", "{with_env}");
+        assert_eq!(with_env["env"], "GREETING=1\nOTHER=2", "{with_env}");
         assert_eq!(with_env["build"], id.as_str(), "a new release starts from the newest one");
         ok(&client.form("POST", &at(&format!("/releases/{promoted}/promote")), &[]).unwrap());
         convox_testkit::eventually(std::time::Duration::from_secs(60), || {
@@ -140,7 +140,7 @@ fn an_app_is_built_promoted_run_and_deleted_as_the_originals_do_it() {
             (client.get(&at(&format!("/processes/{pid}")), "").unwrap().json()["status"] == "running").then_some(())
         })
         .expect("running");
-        let options = [("Command", "cat; echo \"$A\"; exit 3"), ("Entrypoint", "true"), ("Tty", "false")];
+        let options = [("Command", "cat; echo \"$GREETING\"; exit 3"), ("Entrypoint", "true"), ("Tty", "false")];
         let mut shell = client.socket(&at(&format!("/processes/{pid}/exec")), &options).unwrap().ok().expect("101");
         shell.ping().unwrap();
         shell.text(b"hello\n").unwrap();

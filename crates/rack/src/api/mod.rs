@@ -41,14 +41,10 @@ impl Local for Api {
 }
 
 impl Api {
-    async fn answer(&self, mut request: Request<Incoming>, id: RequestId) -> Result<Response<Body>, ApiError> {
-        let (head, ()) = {
-            let (parts, body) = request.into_parts();
-            let upgrade = is_websocket(&parts);
-            request = Request::from_parts(parts, body);
-            (upgrade, ())
-        };
-        let is_socket = head;
+    async fn answer(&self, request: Request<Incoming>, id: RequestId) -> Result<Response<Body>, ApiError> {
+        let (parts, body) = request.into_parts();
+        let is_socket = is_websocket(&parts);
+        let request = Request::from_parts(parts, body);
         let path = request.uri().path().to_owned();
         let method = request.method().as_str().to_owned();
         // What no Rack serves is unknown to everybody; the clients expect an empty body.
@@ -98,8 +94,8 @@ impl Api {
             "BuildGet" => builds::get(rack, call).await,
             "BuildImport" => builds::import(rack, call).await,
             "BuildList" => builds::list(rack, call).await,
-            "CapacityGet" => system::capacity(rack),
-            "InstanceList" => system::instances(rack),
+            "CapacityGet" => Ok(system::capacity(rack)),
+            "InstanceList" => Ok(system::instances(rack)),
             "ObjectDelete" => objects::delete(rack, call).await,
             "ObjectExists" => objects::exists(rack, call).await,
             "ObjectFetch" => objects::fetch(rack, call).await,

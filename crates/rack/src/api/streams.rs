@@ -31,7 +31,7 @@ const PING: Duration = Duration::from_secs(20);
 /// Frames that may wait for a slow reader; then the source waits.
 const QUEUE: usize = 16;
 /// Longest time for one write to get through to a reader.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// A finished build's log gets so long to deliver its last lines.
 const LAST_LINES: Duration = Duration::from_millis(300);
 

@@ -132,11 +132,11 @@ fn memory_share() -> f64 {
     if total == 0 { 0.0 } else { (total - available) as f64 / total as f64 }
 }
 
-pub(super) fn capacity(rack: &Rack) -> Result<Answer, ApiError> {
+pub(super) fn capacity(rack: &Rack) -> Answer {
     let (total, _) = memory();
     let running = rack.running();
     let (cpu, memory) = rack.asked_for();
-    Ok(Answer::json(&Capacity {
+    Answer::json(&Capacity {
         cluster_cpu: cores() * 1024,
         cluster_memory: total >> 20,
         instance_cpu: cores() * 1024,
@@ -145,13 +145,13 @@ pub(super) fn capacity(rack: &Rack) -> Result<Answer, ApiError> {
         process_cpu: cpu,
         process_memory: memory,
         ..Capacity::default()
-    }))
+    })
 }
 
 /// This machine as the one instance.
-pub(super) fn instances(rack: &Rack) -> Result<Answer, ApiError> {
+pub(super) fn instances(rack: &Rack) -> Answer {
     let address = rack.host.rsplit_once(':').map_or(rack.host.as_str(), |(host, _)| host).to_owned();
-    Ok(Answer::json(&[Instance {
+    Answer::json(&[Instance {
         id: "local".to_owned(),
         status: "active".to_owned(),
         private_ip: address,
@@ -160,7 +160,7 @@ pub(super) fn instances(rack: &Rack) -> Result<Answer, ApiError> {
         processes: rack.running(),
         started: Time::from_millis(rack.started_ms),
         ..Instance::default()
-    }]))
+    }])
 }
 
 /// What is known now; no history is kept.

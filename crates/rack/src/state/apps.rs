@@ -9,24 +9,25 @@ use crate::scheduler::Formation;
 
 /// An app.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AppRow {
+pub(crate) struct AppRow {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// `2`
-    pub generation: String,
+    pub(crate) generation: String,
     /// Whether deletion is refused.
-    pub locked: bool,
+    pub(crate) locked: bool,
     /// running, updating, deleting.
-    pub status: String,
+    pub(crate) status: String,
     /// The active release; empty before the first promote.
-    pub release: String,
+    pub(crate) release: String,
     /// The release that is to become active.
-    pub promoting: String,
+    pub(crate) promoting: String,
     /// Free-form settings.
-    pub parameters: BTreeMap<String, String>,
+    pub(crate) parameters: BTreeMap<String, String>,
 }
 
 type Row = (String, String, i64, String, String, String, String);
+type Size = (String, Option<i64>, Option<i64>, Option<i64>);
 
 fn app_row((name, generation, locked, status, release, promoting, parameters): Row) -> AppRow {
     AppRow {
@@ -42,7 +43,7 @@ fn app_row((name, generation, locked, status, release, promoting, parameters): R
 
 impl State {
     /// Makes an app; false when the name is taken.
-    pub async fn insert_app(&self, name: &str, generation: &str) -> Result<bool, DbError> {
+    pub(crate) async fn insert_app(&self, name: &str, generation: &str) -> Result<bool, DbError> {
         let made = convox_db::transaction!(&self.db, |tx| {
             sqlx::query(
                 "INSERT INTO apps (name, generation, locked, status, release, promoting, parameters, created_ms) \
@@ -59,7 +60,7 @@ impl State {
     }
 
     /// All apps, sorted by name.
-    pub async fn apps(&self) -> Result<Vec<AppRow>, DbError> {
+    pub(crate) async fn apps(&self) -> Result<Vec<AppRow>, DbError> {
         let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
             "SELECT name, generation, locked, status, release, promoting, parameters FROM apps ORDER BY name"
         )
@@ -69,7 +70,7 @@ impl State {
     }
 
     /// One app.
-    pub async fn app(&self, name: &str) -> Result<Option<AppRow>, DbError> {
+    pub(crate) async fn app(&self, name: &str) -> Result<Option<AppRow>, DbError> {
         let row: Option<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
             "SELECT name, generation, locked, status, release, promoting, parameters FROM apps WHERE name = $1"
         )
@@ -80,7 +81,7 @@ impl State {
     }
 
     /// Changes lock and parameters, each if given. Parameters are added to those there are; an empty value removes one.
-    pub async fn update_app(&self, name: &str, lock: Option<bool>, parameters: &BTreeMap<String, String>) -> Result<(), DbError> {
+    pub(crate) async fn update_app(&self, name: &str, lock: Option<bool>, parameters: &BTreeMap<String, String>) -> Result<(), DbError> {
         convox_db::transaction!(&self.db, |tx| {
             if let Some(lock) = lock {
                 sqlx::query("UPDATE apps SET locked = $2 WHERE name = $1").bind(name).bind(i64::from(lock)).execute(&mut *tx).await?;
@@ -104,7 +105,7 @@ impl State {
     }
 
     /// Marks an app as deleting, unless it is locked or gone. From then on it will go, whatever happens.
-    pub async fn begin_delete(&self, name: &str) -> Result<bool, DbError> {
+    pub(crate) async fn begin_delete(&self, name: &str) -> Result<bool, DbError> {
         let marked = convox_db::transaction!(&self.db, |tx| {
             sqlx::query("UPDATE apps SET status = 'deleting', promoting = '' WHERE name = $1 AND locked = 0")
                 .bind(name)
@@ -116,7 +117,7 @@ impl State {
     }
 
     /// Removes an app with everything that belongs to it.
-    pub async fn delete_app(&self, name: &str) -> Result<(), DbError> {
+    pub(crate) async fn delete_app(&self, name: &str) -> Result<(), DbError> {
         convox_db::transaction!(&self.db, |tx| {
             sqlx::query("DELETE FROM apps WHERE name = $1").bind(name).execute(&mut *tx).await?;
         });
@@ -124,7 +125,7 @@ impl State {
     }
 
     /// Notes that a release is to become active. False while another one is on its way (unless forced), or when the app goes.
-    pub async fn begin_promote(&self, name: &str, release: &str, force: bool) -> Result<bool, DbError> {
+    pub(crate) async fn begin_promote(&self, name: &str, release: &str, force: bool) -> Result<bool, DbError> {
         let begun = convox_db::transaction!(&self.db, |tx| {
             sqlx::query(
                 "UPDATE apps SET status = 'updating', promoting = $2 WHERE name = $1 AND (status = 'running' OR ($3 = 1 AND status = 'updating'))",
@@ -140,7 +141,7 @@ impl State {
     }
 
     /// Ends a promotion: the release is active, or things are as they were.
-    pub async fn end_promote(&self, name: &str, release: &str, worked: bool) -> Result<(), DbError> {
+    pub(crate) async fn end_promote(&self, name: &str, release: &str, worked: bool) -> Result<(), DbError> {
         convox_db::transaction!(&self.db, |tx| {
             if worked {
                 sqlx::query("UPDATE apps SET release = $2 WHERE name = $1").bind(name).bind(release).execute(&mut *tx).await?;
@@ -155,8 +156,8 @@ impl State {
     }
 
     /// Sizes set by `scale`.
-    pub async fn formations(&self, app: &str) -> Result<BTreeMap<String, Formation>, DbError> {
-        let rows: Vec<(String, Option<i64>, Option<i64>, Option<i64>)> =
+    pub(crate) async fn formations(&self, app: &str) -> Result<BTreeMap<String, Formation>, DbError> {
+        let rows: Vec<Size> =
             convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT service, count, cpu, memory FROM formations WHERE app = $1")
                 .bind(app)
                 .fetch_all(pool)
@@ -169,7 +170,7 @@ impl State {
     }
 
     /// Keeps the size of a service.
-    pub async fn put_formation(&self, app: &str, service: &str, formation: Formation) -> Result<(), DbError> {
+    pub(crate) async fn put_formation(&self, app: &str, service: &str, formation: Formation) -> Result<(), DbError> {
         convox_db::transaction!(&self.db, |tx| {
             sqlx::query(
                 "INSERT INTO formations (app, service, count, cpu, memory) VALUES ($1, $2, $3, $4, $5) \
@@ -187,7 +188,7 @@ impl State {
     }
 
     /// Notes that `file` holds an object now; gives the file that held it before.
-    pub async fn put_object(&self, app: &str, key: &str, file: &str, size: u64) -> Result<Option<String>, DbError> {
+    pub(crate) async fn put_object(&self, app: &str, key: &str, file: &str, size: u64) -> Result<Option<String>, DbError> {
         let before: Option<(String,)> = convox_db::transaction!(&self.db, |tx| {
             let before =
                 sqlx::query_as("SELECT file FROM objects WHERE app = $1 AND key = $2").bind(app).bind(key).fetch_optional(&mut *tx).await?;
@@ -208,7 +209,7 @@ impl State {
     }
 
     /// The file that holds an object.
-    pub async fn object(&self, app: &str, key: &str) -> Result<Option<String>, DbError> {
+    pub(crate) async fn object(&self, app: &str, key: &str) -> Result<Option<String>, DbError> {
         let row: Option<(String,)> =
             convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT file FROM objects WHERE app = $1 AND key = $2")
                 .bind(app)
@@ -219,7 +220,7 @@ impl State {
     }
 
     /// Keys of objects, sorted.
-    pub async fn objects(&self, app: &str) -> Result<Vec<String>, DbError> {
+    pub(crate) async fn objects(&self, app: &str) -> Result<Vec<String>, DbError> {
         let rows: Vec<(String,)> =
             convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT key FROM objects WHERE app = $1 ORDER BY key")
                 .bind(app)
@@ -229,7 +230,7 @@ impl State {
     }
 
     /// Forgets an object; gives the file that held it.
-    pub async fn delete_object(&self, app: &str, key: &str) -> Result<Option<String>, DbError> {
+    pub(crate) async fn delete_object(&self, app: &str, key: &str) -> Result<Option<String>, DbError> {
         let row: Option<(String,)> = convox_db::transaction!(&self.db, |tx| {
             sqlx::query_as("DELETE FROM objects WHERE app = $1 AND key = $2 RETURNING file")
                 .bind(app)

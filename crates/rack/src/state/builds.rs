@@ -6,27 +6,27 @@ use super::State;
 
 /// A build.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BuildRow {
+pub(crate) struct BuildRow {
     /// `B` and ten letters.
-    pub id: String,
+    pub(crate) id: String,
     /// Whose.
-    pub app: String,
+    pub(crate) app: String,
     /// For people.
-    pub description: String,
+    pub(crate) description: String,
     /// Commit.
-    pub git_sha: String,
+    pub(crate) git_sha: String,
     /// The `convox.yml` found in the source.
-    pub manifest: String,
+    pub(crate) manifest: String,
     /// The release that it made.
-    pub release: String,
+    pub(crate) release: String,
     /// Why it failed.
-    pub reason: String,
+    pub(crate) reason: String,
     /// running, complete, failed.
-    pub status: String,
+    pub(crate) status: String,
     /// Milliseconds since 1970.
-    pub started_ms: i64,
+    pub(crate) started_ms: i64,
     /// Milliseconds since 1970; `None` while it runs.
-    pub ended_ms: Option<i64>,
+    pub(crate) ended_ms: Option<i64>,
 }
 
 type Row = (String, String, String, String, String, String, String, String, i64, Option<i64>);
@@ -37,7 +37,7 @@ fn build_row((id, app, description, git_sha, manifest, release, reason, status, 
 
 impl State {
     /// Keeps a build, new or changed.
-    pub async fn put_build(&self, build: &BuildRow) -> Result<(), DbError> {
+    pub(crate) async fn put_build(&self, build: &BuildRow) -> Result<(), DbError> {
         convox_db::transaction!(&self.db, |tx| {
             sqlx::query(
                 "INSERT INTO builds (id, app, description, git_sha, manifest, release, reason, status, started_ms, ended_ms) \
@@ -62,7 +62,7 @@ impl State {
     }
 
     /// One build.
-    pub async fn build(&self, app: &str, id: &str) -> Result<Option<BuildRow>, DbError> {
+    pub(crate) async fn build(&self, app: &str, id: &str) -> Result<Option<BuildRow>, DbError> {
         let row: Option<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
             "SELECT id, app, description, git_sha, manifest, release, reason, status, started_ms, ended_ms \
              FROM builds WHERE app = $1 AND id = $2"
@@ -75,7 +75,7 @@ impl State {
     }
 
     /// Builds, newest first.
-    pub async fn builds(&self, app: &str, limit: i64) -> Result<Vec<BuildRow>, DbError> {
+    pub(crate) async fn builds(&self, app: &str, limit: i64) -> Result<Vec<BuildRow>, DbError> {
         let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
             "SELECT id, app, description, git_sha, manifest, release, reason, status, started_ms, ended_ms \
              FROM builds WHERE app = $1 ORDER BY started_ms DESC, id DESC LIMIT $2"
@@ -88,7 +88,7 @@ impl State {
     }
 
     /// Builds that were cut off by the end of the Rack have failed; gives how many.
-    pub async fn fail_cut_builds(&self, now_ms: i64) -> Result<u64, DbError> {
+    pub(crate) async fn fail_cut_builds(&self, now_ms: i64) -> Result<u64, DbError> {
         Ok(convox_db::transaction!(&self.db, |tx| {
             sqlx::query("UPDATE builds SET status = 'failed', reason = 'the Rack was restarted during the build; build again', ended_ms = $1 WHERE ended_ms IS NULL")
                 .bind(now_ms)

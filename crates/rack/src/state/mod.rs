@@ -13,9 +13,9 @@ use std::sync::Arc;
 use convox_db::{Db, DbError, Migration};
 use convox_seal::{Binding, DataKey, Keyring, RootKey, Sealed, Secret, WrappedDataKey};
 
-pub use apps::AppRow;
-pub use builds::BuildRow;
-pub use releases::ReleaseRow;
+pub(crate) use apps::AppRow;
+pub(crate) use builds::BuildRow;
+pub(crate) use releases::ReleaseRow;
 
 const MIGRATIONS: &[Migration] = &[Migration {
     name: "0001_init",
@@ -26,14 +26,14 @@ const MIGRATIONS: &[Migration] = &[Migration {
 
 /// The Rack's rows.
 #[derive(Clone)]
-pub struct State {
+pub(crate) struct State {
     db: Db,
     key: Arc<DataKey>,
 }
 
 /// Why the state could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum StateError {
+pub(crate) enum StateError {
     /// The database.
     #[error(transparent)]
     Database(#[from] DbError),
@@ -52,7 +52,7 @@ impl State {
     ///
     /// # Errors
     /// When the database or the key cannot be opened, or do not belong together.
-    pub async fn open(dir: &Path) -> Result<Self, StateError> {
+    pub(crate) async fn open(dir: &Path) -> Result<Self, StateError> {
         let db = Db::open_sqlite(&dir.join("rack.db")).await?;
         convox_db::migrate(&db, MIGRATIONS).await?;
         let path = dir.join("state.key");
@@ -101,7 +101,7 @@ impl State {
     }
 
     /// Ends all connections.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.db.close().await;
     }
 }

@@ -6,30 +6,30 @@ use super::{State, now_ms};
 
 /// A release.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct ReleaseRow {
+pub(crate) struct ReleaseRow {
     /// Order of making.
-    pub seq: i64,
+    pub(crate) seq: i64,
     /// `R` and ten letters.
-    pub id: String,
+    pub(crate) id: String,
     /// Whose.
-    pub app: String,
+    pub(crate) app: String,
     /// Its build; empty when nothing was built.
-    pub build: String,
+    pub(crate) build: String,
     /// Lines of `K=V`; empty in lists. A secret.
-    pub env: String,
+    pub(crate) env: String,
     /// The build's `convox.yml`.
-    pub manifest: String,
+    pub(crate) manifest: String,
     /// What made it.
-    pub description: String,
+    pub(crate) description: String,
     /// Milliseconds since 1970.
-    pub created_ms: i64,
+    pub(crate) created_ms: i64,
 }
 
 type Row = (i64, String, String, String, Vec<u8>, String, String, i64);
 
 impl State {
     /// Keeps a release; its `seq` and `created_ms` are given to it.
-    pub async fn insert_release(&self, release: &ReleaseRow) -> Result<ReleaseRow, DbError> {
+    pub(crate) async fn insert_release(&self, release: &ReleaseRow) -> Result<ReleaseRow, DbError> {
         let created_ms = now_ms();
         let env = self.seal_env(&release.app, &release.id, &release.env);
         let (seq,): (i64,) = convox_db::transaction!(&self.db, |tx| {
@@ -50,7 +50,7 @@ impl State {
     }
 
     /// One release with its environment.
-    pub async fn release(&self, app: &str, id: &str) -> Result<Option<ReleaseRow>, DbError> {
+    pub(crate) async fn release(&self, app: &str, id: &str) -> Result<Option<ReleaseRow>, DbError> {
         let row: Option<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
             "SELECT seq, id, app, build, env, manifest, description, created_ms FROM releases WHERE app = $1 AND id = $2"
         )
@@ -62,7 +62,7 @@ impl State {
     }
 
     /// The newest release with its environment.
-    pub async fn newest_release(&self, app: &str) -> Result<Option<ReleaseRow>, DbError> {
+    pub(crate) async fn newest_release(&self, app: &str) -> Result<Option<ReleaseRow>, DbError> {
         let row: Option<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
             "SELECT seq, id, app, build, env, manifest, description, created_ms FROM releases WHERE app = $1 ORDER BY seq DESC LIMIT 1"
         )
@@ -73,7 +73,7 @@ impl State {
     }
 
     /// Releases without their environments, newest first.
-    pub async fn releases(&self, app: &str, limit: i64) -> Result<Vec<ReleaseRow>, DbError> {
+    pub(crate) async fn releases(&self, app: &str, limit: i64) -> Result<Vec<ReleaseRow>, DbError> {
         let rows: Vec<(i64, String, String, String, String, String, i64)> = convox_db::query!(&self.db, |pool| sqlx::query_as(
             "SELECT seq, id, app, build, manifest, description, created_ms FROM releases WHERE app = $1 ORDER BY seq DESC LIMIT $2"
         )

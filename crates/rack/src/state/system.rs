@@ -9,7 +9,7 @@ use super::{State, now_ms};
 
 impl State {
     /// A setting of the Rack; made from `make` when it is not there.
-    pub async fn setting(&self, name: &str, make: impl Fn() -> String) -> Result<String, DbError> {
+    pub(crate) async fn setting(&self, name: &str, make: impl Fn() -> String) -> Result<String, DbError> {
         let (value,): (String,) = convox_db::transaction!(&self.db, |tx| {
             sqlx::query("INSERT INTO system (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
                 .bind(name)
@@ -22,7 +22,7 @@ impl State {
     }
 
     /// The Rack's parameters.
-    pub async fn parameters(&self) -> Result<BTreeMap<String, String>, DbError> {
+    pub(crate) async fn parameters(&self) -> Result<BTreeMap<String, String>, DbError> {
         let row: Option<(String,)> =
             convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT value FROM system WHERE name = 'parameters'")
                 .fetch_optional(pool)
@@ -31,7 +31,7 @@ impl State {
     }
 
     /// Adds and changes parameters; an empty value removes one.
-    pub async fn update_parameters(&self, changes: &BTreeMap<String, String>) -> Result<(), DbError> {
+    pub(crate) async fn update_parameters(&self, changes: &BTreeMap<String, String>) -> Result<(), DbError> {
         convox_db::transaction!(&self.db, |tx| {
             let row: Option<(String,)> =
                 sqlx::query_as("SELECT value FROM system WHERE name = 'parameters'").fetch_optional(&mut *tx).await?;
@@ -54,7 +54,7 @@ impl State {
     }
 
     /// Notes that this version of the Rack runs.
-    pub async fn note_version(&self, version: &str) -> Result<(), DbError> {
+    pub(crate) async fn note_version(&self, version: &str) -> Result<(), DbError> {
         convox_db::transaction!(&self.db, |tx| {
             sqlx::query("INSERT INTO versions (version, created_ms) VALUES ($1, $2) ON CONFLICT (version) DO NOTHING")
                 .bind(version)
@@ -66,7 +66,7 @@ impl State {
     }
 
     /// Versions that ran here, newest first, with the time of their first start.
-    pub async fn versions(&self) -> Result<Vec<(String, i64)>, DbError> {
+    pub(crate) async fn versions(&self) -> Result<Vec<(String, i64)>, DbError> {
         convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT version, created_ms FROM versions ORDER BY created_ms DESC")
             .fetch_all(pool)
             .await)
@@ -74,7 +74,7 @@ impl State {
     }
 
     /// The keys whose tokens are accepted; the first one signs. One is made when there is none.
-    pub async fn signers(&self) -> Result<Vec<Signer>, DbError> {
+    pub(crate) async fn signers(&self) -> Result<Vec<Signer>, DbError> {
         let rows: Vec<(String, Vec<u8>)> =
             convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT kid, key FROM signers ORDER BY created_ms DESC")
                 .fetch_all(pool)
@@ -91,7 +91,7 @@ impl State {
     }
 
     /// Makes a new signing key in place of all others: every token signed so far is dead.
-    pub async fn rotate_signers(&self) -> Result<Vec<Signer>, DbError> {
+    pub(crate) async fn rotate_signers(&self) -> Result<Vec<Signer>, DbError> {
         // As text, so that it can be sealed like everything else: 256 bits in 43 characters.
         let key = convox_seal::generate_password();
         let kid = convox_seal::access::token_id();
