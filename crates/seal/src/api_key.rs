@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::random::{base62, random_bytes};
+use crate::random::{base62, base62_digit, random_bytes};
 use crate::{RootKey, Secret};
 
 const BODY: usize = 43;
@@ -86,7 +86,7 @@ impl ApiKey {
         let bytes = Zeroizing::new(random_bytes::<32>());
         let mut text = Zeroizing::new(format!("{}_{}", kind.prefix(), *Zeroizing::new(base62(&bytes[..], BODY))));
         let checksum = checksum(&text);
-        text.push_str(&checksum);
+        text.extend(checksum.map(char::from));
         Self { text, kind }
     }
 
@@ -95,18 +95,7 @@ impl ApiKey {
     /// # Errors
     /// [`KeyFormatError`].
     pub fn parse(text: &str) -> Result<Self, KeyFormatError> {
-        let (prefix, body) = text.split_once('_').ok_or(KeyFormatError::Prefix)?;
-        let kind = KeyKind::ALL.into_iter().find(|kind| kind.prefix() == prefix).ok_or(KeyFormatError::Prefix)?;
-        if body.len() != BODY + CHECKSUM {
-            return Err(KeyFormatError::Length);
-        }
-        if !body.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            return Err(KeyFormatError::Character);
-        }
-        let (start, end) = text.split_at(text.len() - CHECKSUM);
-        if checksum(start) != end {
-            return Err(KeyFormatError::Checksum);
-        }
+        let kind = check(text)?;
         Ok(Self { text: Zeroizing::new(text.to_owned()), kind })
     }
 
@@ -127,22 +116,58 @@ impl ApiKey {
 
     /// Under which the store knows it. 256 random bits need no slow hash; the key makes a stolen table useless for guessing.
     pub fn lookup_hash(&self, key: &LookupKey) -> [u8; 32] {
-        let mut mac = key.0.clone();
-        mac.update(self.text.as_bytes());
-        mac.finalize().into_bytes().into()
+        key.hash_text(&self.text)
     }
 }
 
+/// Whether a text has the form of a key, and of which kind.
+fn check(text: &str) -> Result<KeyKind, KeyFormatError> {
+    let (prefix, body) = text.split_once('_').ok_or(KeyFormatError::Prefix)?;
+    let kind = KeyKind::ALL.into_iter().find(|kind| kind.prefix() == prefix).ok_or(KeyFormatError::Prefix)?;
+    if body.len() != BODY + CHECKSUM {
+        return Err(KeyFormatError::Length);
+    }
+    if !body.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(KeyFormatError::Character);
+    }
+    let (start, end) = text.split_at(text.len() - CHECKSUM);
+    if checksum(start) != end.as_bytes() { Err(KeyFormatError::Checksum) } else { Ok(kind) }
+}
+
 /// CRC-32 (IEEE) as six base-62 digits: finds typing errors, proves nothing.
-fn checksum(text: &str) -> String {
+fn checksum(text: &str) -> [u8; CHECKSUM] {
+    // By half bytes: a small table, and no allocation, since every request of every caller comes through here.
+    const TABLE: [u32; 16] = table();
     let mut crc = u32::MAX;
     for byte in text.bytes() {
-        crc ^= u32::from(byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+        for half in [byte, byte >> 4] {
+            let index = (crc ^ u32::from(half)) & 15;
+            crc = crc >> 4 ^ TABLE.get(index as usize).copied().unwrap_or(0);
         }
     }
-    base62(&(!crc).to_be_bytes(), CHECKSUM)
+    let mut number = !crc;
+    let mut digits = [0; CHECKSUM];
+    for digit in digits.iter_mut().rev() {
+        *digit = base62_digit(number % 62);
+        number /= 62;
+    }
+    digits
+}
+
+const fn table() -> [u32; 16] {
+    let mut table = [0; 16];
+    let mut index = 0;
+    while index < 16 {
+        let mut crc = index as u32;
+        let mut bit = 0;
+        while bit < 4 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+            bit += 1;
+        }
+        table[index] = crc;
+        index += 1;
+    }
+    table
 }
 
 /// The key of the keyed hash, derived from the root key. Ready to use: hashing costs two blocks.
@@ -166,8 +191,21 @@ impl LookupKey {
 
     /// The keyed hash of any secret text, such as a one-time code.
     pub fn hash(&self, secret: &Secret) -> [u8; 32] {
+        self.hash_text(secret.expose())
+    }
+
+    /// Kind and keyed hash of a key that a caller sent, as [`ApiKey::parse`] and [`ApiKey::lookup_hash`] give them, without a copy of
+    /// the key: for those who only look it up.
+    ///
+    /// # Errors
+    /// [`KeyFormatError`].
+    pub fn hash_key(&self, text: &str) -> Result<(KeyKind, [u8; 32]), KeyFormatError> {
+        Ok((check(text)?, self.hash_text(text)))
+    }
+
+    fn hash_text(&self, text: &str) -> [u8; 32] {
         let mut mac = self.0.clone();
-        mac.update(secret.expose().as_bytes());
+        mac.update(text.as_bytes());
         mac.finalize().into_bytes().into()
     }
 }
@@ -215,6 +253,8 @@ mod tests {
         assert_ne!(one.lookup_hash(&a), two.lookup_hash(&a));
         assert_ne!(one.lookup_hash(&a), one.lookup_hash(&b));
         assert_eq!(one.lookup_hash(&a), a.hash(&Secret::new(one.reveal().to_owned())));
+        assert_eq!(a.hash_key(one.reveal()), Ok((KeyKind::User, one.lookup_hash(&a))));
+        assert_eq!(a.hash_key("cxu_"), Err(KeyFormatError::Length));
     }
 
     proptest! {

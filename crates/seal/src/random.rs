@@ -21,9 +21,14 @@ pub fn generate_password() -> Secret {
     Secret::new(base62(&bytes[..], 43))
 }
 
+/// The digit for a value below 62.
+pub(crate) fn base62_digit(value: u32) -> u8 {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    DIGITS.get(value as usize).copied().unwrap_or(b'0')
+}
+
 /// Big-endian bytes as `digits` base-62 digits, left-padded with `0`.
 pub(crate) fn base62(bytes: &[u8], digits: usize) -> String {
-    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut number = Zeroizing::new(bytes.to_vec());
     let mut text = vec![b'0'; digits];
     for place in text.iter_mut().rev() {
@@ -33,7 +38,7 @@ pub(crate) fn base62(bytes: &[u8], digits: usize) -> String {
             *byte = (value / 62) as u8;
             rest = value % 62;
         }
-        *place = DIGITS.get(rest as usize).copied().unwrap_or(b'0');
+        *place = base62_digit(rest);
     }
     text.into_iter().map(char::from).collect()
 }

@@ -54,6 +54,18 @@ pub fn parse_basic(header: &str) -> Option<Basic> {
     Some(Basic { user: user.to_owned(), password: password.to_owned() })
 }
 
+/// Reads a `Basic` header value as [`parse_basic`] does, into `buffer` and without an allocation: user and password. `None` also when
+/// the buffer is too small for it.
+pub fn read_basic<'b>(header: &[u8], buffer: &'b mut [u8]) -> Option<(&'b str, &'b str)> {
+    let (scheme, rest) = header.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let length = STANDARD.decode_slice(rest.trim_ascii(), buffer).ok()?;
+    let text = std::str::from_utf8(buffer.get(..length)?).ok()?;
+    Some(text.split_once(':').unwrap_or((text, "")))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -75,6 +87,10 @@ mod tests {
         #[test]
         fn a_header_survives(user in "[A-Za-z0-9]{0,20}", password in ".{0,60}") {
             let parsed = parse_basic(&Basic::header(&user, &password)).unwrap();
+            let header = Basic::header(&user, &password);
+            let mut buffer = [0; 2048];
+            prop_assert_eq!(read_basic(header.as_bytes(), &mut buffer), Some((parsed.user.as_str(), parsed.password.as_str())));
+            prop_assert!(read_basic(header.as_bytes(), &mut [0; 1]).is_none());
             prop_assert_eq!(parsed.user, user);
             prop_assert_eq!(parsed.password, go_encode(&password));
         }
@@ -83,6 +99,7 @@ mod tests {
         fn no_text_panics(text in ".*") {
             let _ = parse_basic(&text);
             let _ = parse_basic(&format!("Basic {text}"));
+            let _ = read_basic(format!("Basic {text}").as_bytes(), &mut [0; 32]);
         }
     }
 }
