@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use arc_swap::ArcSwapOption;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use convox_model::{OrgId, RackId};
 use convox_proxy::Upstream;
-use convox_seal::{Binding, Keyring, OpenError, Secret};
+use convox_seal::{Binding, DataKey, Keyring, OpenError, Sealed, Secret};
 use convox_store::racks::RackRow;
 use convox_tls::Trust;
 use http::HeaderValue;
@@ -19,9 +20,6 @@ use crate::snapshot::Snapshot;
 
 /// An opened credential that nobody used for so long is dropped, milliseconds.
 const IDLE_MS: i64 = 10 * 60 * 1000;
-
-/// Name of the sealed field.
-pub(crate) const PASSWORD_FIELD: &str = "password";
 
 const UNKNOWN: i64 = 0;
 const RUNNING: i64 = 1;
@@ -109,10 +107,20 @@ impl RackEntry {
     }
 }
 
+/// Seals a Rack's password for this Rack at this address with this certificate.
+pub(crate) fn seal_password(key: &DataKey, org: &OrgId, rack: &RackId, host: &str, pin: Option<&str>, password: &Secret) -> Sealed {
+    key.seal(&Binding { org: org.as_str(), rack: rack.as_str(), field: &password_field(host, pin) }, password)
+}
+
 /// Opens a Rack's password with its organization's data key.
-pub(crate) fn open_password(row: &RackRow, key: &convox_seal::DataKey) -> Result<Secret, OpenError> {
-    let place = Binding { org: row.org.as_str(), rack: row.id.as_str(), field: PASSWORD_FIELD };
-    key.open(&place, &row.password)
+pub(crate) fn open_password(row: &RackRow, key: &DataKey) -> Result<Secret, OpenError> {
+    let field = password_field(&row.host, row.pin.as_deref());
+    key.open(&Binding { org: row.org.as_str(), rack: row.id.as_str(), field: &field }, &row.password)
+}
+
+/// Address and pin are part of the place: whoever can edit the table, but has no root key, cannot have the password sent elsewhere.
+fn password_field(host: &str, pin: Option<&str>) -> String {
+    format!("password\n{host}\n{}", pin.unwrap_or_default())
 }
 
 /// Whom to believe for a Rack with this pin.
@@ -153,6 +161,39 @@ mod tests {
         assert_eq!(split_host("[::1]"), Some(("[::1]", 443)));
         assert_eq!(split_host("rack:0"), None);
         assert_eq!(split_host("rack:x"), None);
+    }
+
+    #[test]
+    fn a_password_opens_for_its_own_address_and_certificate_only() {
+        let keyring = Keyring::new(convox_seal::RootKey::parse(convox_seal::RootKey::generate().expose()).unwrap());
+        let (org, id) = (OrgId::new(), RackId::new());
+        let key = keyring.unwrap_data_key(&keyring.new_data_key(org.as_str()), org.as_str()).unwrap();
+        let pin = convox_tls::Fingerprint::of(b"its certificate").to_string();
+        let row = RackRow {
+            password: seal_password(&key, &org, &id, "rack.example.com:5443", Some(&pin), &Secret::new("secret".to_owned())),
+            id,
+            org,
+            org_name: "acme".to_owned(),
+            name: "main".to_owned(),
+            provider: "local".to_owned(),
+            host: "rack.example.com:5443".to_owned(),
+            pin: Some(pin),
+            generation: 1,
+            created_ms: 0,
+        };
+        assert!(open_password(&row, &key).unwrap().matches("secret"));
+        let renamed = RackRow { name: "other".to_owned(), generation: 2, ..row.clone() };
+        assert!(open_password(&renamed, &key).unwrap().matches("secret"), "a name is only a name");
+        // What an edited table might say.
+        for edited in [
+            RackRow { host: "evil.example.com:5443".to_owned(), ..row.clone() },
+            RackRow { pin: Some(convox_tls::Fingerprint::of(b"another").to_string()), ..row.clone() },
+            RackRow { pin: None, ..row.clone() },
+            RackRow { id: RackId::new(), ..row.clone() },
+            RackRow { org: OrgId::new(), ..row.clone() },
+        ] {
+            assert_eq!(open_password(&edited, &key).err(), Some(OpenError::Refused), "{} {:?}", edited.host, edited.pin);
+        }
     }
 
     #[test]

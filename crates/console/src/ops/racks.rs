@@ -2,7 +2,7 @@
 
 use convox_client::{Endpoint, Error as ClientError, Key, Probed, Proxies};
 use convox_model::{Event, RackId, RackName, Role};
-use convox_seal::{Binding, Secret};
+use convox_seal::Secret;
 use convox_store::Page;
 use convox_store::audit::Filter;
 use convox_store::orgs::OrgRow;
@@ -10,7 +10,7 @@ use convox_store::racks::RackRow;
 use convox_tls::{Certificate, Fingerprint, Trust};
 
 use super::{Actor, Ops, OpsError, plain};
-use crate::credentials::{PASSWORD_FIELD, open_password, trust};
+use crate::credentials::{open_password, seal_password, trust};
 
 /// How a new Rack's certificate is judged.
 #[derive(Clone, Copy, Debug)]
@@ -73,16 +73,16 @@ impl Ops {
         let (probed, pinned) = self.probe(host, password, pin).await?;
         let id = RackId::new();
         let data_key = self.data_key(&org).await?;
-        let place = Binding { org: org.id.as_str(), rack: id.as_str(), field: PASSWORD_FIELD };
+        let pin = pinned.map(|pin| pin.to_string());
         let row = RackRow {
+            password: seal_password(&data_key, &org.id, &id, host, pin.as_deref(), password),
             id: id.clone(),
             org: org.id.clone(),
             org_name: org.name.clone(),
             name: name.to_string(),
             provider: plain(&probed.system.provider),
             host: host.to_owned(),
-            pin: pinned.map(|pin| pin.to_string()),
-            password: data_key.seal(&place, password),
+            pin,
             generation: 1,
             created_ms: self.clock.now_ms(),
         };
