@@ -6,6 +6,9 @@
 //! - `crash`: nothing that was confirmed is lost to `kill -9`
 //! - `secrets`: where a Rack's password never appears
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set its stage has failed")]
+#![expect(clippy::print_stdout, reason = "figures and seeds belong into the test's output")]
+
 mod commands;
 mod crash;
 mod faults;

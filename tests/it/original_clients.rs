@@ -111,7 +111,7 @@ fn an_app_is_built_promoted_run_and_deleted_as_the_originals_do_it() {
         let mut logs = client.socket(&at(&format!("/builds/{id}/logs")), &[("Follow", "true")]).unwrap().ok().expect("101");
         let (text, code) = logs.drain().unwrap();
         assert!(!text.is_empty() && code.is_none(), "the log of a build ends by itself");
-        let done = convox_testkit::eventually(std::time::Duration::from_secs(60), || {
+        let done = convox_testkit::eventually(std::time::Duration::from_mins(1), || {
             let build = client.get(&at(&format!("/builds/{id}")), "").unwrap().json();
             (build["status"] != "running" && build["status"] != "created").then_some(build)
         })
@@ -127,7 +127,7 @@ fn an_app_is_built_promoted_run_and_deleted_as_the_originals_do_it() {
         assert_eq!(with_env["env"], "GREETING=1\nOTHER=2", "{with_env}");
         assert_eq!(with_env["build"], id.as_str(), "a new release starts from the newest one");
         ok(&client.form("POST", &at(&format!("/releases/{promoted}/promote")), &[]).unwrap());
-        convox_testkit::eventually(std::time::Duration::from_secs(60), || {
+        convox_testkit::eventually(std::time::Duration::from_mins(1), || {
             let state = client.get(&at(""), "").unwrap().json();
             (state["status"] == "running" && state["release"] == promoted.as_str()).then_some(())
         })
@@ -234,7 +234,7 @@ fn a_followed_log_stays_open_and_ends_when_its_key_is_revoked() {
     stack.admin(&["member", "remove", "leaver@example.com", "--org", "acme"]).unwrap();
     let began = std::time::Instant::now();
     loop {
-        match logs.next().unwrap() {
+        match logs.receive().unwrap() {
             Message::Close(reason) => {
                 let (_, reason) = reason.expect("a close frame with the reason");
                 assert!(!reason.is_empty());

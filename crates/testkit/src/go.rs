@@ -226,7 +226,7 @@ impl Socket {
         match payload.len() {
             length @ 0..=125 => frame.push(0x80 | length as u8),
             length => {
-                frame.push(0x80 | 126);
+                frame.push(0x80 | 0x7e);
                 frame.extend_from_slice(&u16::try_from(length)?.to_be_bytes());
             }
         }
@@ -252,7 +252,7 @@ impl Socket {
     }
 
     /// The next message; pings and pongs are passed over, fragments are put together.
-    pub fn next(&mut self) -> Result<Message> {
+    pub fn receive(&mut self) -> Result<Message> {
         let mut whole = Vec::new();
         let mut kind = 0;
         loop {
@@ -305,7 +305,7 @@ impl Socket {
         let mut out = Vec::new();
         let mut code = None;
         loop {
-            match self.next()? {
+            match self.receive()? {
                 Message::Text(text) => match text.windows(MARKER.len()).position(|window| window == MARKER) {
                     Some(at) => {
                         ensure!(at == 0, "the marker must travel in a message of its own");
