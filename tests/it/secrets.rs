@@ -1,5 +1,6 @@
 //! Where a Rack's password never appears, and what a stolen or edited database is worth.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use convox_testkit::Stack;
@@ -23,7 +24,11 @@ fn holders(dir: &Path, needle: &str) -> Vec<std::path::PathBuf> {
     let mut forms = vec![needle.as_bytes().to_vec()];
     forms.push(base64::engine::general_purpose::STANDARD_NO_PAD.encode(needle).into_bytes());
     forms.push(base64::engine::general_purpose::STANDARD_NO_PAD.encode(format!("convox:{needle}")).into_bytes());
-    forms.push(needle.bytes().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes());
+    let mut hex = String::new();
+    for byte in needle.bytes() {
+        write!(hex, "{byte:02x}").unwrap();
+    }
+    forms.push(hex.into_bytes());
     let mut files = Vec::new();
     every_file(dir, &mut files);
     assert!(!files.is_empty());
