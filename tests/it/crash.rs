@@ -10,7 +10,7 @@ use convox_testkit::{Stack, eventually};
 
 /// Kills of each server; `CONVOX_TEST_KILLS` for longer runs.
 fn kills() -> u32 {
-    std::env::var("CONVOX_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+    std::env::var("CONVOX_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
 }
 
 /// A small generator of random moments, seeded so that a failure can be run again.
@@ -138,7 +138,7 @@ fn crash_of_the_console_loses_nothing_that_it_confirmed() {
     let mut rack_side = Confirmed::new();
     for round in 0..kills() {
         let admin = stack.go(Generation::V3);
-        let wait = Duration::from_micros(moments.next(120_000));
+        let wait = Duration::from_micros(moments.next(400_000));
         let stop = AtomicBool::new(false);
         let mut here = Confirmed::new();
         let mut made = Vec::new();
