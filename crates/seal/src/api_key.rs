@@ -84,7 +84,9 @@ impl ApiKey {
     /// A new one.
     pub fn generate(kind: KeyKind) -> Self {
         let bytes = Zeroizing::new(random_bytes::<32>());
-        let mut text = Zeroizing::new(format!("{}_{}", kind.prefix(), *Zeroizing::new(base62(&bytes[..], BODY))));
+        // Room for all of it: text that moves to a larger place leaves a copy behind.
+        let mut text = Zeroizing::new(String::with_capacity(64));
+        text.extend([kind.prefix(), "_", &*Zeroizing::new(base62(&bytes[..], BODY))]);
         let checksum = checksum(&text);
         text.extend(checksum.map(char::from));
         Self { text, kind }

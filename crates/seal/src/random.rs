@@ -40,7 +40,8 @@ pub(crate) fn base62(bytes: &[u8], digits: usize) -> String {
         }
         *place = base62_digit(rest);
     }
-    text.into_iter().map(char::from).collect()
+    // The same bytes, not a copy: they may be secret. All of them are ASCII.
+    String::from_utf8(text).unwrap_or_default()
 }
 
 #[cfg(test)]
