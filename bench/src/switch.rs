@@ -1,4 +1,6 @@
 //! What a person waits for when the command line starts: time and memory of `convox switch` beside an empty program.
+//!
+//! Switching asks a real Console once, over TLS, on the same machine; without a name nothing is asked.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use anyhow::{Context as _, bail};
 use serde_json::json;
 
 use crate::Output;
+use crate::contender::{Ground, RACK};
 use crate::measure::{self, median};
 
 #[derive(clap::Args)]
@@ -16,69 +19,95 @@ pub(crate) struct Arguments {
     /// The command line to measure.
     #[arg(long)]
     convox: PathBuf,
+    /// The Console to switch at.
+    #[arg(long)]
+    console: PathBuf,
     /// A program that does nothing.
     #[arg(long)]
     empty: PathBuf,
-    /// Configuration directory with a Console and Racks in it. A local one is made if absent.
-    #[arg(long)]
-    config: Option<PathBuf>,
     #[arg(long, default_value_t = 200)]
     runs: usize,
     #[command(flatten)]
     output: Output,
 }
 
-struct Figures {
+struct Subject<'a> {
     name: &'static str,
+    program: &'a Path,
+    words: &'a [&'a str],
     milliseconds: Vec<f64>,
     /// Largest resident set, in kilobytes.
     memory: u64,
 }
 
+impl<'a> Subject<'a> {
+    fn new(name: &'static str, program: &'a Path, words: &'a [&'a str]) -> Self {
+        Self { name, program, words, milliseconds: Vec::new(), memory: 0 }
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let made = tempfile::tempdir()?;
-    let config = match &arguments.config {
-        Some(config) => config.clone(),
-        None => local_config(made.path())?,
-    };
-    let subjects: [(&'static str, &Path, &[&str]); 3] = [
-        ("empty program", &arguments.empty, &[]),
-        ("convox version", &arguments.convox, &["version"]),
-        ("convox switch", &arguments.convox, &["switch"]),
+    let directory = tempfile::tempdir()?;
+    let ground = Ground::new(directory.path(), 0, 0)?;
+    let (_upstream, port) = ground.upstream(true)?;
+    let console = ground.console(&arguments.console, port)?;
+    let config = directory.path().join("config");
+    log_in(arguments, console.base.trim_start_matches("https://"), &console.secret, &ground.fingerprint, &config)?;
+
+    let mut subjects = [
+        Subject::new("empty program", &arguments.empty, &[]),
+        Subject::new("convox help", &arguments.convox, &["help"]),
+        Subject::new("convox switch (shows)", &arguments.convox, &["switch"]),
+        Subject::new("convox switch org/rack (asks the Console)", &arguments.convox, &["switch", RACK]),
     ];
-    let mut figures: Vec<Figures> = subjects.iter().map(|(name, ..)| Figures { name, milliseconds: Vec::new(), memory: 0 }).collect();
     for _ in 0..arguments.runs {
-        for ((name, program, words), figures) in subjects.iter().zip(&mut figures) {
-            let mut command = Command::new(program);
-            command.args(*words).env("CONVOX_CONFIG", &config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        for subject in &mut subjects {
+            let mut command = Command::new(subject.program);
+            command.args(subject.words).env("CONVOX_CONFIG", &config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
             let begun = Instant::now();
-            let output = command.output().with_context(|| format!("cannot run {}", program.display()))?;
-            figures.milliseconds.push(begun.elapsed().as_secs_f64() * 1000.0);
-            if !output.status.success() && *name == "empty program" {
-                bail!("{name} failed: {}", String::from_utf8_lossy(&output.stderr));
+            let output = command.output().with_context(|| format!("cannot run {}", subject.program.display()))?;
+            subject.milliseconds.push(begun.elapsed().as_secs_f64() * 1000.0);
+            if !output.status.success() {
+                bail!("{} failed: {}", subject.name, String::from_utf8_lossy(&output.stderr));
             }
         }
     }
-    for ((_, program, words), figures) in subjects.iter().zip(&mut figures) {
-        figures.memory = memory(program, words, &config)?;
+    for subject in &mut subjects {
+        subject.memory = memory(subject.program, subject.words, &config)?;
     }
     let json = json!({
         "machine": measure::machine(),
         "runs": arguments.runs,
-        "figures": figures.iter().map(|figures| json!({
-            "program": figures.name,
-            "milliseconds": median(&figures.milliseconds),
-            "max_rss_kilobytes": figures.memory,
+        "figures": subjects.iter().map(|subject| json!({
+            "program": subject.name,
+            "milliseconds": median(&subject.milliseconds),
+            "max_rss_kilobytes": subject.memory,
         })).collect::<Vec<_>>(),
     });
     let mut table =
         format!("{}; medians of {} runs in turns.\n\n| program | ms | max RSS kB |\n|---|--:|--:|\n", measure::machine(), arguments.runs);
-    for figures in &figures {
-        table.push_str(&format!("| {} | {:.2} | {} |\n", figures.name, median(&figures.milliseconds), figures.memory));
+    for subject in &subjects {
+        table.push_str(&format!("| {} | {:.2} | {} |\n", subject.name, median(&subject.milliseconds), subject.memory));
     }
     measure::write(&arguments.output.out.join("switch.json"), &format!("{json:#}\n"))?;
     measure::write(&arguments.output.out.join("switch.md"), &table)?;
     std::io::stdout().write_all(table.as_bytes())?;
+    Ok(())
+}
+
+fn log_in(arguments: &Arguments, host: &str, key: &str, fingerprint: &str, config: &Path) -> anyhow::Result<()> {
+    let mut child = Command::new(&arguments.convox)
+        .args(["login", host, "--fingerprint", fingerprint, "--password-stdin"])
+        .env("CONVOX_CONFIG", config)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot run {}", arguments.convox.display()))?;
+    // Closed at once, which ends the key.
+    child.stdin.take().context("no input to write to")?.write_all(key.as_bytes())?;
+    if !child.wait()?.success() {
+        bail!("convox login failed");
+    }
     Ok(())
 }
 
@@ -98,13 +127,4 @@ fn memory(program: &Path, words: &[&str], config: &Path) -> anyhow::Result<u64> 
         .find_map(|line| line.strip_prefix("rss="))
         .and_then(|kilobytes| kilobytes.parse().ok())
         .with_context(|| format!("time said: {text}"))
-}
-
-/// A configuration with one Rack selected, so that `switch` has something to say without asking a server.
-fn local_config(directory: &Path) -> anyhow::Result<PathBuf> {
-    let config = directory.join("config");
-    std::fs::create_dir_all(&config)?;
-    std::fs::write(config.join("host"), "127.0.0.1:1")?;
-    std::fs::write(config.join("rack"), "bench/rack")?;
-    Ok(config)
 }
