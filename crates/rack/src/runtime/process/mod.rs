@@ -99,7 +99,7 @@ impl Shared {
 }
 
 impl Entry {
-    /// Waits for the end, which [`Shared::conclude`] records.
+    /// Waits for the end, which `conclude` records.
     async fn ended(&self) -> ProcessState {
         let mut state = self.state.subscribe();
         // The sender is ours, so waiting cannot fail.
