@@ -1,17 +1,35 @@
 //! TLS towards callers: a certificate from PEM, or one made here.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-/// A certificate with its key, ready to serve.
+/// A certificate with its key, ready to serve. Clones share it, also after [`TlsServer::reload`].
 #[derive(Clone)]
 pub struct TlsServer {
     pub(crate) config: Arc<ServerConfig>,
-    leaf: CertificateDer<'static>,
+    current: Arc<Current>,
+}
+
+/// The certificate of the next handshake.
+#[derive(Debug)]
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl Current {
+    fn get(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.get())
+    }
 }
 
 /// Why a certificate cannot be served, or not be made.
@@ -36,27 +54,43 @@ impl TlsServer {
     ///
     /// Speaks TLS 1.2 and 1.3, offers `http/1.1` only, and resumes sessions by tickets that this process alone can open.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, TlsServerError> {
-        let chain = CertificateDer::pem_slice_iter(certificate)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| TlsServerError::Certificate(error.to_string()))?;
-        let leaf = chain.first().cloned().ok_or_else(|| TlsServerError::Certificate("no certificate found".to_owned()))?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsServerError::Key(error.to_string()))?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let current = Arc::new(Current(RwLock::new(Arc::new(read(certificate, key)?))));
+        let mut config = ServerConfig::builder_with_provider(convox_tls::provider())
             .with_safe_default_protocol_versions()
             .map_err(TlsServerError::Unusable)?
             .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(TlsServerError::Unusable)?;
+            .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsServerError::Unusable)?;
-        Ok(Self { config: Arc::new(config), leaf })
+        Ok(Self { config: Arc::new(config), current })
+    }
+
+    /// Serves another certificate from the next handshake on; connections that are open stay. Without an error or not at all.
+    ///
+    /// # Errors
+    /// As for [`TlsServer::from_pem`].
+    pub fn reload(&self, certificate: &[u8], key: &[u8]) -> Result<(), TlsServerError> {
+        let certified = Arc::new(read(certificate, key)?);
+        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        Ok(())
     }
 
     /// SHA-256 of the leaf certificate, the value that clients pin.
     pub fn fingerprint(&self) -> convox_tls::Fingerprint {
-        convox_tls::Fingerprint::of(&self.leaf)
+        convox_tls::Fingerprint::of(self.current.get().cert.first().map(AsRef::as_ref).unwrap_or_default())
     }
+}
+
+/// A chain that has a leaf, with its own key.
+fn read(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, TlsServerError> {
+    let chain = CertificateDer::pem_slice_iter(certificate)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| TlsServerError::Certificate(error.to_string()))?;
+    if chain.is_empty() {
+        return Err(TlsServerError::Certificate("no certificate found".to_owned()));
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsServerError::Key(error.to_string()))?;
+    CertifiedKey::from_der(chain, key, &convox_tls::provider()).map_err(TlsServerError::Unusable)
 }
 
 impl fmt::Debug for TlsServer {

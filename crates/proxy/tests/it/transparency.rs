@@ -538,3 +538,84 @@ async fn no_reply_is_mixed_up_with_another() {
     let wrong = wrong.lock().unwrap();
     assert!(wrong.is_empty(), "{} of {pairs}: {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
 }
+
+/// What was decided about is what is forwarded (T8). `CONVOX_PATHS` sets how many are tried.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_path_that_was_decided_about_is_the_path_that_is_forwarded() {
+    const PIECES: &[&str] = &[
+        "/",
+        "//",
+        "/.",
+        "/..",
+        "/./",
+        "/../",
+        "%2f",
+        "%2F",
+        "%5c",
+        "\\",
+        "%2e",
+        "%2e%2e/",
+        "%00",
+        "%",
+        "%zz",
+        ";",
+        ";x=y",
+        "?",
+        "?a=b",
+        "&",
+        "#",
+        "#/x",
+        "@",
+        ":",
+        "*",
+        "+",
+        "~",
+        "$",
+        "apps",
+        "a",
+        "processes",
+        "\u{e9}",
+        "\u{2044}",
+        "\t",
+        "\"",
+        "<",
+        ">",
+        "|",
+        "^",
+        "`",
+        "{",
+        "}",
+        "[",
+        "]",
+        "=",
+        ",",
+        "http://",
+        "%c0%af",
+        "%25%32%66",
+    ];
+    let count: usize = std::env::var("CONVOX_PATHS").ok().and_then(|count| count.parse().ok()).unwrap_or(2000);
+    let (rack, proxy) = echoing().await;
+    let mut state = 1_u64;
+    let mut pick = |limit: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % limit
+    };
+    let mut raw = Raw::connect(proxy.address).await;
+    let mut forwarded = 0;
+    for _ in 0..count {
+        let path: String = std::iter::once("/").chain((0..pick(8)).map(|_| PIECES[pick(PIECES.len())]).collect::<Vec<_>>()).collect();
+        raw.send(request("GET", &path, "alice", "")).await;
+        let reply = raw.reply().await.unwrap();
+        if reply.status() == 400 {
+            raw = Raw::connect(proxy.address).await;
+            continue;
+        }
+        forwarded += 1;
+        let allowed = proxy.state.allowed.lock().unwrap().last().unwrap().clone();
+        let seen = rack.seen().last().unwrap().message.line.clone();
+        assert_eq!(allowed, format!("{} alice request", seen.trim_end_matches(" HTTP/1.1")), "{path:?}");
+        // A fragment is no part of a request; everything else goes through as it came.
+        assert_eq!(seen, format!("GET {} HTTP/1.1", path.split('#').next().unwrap()), "{path:?}");
+    }
+    assert!(forwarded > count / 4, "{forwarded} of {count}");
+}
