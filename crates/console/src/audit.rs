@@ -1,94 +1,290 @@
 //! Write it down: durably, before it is forwarded. Shards hand events to one writer task, which commits whatever is waiting in one
-//! transaction (group commit) and then tells those who wait.
+//! transaction (group commit) and then tells those who wait. What cannot be written is not done.
+//!
+//! Notes (refusals, outcomes) wait for nobody. They are bounded: refusals by a rate, since whoever is refused could fill the disk
+//! with them; all of them by the queue.
+
+mod rate;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use convox_model::Event;
 use convox_store::Store;
 pub(crate) use convox_store::audit::Entry;
 use tokio::sync::{mpsc, oneshot};
 
+use rate::Rate;
+
 /// Events that may wait; beyond that, audited requests are refused.
 const QUEUE: usize = 8192;
 /// Events of one transaction.
 const BATCH: usize = 512;
-/// Refused sign-ins that are written per second; more are counted only, or an attacker could fill the disk.
-const FAILURES_PER_SECOND: u64 = 50;
+/// Notes that are kept while the database cannot be written.
+const KEPT: usize = 4096;
+/// How long a request waits for its event.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the end of the server waits for the queue to empty.
+const LAST: Duration = Duration::from_secs(10);
+/// Refused sign-ins and refused requests that are written per minute; beyond that their number is.
+const SIGN_INS: u32 = 120;
+const REFUSALS: u32 = 600;
 
-struct Item {
-    entry: Entry,
-    durable: Option<oneshot::Sender<bool>>,
+enum Item {
+    Write(Entry, Option<oneshot::Sender<bool>>),
+    /// Answered when everything before it was tried.
+    Flush(oneshot::Sender<bool>),
 }
 
 /// Why an event is not written. The request that it was for is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the audit log cannot be written, so nothing that needs it is done; try again later")]
+#[error("the audit log cannot be written, so this was not forwarded; try again later, and tell whoever runs this Console")]
 pub(crate) struct NotWritten;
 
 /// The way to the audit log.
 pub(crate) struct Audit {
     queue: mpsc::Sender<Item>,
     lost: AtomicU64,
-    failures: AtomicU64,
+    sign_ins: Rate,
+    refusals: Rate,
 }
 
-/// The other end, for [`write`].
-pub(crate) struct Writer(mpsc::Receiver<Item>);
+/// The other end, for [`Writer::run`].
+pub(crate) struct Writer {
+    queue: mpsc::Receiver<Item>,
+    /// Notes that could not be written yet, oldest first.
+    kept: Vec<Entry>,
+}
 
 impl Audit {
     pub(crate) fn new() -> (Self, Writer) {
-        let (queue, writer) = mpsc::channel(QUEUE);
-        (Self { queue, lost: AtomicU64::new(0), failures: AtomicU64::new(0) }, Writer(writer))
+        let (queue, items) = mpsc::channel(QUEUE);
+        let audit = Self { queue, lost: AtomicU64::new(0), sign_ins: Rate::new(SIGN_INS), refusals: Rate::new(REFUSALS) };
+        (audit, Writer { queue: items, kept: Vec::new() })
     }
 
     /// Writes an event; it is on the disk when this returns `Ok`.
     pub(crate) async fn write(&self, event: Event) -> Result<(), NotWritten> {
         let (durable, done) = oneshot::channel();
-        let item = Item { entry: Entry::Event(Box::new(event.bounded())), durable: Some(durable) };
-        self.queue.try_send(item).map_err(|_| NotWritten)?;
-        if done.await == Ok(true) { Ok(()) } else { Err(NotWritten) }
+        let entry = Entry::Event(Box::new(event.bounded()));
+        self.queue.try_send(Item::Write(entry, Some(durable))).map_err(|_| NotWritten)?;
+        match tokio::time::timeout(PATIENCE, done).await {
+            Ok(Ok(true)) => Ok(()),
+            _ => Err(NotWritten),
+        }
     }
 
-    /// Adds something that nobody waits for: how a request ended, a refusal.
-    pub(crate) fn note(&self, entry: Entry) {
-        let entry = match entry {
-            Entry::Event(event) => Entry::Event(Box::new(event.bounded())),
-            outcome @ Entry::Outcome { .. } => outcome,
-        };
-        if self.queue.try_send(Item { entry, durable: None }).is_err() && self.lost.fetch_add(1, Ordering::Relaxed).is_multiple_of(1000) {
+    /// Adds how an audited request ended.
+    pub(crate) fn outcome(&self, outcome: Entry) {
+        self.note(outcome);
+    }
+
+    /// Adds a refused request of somebody who is known.
+    pub(crate) fn refused(&self, event: impl FnOnce() -> Event, now_ms: i64) {
+        self.limited(&self.refusals, event, now_ms);
+    }
+
+    /// Adds a refused sign-in.
+    pub(crate) fn unidentified(&self, event: impl FnOnce() -> Event, now_ms: i64) {
+        self.limited(&self.sign_ins, event, now_ms);
+    }
+
+    fn limited(&self, rate: &Rate, event: impl FnOnce() -> Event, now_ms: i64) {
+        let admitted = rate.admit(now_ms);
+        if let Some(left_out) = admitted.left_out {
+            self.note(Entry::Event(Box::new(summary(left_out, now_ms))));
+        }
+        if admitted.write {
+            self.note(Entry::Event(Box::new(event().bounded())));
+        }
+    }
+
+    fn note(&self, entry: Entry) {
+        if self.queue.try_send(Item::Write(entry, None)).is_err() && self.lost.fetch_add(1, Ordering::Relaxed).is_multiple_of(1000) {
             tracing::error!("the audit queue is full: notes of refusals and outcomes are being left out");
         }
     }
 
-    /// Adds a refused sign-in, as long as there are not too many of them. `second` is the current Unix second.
-    pub(crate) fn note_failure(&self, second: i64, event: impl FnOnce() -> Event) {
-        // The second in the upper half, the count in the lower.
-        let second = second.unsigned_abs() << 32;
-        let count = self.failures.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        if count & !0xffff_ffff != second {
-            self.failures.store(second, Ordering::Relaxed);
-        } else if count & 0xffff_ffff > FAILURES_PER_SECOND {
-            return;
+    /// Waits until everything that was added so far has been written, or was tried for long enough.
+    pub(crate) async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        let flush = async {
+            if self.queue.send(Item::Flush(done)).await.is_ok() {
+                let _ = flushed.await;
+            }
+        };
+        if tokio::time::timeout(LAST, flush).await.is_err() {
+            tracing::error!("the audit log could not be written to its end: outcomes of the last requests may be missing");
         }
-        self.note(Entry::Event(Box::new(event())));
     }
 }
 
-/// Writes until every sender is gone.
-pub(crate) async fn write(mut writer: Writer, store: Store) {
-    let mut batch = Vec::with_capacity(BATCH);
-    loop {
-        if writer.0.recv_many(&mut batch, BATCH).await == 0 {
-            return;
+/// Stands for refusals that were only counted.
+fn summary(left_out: u32, now_ms: i64) -> Event {
+    Event {
+        id: uuid::Uuid::now_v7().to_string(),
+        at_ms: now_ms,
+        actor: "unknown".to_owned(),
+        action: "RefusedMore".to_owned(),
+        decision: "refused".to_owned(),
+        rule: format!("{left_out} more were refused in an earlier minute, and are not listed"),
+        ..Event::default()
+    }
+}
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Yes,
+    /// The database cannot be written now.
+    NotYet,
+    /// The database does not take this one.
+    Never,
+}
+
+impl Writer {
+    /// Writes until every [`Audit`] is gone.
+    pub(crate) async fn run(mut self, store: Store) {
+        let mut items = Vec::with_capacity(BATCH);
+        while self.queue.recv_many(&mut items, BATCH).await > 0 {
+            let mut entries = std::mem::take(&mut self.kept);
+            let mut waiting: Vec<Option<oneshot::Sender<bool>>> = entries.iter().map(|_| None).collect();
+            let mut flushed = Vec::new();
+            for item in items.drain(..) {
+                match item {
+                    Item::Write(entry, durable) => {
+                        entries.push(entry);
+                        waiting.push(durable);
+                    }
+                    Item::Flush(done) => flushed.push(done),
+                }
+            }
+            let written = write(&store, &entries).await;
+            for ((entry, durable), written) in entries.into_iter().zip(waiting).zip(written) {
+                if let Some(durable) = durable {
+                    // What somebody waited for is refused now, and is not tried again: it must not appear later as allowed.
+                    let _ = durable.send(written == Written::Yes);
+                } else if written == Written::NotYet && self.kept.len() < KEPT {
+                    self.kept.push(entry);
+                }
+            }
+            for done in flushed {
+                let _ = done.send(true);
+            }
         }
-        let (entries, waiting): (Vec<Entry>, Vec<Option<oneshot::Sender<bool>>>) =
-            batch.drain(..).map(|Item { entry, durable }| (entry, durable)).unzip();
-        let written = store.write_audit(&entries).await;
-        if let Err(error) = &written {
-            tracing::error!(%error, events = entries.len(), "the audit log cannot be written");
+    }
+}
+
+/// Writes all in one transaction. When the database refuses that for another reason than being away, each on its own, so that one
+/// that it cannot take does not stop the others.
+async fn write(store: &Store, entries: &[Entry]) -> Vec<Written> {
+    let all = |written| entries.iter().map(|_| written).collect();
+    match store.write_audit(entries).await {
+        Ok(()) => return all(Written::Yes),
+        Err(error) => {
+            tracing::error!(%error, entries = entries.len(), "the audit log cannot be written");
+            if error.is_unavailable() || entries.len() == 1 {
+                return all(if error.is_unavailable() { Written::NotYet } else { Written::Never });
+            }
         }
-        for waiting in waiting.into_iter().flatten() {
-            let _ = waiting.send(written.is_ok());
+    }
+    let mut written = Vec::with_capacity(entries.len());
+    for entry in entries {
+        written.push(match store.write_audit(std::slice::from_ref(entry)).await {
+            Ok(()) => Written::Yes,
+            Err(error) if error.is_unavailable() => Written::NotYet,
+            Err(_) => Written::Never,
+        });
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use convox_db::Db;
+    use convox_store::Page;
+    use convox_store::audit::Filter;
+
+    use super::*;
+
+    fn event(path: &str) -> Event {
+        Event { id: uuid::Uuid::now_v7().to_string(), path: path.to_owned(), ..Event::default() }
+    }
+
+    async fn store(dir: &std::path::Path) -> Store {
+        Store::new(Db::open_sqlite(&dir.join("console.db")).await.unwrap()).await.unwrap()
+    }
+
+    async fn listed(store: &Store) -> Vec<Event> {
+        store.list_audit(&Filter::default(), &Page::first(1000)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_event_is_there_when_its_writer_is_told_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path()).await;
+        let (audit, writer) = Audit::new();
+        tokio::spawn(writer.run(store.clone()));
+        let one = event("/one");
+        let id = one.id.clone();
+        audit.write(one).await.unwrap();
+        assert_eq!(listed(&store).await.len(), 1);
+        audit.outcome(Entry::Outcome { id, status: Some(201), bytes_up: 3, bytes_down: 7, duration_ms: 11 });
+        audit.flush().await;
+        let after = listed(&store).await;
+        let found = after.first().unwrap();
+        assert_eq!((found.status, found.bytes_up, found.bytes_down, found.duration_ms), (Some(201), Some(3), Some(7), Some(11)));
+    }
+
+    #[tokio::test]
+    async fn many_writers_share_transactions_and_all_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path()).await;
+        let (audit, writer) = Audit::new();
+        tokio::spawn(writer.run(store.clone()));
+        let all = futures_util::future::join_all((0..500).map(|number| audit.write(event(&number.to_string())))).await;
+        assert!(all.iter().all(Result::is_ok));
+        assert_eq!(listed(&store).await.len(), 500);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_promised_once_the_database_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path()).await;
+        let (audit, writer) = Audit::new();
+        tokio::spawn(writer.run(store.clone()));
+        store.close().await;
+        assert_eq!(audit.write(event("/one")).await, Err(NotWritten));
+    }
+
+    #[tokio::test]
+    async fn one_event_that_the_database_does_not_take_stops_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path()).await;
+        let (audit, writer) = Audit::new();
+        let (one, twin, other) = (event("/one"), event("/twin"), event("/other"));
+        let twin = Event { id: one.id.clone(), ..twin };
+        let all = async { tokio::join!(audit.write(one), audit.write(twin), audit.write(other)) };
+        let (results, ()) = tokio::join!(all, async {
+            tokio::task::yield_now().await;
+            tokio::spawn(writer.run(store.clone()));
+        });
+        assert_eq!(results, (Ok(()), Err(NotWritten), Ok(())));
+    }
+
+    #[tokio::test]
+    async fn refused_sign_ins_are_written_up_to_a_rate_and_counted_beyond() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path()).await;
+        let (audit, writer) = Audit::new();
+        tokio::spawn(writer.run(store.clone()));
+        for _ in 0..5 * SIGN_INS {
+            audit.unidentified(|| event("/apps"), 30_000);
         }
+        audit.unidentified(|| event("/apps"), 90_000);
+        audit.flush().await;
+        let all = listed(&store).await;
+        assert_eq!(all.len(), SIGN_INS as usize + 2);
+        assert!(all.iter().any(|event| event.rule.starts_with(&format!("{} more", 4 * SIGN_INS))));
     }
 }

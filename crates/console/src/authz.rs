@@ -6,30 +6,43 @@ use std::time::Duration;
 
 use convox_model::{Decision, Request, decide};
 use convox_proxy::{Outcome, Reason};
-use convox_wire::routes::Route;
+use convox_wire::exit;
+use convox_wire::routes::{Effect, Route};
+use http::StatusCode;
 
 use crate::audit::Entry;
 use crate::authn::Verified;
 use crate::credentials::RackEntry;
+use crate::front::NoRack;
 use crate::state::App;
+
+/// Exit code of a shell that was cut: the original clients take a missing one for success.
+const CUT: i32 = 255;
+/// Close code of a server that ends.
+const RESTART: u16 = 1012;
 
 /// Proof that a principal may do this to this Rack. It hears when that is no longer so, and tells the audit log how it ended.
 pub(crate) struct Permit {
-    app: Arc<App>,
-    who: Verified,
-    rack: Arc<RackEntry>,
-    route: &'static Route,
-    named_app: Option<String>,
+    claim: Claim,
     /// Id of the audit event, where there is one.
     event: Option<String>,
     pub(crate) rule: &'static str,
 }
 
+/// Who wants what, to be decided again and again.
+#[derive(Clone)]
+struct Claim {
+    app: Arc<App>,
+    who: Verified,
+    rack: Arc<RackEntry>,
+    route: &'static Route,
+    named_app: Option<Box<str>>,
+}
+
 /// A refusal.
 pub(crate) struct Refusal {
     pub(crate) rule: &'static str,
-    /// Whether the caller may know that the Rack exists.
-    pub(crate) visible: bool,
+    pub(crate) status: StatusCode,
     /// For the caller.
     pub(crate) message: String,
 }
@@ -44,34 +57,103 @@ pub(crate) fn authorize(
 ) -> Result<Permit, Refusal> {
     match decide(who.principal(), &Request { org: &rack.row.org, route, app: named_app }) {
         Decision::Allow { rule } => Ok(Permit {
-            app: Arc::clone(app),
-            who: who.clone(),
-            rack: Arc::clone(rack),
-            route,
-            named_app: named_app.map(str::to_owned),
+            claim: Claim { app: Arc::clone(app), who: who.clone(), rack: Arc::clone(rack), route, named_app: named_app.map(Box::from) },
             event: None,
             rule,
         }),
-        Decision::Deny { rule, visible, needs } => Err(Refusal {
+        Decision::Deny { rule, visible: true, needs } => Err(Refusal {
             rule,
-            visible,
-            message: match needs {
-                Some(role) => format!(
-                    "you may not do this on {}: it has effect {} and needs the role {role}; ask an administrator of {}",
-                    rack.row.path(),
-                    route.effect,
-                    rack.row.org_name
-                ),
-                None => format!("no such rack: {}", rack.row.path()),
-            },
+            status: StatusCode::FORBIDDEN,
+            message: format!(
+                "you may not do this on {}: it has effect {} and needs the role {}; ask an administrator of {}",
+                rack.row.path(),
+                route.effect,
+                needs.map_or("administrator", convox_model::Role::as_str),
+                rack.row.org_name
+            ),
         }),
+        // As if there were no such Rack.
+        Decision::Deny { rule, visible: false, .. } => {
+            Err(Refusal { rule, status: StatusCode::NOT_FOUND, message: NoRack::unknown(&rack.row.path()).to_string() })
+        }
+    }
+}
+
+/// Why a permit does not hold any more. `Display` is for the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Ended {
+    #[error("invalid credentials: the API key was revoked")]
+    KeyRevoked,
+    #[error("cli token is expired")]
+    KeyExpired,
+    #[error("the rack was removed from the Console, or its address was changed")]
+    RackRemoved,
+    #[error("your access to this rack has ended")]
+    NoAccess,
+    #[error("the Console cannot reach its database, so it cannot tell whether you still have access")]
+    Untrusted,
+}
+
+impl Ended {
+    /// Of an answer that has not begun.
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::KeyRevoked | Self::KeyExpired => StatusCode::UNAUTHORIZED,
+            Self::RackRemoved => StatusCode::NOT_FOUND,
+            Self::NoAccess => StatusCode::FORBIDDEN,
+            Self::Untrusted => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl Claim {
+    /// Why it does not hold any more; `None` while it does.
+    fn ended(&self) -> Option<Ended> {
+        let Self { app, who, rack, route, named_app } = self;
+        if !app.snapshots.is_trusted() {
+            return Some(Ended::Untrusted);
+        }
+        let snapshot = app.snapshots.now();
+        let Some(known) = snapshot.again(who.principal()) else { return Some(Ended::KeyRevoked) };
+        if known.expires_ms.is_some_and(|end| end <= app.clock.now_ms()) {
+            return Some(Ended::KeyExpired);
+        }
+        if snapshot.rack_by_id(&rack.row.org, &rack.row.id).is_none_or(|now| now.row.generation != rack.row.generation) {
+            return Some(Ended::RackRemoved);
+        }
+        match decide(&known.principal, &Request { org: &rack.row.org, route, app: named_app.as_deref() }) {
+            Decision::Allow { .. } => None,
+            Decision::Deny { .. } => Some(Ended::NoAccess),
+        }
+    }
+
+    /// A cut, in the words and forms that the clients understand: text, and for a shell an exit code that is not success.
+    fn cut(&self, code: u16, text: String) -> Reason {
+        let mut messages = Vec::new();
+        if self.route.socket {
+            messages.push(format!("ERROR: {text}\n"));
+            if self.route.effect == Effect::Shell {
+                messages.push(exit::marker(CUT));
+            }
+        }
+        Reason { code, text, messages }
     }
 }
 
 impl Permit {
     /// Why it does not hold any more; `None` while it does.
-    pub(crate) fn ended(&self) -> Option<&'static str> {
-        no_longer(&self.app, &self.who, &self.rack, self.route, self.named_app.as_deref())
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        self.claim.ended()
+    }
+
+    /// The Rack that it is for.
+    pub(crate) fn rack(&self) -> &RackEntry {
+        &self.claim.rack
+    }
+
+    /// Whether there is an audit event for it.
+    pub(crate) fn is_audited(&self) -> bool {
+        self.event.is_some()
     }
 
     /// Ties the permit to the audit event that was written for it.
@@ -79,25 +161,42 @@ impl Permit {
         self.event = Some(id);
         self
     }
+
+    /// It is not used after all: this is what the caller is told instead.
+    pub(crate) fn unused(self, status: StatusCode) {
+        self.settle(Some(status), 0, 0, Duration::ZERO);
+    }
+
+    fn settle(self, status: Option<StatusCode>, bytes_up: u64, bytes_down: u64, duration: Duration) {
+        if let Some(id) = self.event {
+            let status = status.map(|status| status.as_u16());
+            let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+            self.claim.app.audit.outcome(Entry::Outcome { id, status, bytes_up, bytes_down, duration_ms });
+        }
+    }
 }
 
 impl convox_proxy::Permit for Permit {
-    /// Decides again whenever the snapshot changes, and at the end of the key.
+    /// Decides again whenever the snapshot changes, and at the end of the key; and ends when the server does.
     fn revoked(&self) -> Pin<Box<dyn Future<Output = Reason> + Send>> {
-        let (app, who, rack, route, named_app) =
-            (Arc::clone(&self.app), self.who.clone(), Arc::clone(&self.rack), self.route, self.named_app.clone());
+        let claim = self.claim.clone();
         Box::pin(async move {
-            let mut changes = app.snapshots.watch();
+            let mut changes = claim.app.snapshots.watch();
+            let mut ending = claim.app.ending.subscribe();
             loop {
-                if let Some(reason) = no_longer(&app, &who, &rack, route, named_app.as_deref()) {
-                    return Reason::policy(reason);
+                if let Some(ended) = claim.ended() {
+                    return claim.cut(Reason::policy("").code, ended.to_string());
                 }
-                let end = who.expires_ms().map(|end| Duration::from_millis((end - app.clock.now_ms()).max(0).unsigned_abs() + 1));
+                if *ending.borrow_and_update() {
+                    return claim.cut(RESTART, "the Console is restarting; try again in a moment".to_owned());
+                }
+                let end =
+                    claim.who.expires_ms().map(|end| Duration::from_millis((end - claim.app.clock.now_ms()).max(0).unsigned_abs() + 1));
                 tokio::select! {
-                    changed = changes.changed() => if changed.is_err() {
-                        return Reason::policy("the Console is shutting down");
-                    },
-                    () = tokio::time::sleep(end.unwrap_or(Duration::MAX)), if end.is_some() => {}
+                    // Neither sender goes before `claim.app` does.
+                    _ = changes.changed() => {}
+                    _ = ending.changed() => {}
+                    () = tokio::time::sleep(end.unwrap_or_default()), if end.is_some() => {}
                 }
             }
         })
@@ -108,25 +207,7 @@ impl convox_proxy::Permit for Permit {
     }
 
     fn finished(self, outcome: Outcome) {
-        if let Some(id) = self.event {
-            let status = outcome.status.map_or(0, |status| status.as_u16());
-            self.app.audit.note(Entry::Outcome { id, status });
-        }
-    }
-}
-
-/// Why the permit does not hold any more; `None` while it does.
-fn no_longer(app: &App, who: &Verified, rack: &RackEntry, route: &'static Route, named_app: Option<&str>) -> Option<&'static str> {
-    let snapshot = app.snapshots.now();
-    let Some(known) = snapshot.again(who.principal()) else { return Some("the API key was revoked") };
-    if known.expires_ms.is_some_and(|end| end <= app.clock.now_ms()) {
-        return Some("cli token is expired");
-    }
-    if snapshot.rack_by_id(&rack.row.org, &rack.row.id).is_none() {
-        return Some("the Rack was removed from the Console");
-    }
-    match decide(&known.principal, &Request { org: &rack.row.org, route, app: named_app }) {
-        Decision::Allow { .. } => None,
-        Decision::Deny { .. } => Some("your access to this Rack has ended"),
+        let Outcome { status, bytes_up, bytes_down, duration, .. } = outcome;
+        self.settle(status, bytes_up, bytes_down, duration);
     }
 }

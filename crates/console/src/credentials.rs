@@ -1,7 +1,8 @@
 //! With what? Opens a Rack's sealed password and keeps the finished header value, together with the checked address and trust, for as long as
 //! the Rack is in use.
 //!
-//! The value in memory is bounded: one per Rack and generation, dropped after [`IDLE_MS`] without use.
+//! What lies open in memory is bounded: one value per Rack and generation, opened anew after [`AGE_MS`], dropped after [`IDLE_MS`]
+//! without use, and at most [`MOST`] of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,11 +16,18 @@ use convox_seal::{Binding, DataKey, Keyring, OpenError, Sealed, Secret};
 use convox_store::racks::RackRow;
 use convox_tls::Trust;
 use http::HeaderValue;
+use rustls::ClientConfig;
 
 use crate::snapshot::Snapshot;
 
 /// An opened credential that nobody used for so long is dropped, milliseconds.
 const IDLE_MS: i64 = 10 * 60 * 1000;
+/// An opened credential is opened anew after so long, milliseconds.
+const AGE_MS: i64 = 60 * 60 * 1000;
+/// So many may lie open; of more, those that were not used for longest are dropped.
+const MOST: usize = 2048;
+/// How exactly the last use is known, milliseconds: shards would wait for each other if each request wrote it down.
+const USED_MS: i64 = 5_000;
 
 const UNKNOWN: i64 = 0;
 const RUNNING: i64 = 1;
@@ -43,6 +51,14 @@ impl std::fmt::Debug for RackEntry {
 pub(crate) struct Opened {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) authorization: HeaderValue,
+    at_ms: i64,
+}
+
+/// What opens credentials.
+pub(crate) struct Credentials {
+    keyring: Arc<Keyring>,
+    /// For Racks without a pin. Read once: it takes milliseconds, for which a shard must not stop.
+    roots: Result<Arc<ClientConfig>, String>,
 }
 
 /// Why a Rack's credential cannot be used. For the log and, shortened, for the caller.
@@ -61,30 +77,12 @@ impl RackEntry {
         Self { row, opened: ArcSwapOption::empty(), used_ms: AtomicI64::new(0), healthy: AtomicI64::new(UNKNOWN) }
     }
 
-    /// What forwarding to this Rack needs; opened on first use.
-    pub(crate) fn open(&self, snapshot: &Snapshot, keyring: &Keyring, now_ms: i64) -> Result<Arc<Opened>, CredentialError> {
-        self.used_ms.store(now_ms, Ordering::Relaxed);
-        if let Some(opened) = &*self.opened.load() {
-            return Ok(Arc::clone(opened));
+    /// What lies open, if it is young enough.
+    fn opened(&self, now_ms: i64) -> Option<Arc<Opened>> {
+        if (now_ms - self.used_ms.load(Ordering::Relaxed)).abs() > USED_MS {
+            self.used_ms.store(now_ms, Ordering::Relaxed);
         }
-        let wrapped = snapshot.data_key(&self.row.org).ok_or(CredentialError::NoOrganization)?;
-        let password = open_password(&self.row, &keyring.unwrap_data_key(wrapped, self.row.org.as_str())?)?;
-        let (host, port) = split_host(&self.row.host).ok_or_else(|| CredentialError::Address(self.row.host.clone()))?;
-        let config =
-            convox_tls::client_config(&trust(self.row.pin.as_deref())?).map_err(|error| CredentialError::Address(error.to_string()))?;
-        let upstream = Upstream::new(self.row.id.as_str(), self.row.generation.unsigned_abs(), host, port, Some(config))
-            .map_err(|error| CredentialError::Address(error.to_string()))?
-            .with_label(format!("rack {}", self.row.path()));
-        let opened = Arc::new(Opened { upstream: Arc::new(upstream), authorization: basic(&password) });
-        self.opened.store(Some(Arc::clone(&opened)));
-        Ok(opened)
-    }
-
-    /// Drops what was not used lately.
-    pub(crate) fn forget_idle(&self, now_ms: i64) {
-        if now_ms - self.used_ms.load(Ordering::Relaxed) > IDLE_MS {
-            self.opened.store(None);
-        }
+        self.opened.load().as_ref().filter(|opened| (now_ms - opened.at_ms).abs() < AGE_MS).cloned()
     }
 
     /// `running`, `unreachable` or `unknown`, as last seen.
@@ -104,6 +102,63 @@ impl RackEntry {
     /// Keeps what a look at the Rack showed.
     pub(crate) fn seen(&self, running: bool) {
         self.healthy.store(if running { RUNNING } else { UNREACHABLE }, Ordering::Relaxed);
+    }
+}
+
+impl Credentials {
+    /// Reads this machine's certificate authorities. Without any, Racks with a pin can still be used.
+    pub(crate) fn new(keyring: Arc<Keyring>) -> Self {
+        Self { keyring, roots: convox_tls::client_config(&Trust::SystemRoots).map_err(|error| error.to_string()) }
+    }
+
+    /// Why Racks without a pin cannot be used, if so.
+    pub(crate) fn without_roots(&self) -> Option<&str> {
+        self.roots.as_ref().err().map(String::as_str)
+    }
+
+    /// What forwarding to `rack` needs; opened on first use.
+    pub(crate) fn open(&self, rack: &RackEntry, snapshot: &Snapshot, now_ms: i64) -> Result<Arc<Opened>, CredentialError> {
+        match rack.opened(now_ms) {
+            Some(opened) => Ok(opened),
+            None => self.open_anew(rack, snapshot, now_ms),
+        }
+    }
+
+    #[cold]
+    fn open_anew(&self, rack: &RackEntry, snapshot: &Snapshot, now_ms: i64) -> Result<Arc<Opened>, CredentialError> {
+        let row = &rack.row;
+        let address = |error: String| CredentialError::Address(error);
+        let wrapped = snapshot.data_key(&row.org).ok_or(CredentialError::NoOrganization)?;
+        let password = open_password(row, &self.keyring.unwrap_data_key(wrapped, row.org.as_str())?)?;
+        let (host, port) = split_host(&row.host).ok_or_else(|| address(row.host.clone()))?;
+        let config = match trust(row.pin.as_deref())? {
+            Trust::SystemRoots => self.roots.clone().map_err(address)?,
+            pinned => convox_tls::client_config(&pinned).map_err(|error| address(error.to_string()))?,
+        };
+        let upstream = Upstream::new(row.id.as_str(), row.generation.unsigned_abs(), host, port, Some(config))
+            .map_err(|error| address(error.to_string()))?
+            .with_label(format!("rack {}", row.path()));
+        let opened = Arc::new(Opened { upstream: Arc::new(upstream), authorization: basic(&password), at_ms: now_ms });
+        rack.opened.store(Some(Arc::clone(&opened)));
+        Ok(opened)
+    }
+}
+
+/// Drops what was not used lately or has become too old, and beyond [`MOST`] what was not used for longest.
+pub(crate) fn forget<'r>(racks: impl Iterator<Item = &'r Arc<RackEntry>>, now_ms: i64) {
+    let mut open: Vec<(i64, &RackEntry)> = Vec::new();
+    for rack in racks {
+        let Some(at_ms) = rack.opened.load().as_ref().map(|opened| opened.at_ms) else { continue };
+        let used_ms = rack.used_ms.load(Ordering::Relaxed);
+        if now_ms - used_ms > IDLE_MS || (now_ms - at_ms).abs() >= AGE_MS {
+            rack.opened.store(None);
+        } else {
+            open.push((used_ms, rack));
+        }
+    }
+    open.sort_unstable_by_key(|(used_ms, _)| std::cmp::Reverse(*used_ms));
+    for (_, rack) in open.iter().skip(MOST) {
+        rack.opened.store(None);
     }
 }
 
@@ -194,6 +249,46 @@ mod tests {
         ] {
             assert_eq!(open_password(&edited, &key).err(), Some(OpenError::Refused), "{} {:?}", edited.host, edited.pin);
         }
+    }
+
+    fn entry(name: &str) -> Arc<RackEntry> {
+        Arc::new(RackEntry::new(RackRow {
+            id: RackId::new(),
+            org: OrgId::new(),
+            org_name: "acme".to_owned(),
+            name: name.to_owned(),
+            provider: String::new(),
+            host: "127.0.0.1:5443".to_owned(),
+            pin: None,
+            password: Sealed::from_bytes(Vec::new()),
+            generation: 1,
+            created_ms: 0,
+        }))
+    }
+
+    fn lay_open(entry: &RackEntry, now_ms: i64) {
+        let upstream = Arc::new(Upstream::new("r", 1, "127.0.0.1", 1, None).unwrap());
+        entry.opened.store(Some(Arc::new(Opened { upstream, authorization: HeaderValue::from_static("x"), at_ms: now_ms })));
+        entry.used_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn what_lies_open_is_bounded_in_age_and_in_number() {
+        let (idle, used, old) = (entry("idle"), entry("used"), entry("old"));
+        for rack in [&idle, &used, &old] {
+            lay_open(rack, 1);
+        }
+        assert!(used.opened(IDLE_MS).is_some());
+        assert!(old.opened(AGE_MS + 1).is_none(), "opened anew even when it is in use");
+        forget([&idle, &used].into_iter(), IDLE_MS + 2);
+        assert!(idle.opened.load().is_none() && used.opened.load().is_some());
+
+        let many: Vec<Arc<RackEntry>> = (0..MOST + 2).map(|number| entry(&number.to_string())).collect();
+        many.iter().zip(1..).for_each(|(rack, at_ms)| lay_open(rack, at_ms));
+        forget(many.iter(), MOST as i64 + 2);
+        let open: Vec<bool> = many.iter().map(|rack| rack.opened.load().is_some()).collect();
+        assert_eq!(open.iter().filter(|open| **open).count(), MOST);
+        assert_eq!(open.first_chunk(), Some(&[false, false]), "those that were not used for longest");
     }
 
     #[test]

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! No database and no lock from end to end: the walk reads [`snapshot`], which follows the store. Beside the walk: [`ops`] (use cases:
-//! authorise, change, write down), called by [`api`] and [`cmd`] alike; [`serve`] starts and ends a server; [`state`] is what its rooms share.
+//! authorise, change, write down), called by [`api`] and [`cmd`] alike; [`serve`] starts and ends a server; [`jobs`] is what it does by itself;
+//! [`state`] is what its rooms share.
 //!
 //! `front`, `authn`, `authz`, `audit`, `credentials` and `relay` never write to the store, but for audit events; `api` and `cmd` never
 //! decide about rights: that is for `ops` and `model`.
@@ -23,8 +24,10 @@ mod audit;
 mod authn;
 mod authz;
 mod cmd;
+mod counters;
 mod credentials;
 mod front;
+mod jobs;
 mod ops;
 mod relay;
 mod reply;

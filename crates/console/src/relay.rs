@@ -1,177 +1,231 @@
 //! START HERE: the walk of one request, in order. Runs on a shard; no database, no lock.
 //!
-//! `front` (what is it for) -> `authn` (who) -> `front` (which Rack) -> `authz` (may they) -> `audit` (write it down) -> `credentials` (with what) -> forward.
+//! What a client may be told is decided by where the walk ends: ADR 0007. Why the log comes first: ADR 0008.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use convox_model::{Event, Principal};
-use convox_proxy::{Body, Forward, Gate, LocalHint, RequestId, Verdict, is_websocket};
+use convox_proxy::{Forward, Gate, LocalHint, RequestId, Verdict, is_websocket};
 use convox_wire::routes::{Effect, match_route};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
-use crate::audit::Entry;
+use crate::authn::{self, AuthError, ROOM};
 use crate::authz::{Permit, authorize};
+use crate::counters::Count;
+use crate::front::{self, NoRack};
+use crate::reply::{self, REQUEST_ID};
+use crate::snapshot::Snapshot;
 use crate::state::App;
-use crate::{authn, front, reply};
-
-/// Decides about each request of a Console.
-pub(crate) struct Relay(pub(crate) Arc<App>);
 
 const ACTOR: HeaderName = HeaderName::from_static("convox-actor");
 
-/// What the log says of a request before it is known who asks.
-struct Asked<'a> {
-    head: &'a Parts,
-    peer: SocketAddr,
-    id: RequestId,
-}
+/// Decides about each request of a Console.
+pub(crate) struct Relay(pub(crate) Arc<App>);
 
 impl Gate for Relay {
     type Permit = Permit;
 
     async fn decide(&self, head: &Parts, peer: SocketAddr) -> Verdict<Permit> {
-        let app = &self.0;
-        let path = head.uri.path();
-        if front::is_own(path) {
+        // 1. What is it for? The Console's own paths are never a Rack's, whatever the headers say.
+        if front::is_own(head.uri.path()) {
             return Verdict::Local(LocalHint::default());
         }
-        let asked = Asked { head, peer, id: RequestId::next() };
+        let asked = Asked { app: &self.0, head, peer, id: RequestId::next() };
+        match asked.walk().await {
+            Ok(forward) => Verdict::Forward(forward),
+            Err(refused) => asked.reply(&refused),
+        }
+    }
+}
+
+/// A request on its way.
+struct Asked<'a> {
+    app: &'a Arc<App>,
+    head: &'a Parts,
+    peer: SocketAddr,
+    id: RequestId,
+}
+
+/// A request that may be forwarded.
+struct Admitted {
+    permit: Permit,
+    actor: HeaderValue,
+    /// What is to be written before.
+    event: Option<Event>,
+}
+
+/// What the caller is told instead.
+struct Refused {
+    status: StatusCode,
+    message: Cow<'static, str>,
+}
+
+fn refuse(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Refused {
+    Refused { status, message: message.into() }
+}
+
+impl Asked<'_> {
+    async fn walk(&self) -> Result<Forward<Permit>, Refused> {
+        // 2. to 4. Who is it, for which Rack, and may they?
+        let Admitted { permit, actor, event } = self.admit()?;
+        // 5. What does more than read is written down before anything reaches the Rack.
+        let permit = match event {
+            None => permit,
+            Some(event) => self.written(permit, event).await?,
+        };
+        // 6. With what, and off it goes.
+        self.forward(permit, actor)
+    }
+
+    /// Identifies, finds the Rack and the route, decides. All from memory.
+    fn admit(&self) -> Result<Admitted, Refused> {
+        let Self { app, head, .. } = *self;
         if !app.snapshots.is_trusted() {
-            return asked.refuse(StatusCode::SERVICE_UNAVAILABLE, "the Console cannot reach its database; try again later");
+            app.counters.add(Count::Unavailable);
+            return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the Console cannot reach its database; try again later"));
+        }
+        if let Some(name) = front::doubled(&head.headers) {
+            return Err(refuse(StatusCode::BAD_REQUEST, format!("the header {name} is there twice; send it once")));
         }
         let snapshot = app.snapshots.now();
 
         // Who?
-        let credential = authn::credential(&head.headers);
-        let key = credential.as_ref().map(|credential| credential.password.as_str()).unwrap_or_default();
-        let who = match authn::verify(key, &snapshot, &app.lookup, &*app.clock) {
-            Ok(who) => who,
-            Err(error) => {
-                app.audit.note_failure(app.clock.now_ms() / 1000, || {
-                    asked.event(app, None, "", "", "read", "Authenticate", "refused", "credential")
-                });
-                return asked.refuse(StatusCode::UNAUTHORIZED, &error.to_string());
-            }
-        };
+        let mut room = [0; ROOM];
+        let credential = authn::credential(&head.headers, &mut room);
+        let (user, key) = credential.map_or(("", ""), |credential| (credential.user, credential.key));
+        let who = authn::verify(key, &snapshot, &app.lookup, &*app.clock).map_err(|error| self.unidentified(&error))?;
         let principal = who.principal();
 
-        // Which Rack, and what would be done to it?
-        let user = credential.as_ref().map(|credential| credential.user.as_str()).unwrap_or_default();
+        // Which Rack?
         let Some(name) = front::rack_name(&head.headers, user) else {
-            return asked.refuse(StatusCode::BAD_REQUEST, "no rack selected: use `convox switch` or --rack");
+            return Err(refuse(StatusCode::BAD_REQUEST, "no rack selected: use `convox switch` or --rack"));
         };
-        let rack = match front::find_rack(&snapshot, principal, &name) {
-            Ok(rack) => rack,
-            Err(error) => {
-                let status = match error {
-                    front::NoRack::Unknown(_) => StatusCode::NOT_FOUND,
-                    front::NoRack::Ambiguous(..) => StatusCode::CONFLICT,
-                };
-                let event = asked.event(app, Some(principal), "", &name, "read", "FindRack", "refused", "no-such-rack");
-                app.audit.note(Entry::Event(Box::new(event)));
-                return asked.refuse(status, &error.to_string());
-            }
-        };
+        let rack = front::find_rack(&snapshot, principal, &name).map_err(|error| {
+            let status = match error {
+                NoRack::Unknown(_) => StatusCode::NOT_FOUND,
+                NoRack::Ambiguous(..) => StatusCode::BAD_REQUEST,
+            };
+            self.denied(status, error.to_string(), || Event {
+                rack: name.to_string(),
+                ..self.event(Some(principal), "FindRack", "no-such-rack")
+            })
+        })?;
         let row = &rack.row;
-        let Some(found) = match_route(head.method.as_str(), path, is_websocket(head)) else {
-            let event = asked.event(app, Some(principal), &row.org_name, &row.name, "", "UnknownRoute", "refused", "no-such-route");
-            app.audit.note(Entry::Event(Box::new(event)));
+        let about = |event: Event| Event { org: row.org_name.clone(), rack: row.name.clone(), ..event };
+
+        // What would be done to it? The table is asked about the very bytes that would be forwarded.
+        let Some(found) = match_route(head.method.as_str(), head.uri.path(), is_websocket(head)) else {
             // Clients expect an empty body for what no Rack serves.
-            return asked.refuse(StatusCode::NOT_FOUND, "");
+            return Err(self.denied(StatusCode::NOT_FOUND, "", || about(self.event(Some(principal), "UnknownRoute", "no-such-route"))));
         };
-        let (route, effect) = (found.route, found.route.effect);
-        let event = |decision, rule| {
-            let mut event = asked.event(app, Some(principal), &row.org_name, &row.name, effect.as_str(), route.name, decision, rule);
-            found.app.unwrap_or_default().clone_into(&mut event.app);
-            event
+        let route = found.route;
+        let event = |rule: &str| Event {
+            app: found.app.unwrap_or_default().to_owned(),
+            effect: route.effect.as_str().to_owned(),
+            ..about(self.event(Some(principal), route.name, rule))
         };
 
         // May they?
-        let mut permit = match authorize(app, &who, rack, route, found.app) {
-            Ok(permit) => permit,
-            Err(refusal) => {
-                app.audit.note(Entry::Event(Box::new(event("refused", refusal.rule))));
-                let status = if refusal.visible { StatusCode::FORBIDDEN } else { StatusCode::NOT_FOUND };
-                return asked.refuse(status, &refusal.message);
-            }
-        };
+        let permit = authorize(app, &who, rack, route, found.app)
+            .map_err(|refusal| self.denied(refusal.status, refusal.message, || event(refusal.rule)))?;
+        let event = (route.effect != Effect::Read).then(|| Event { decision: "allowed".to_owned(), ..event(permit.rule) });
+        Ok(Admitted { permit, actor: who.actor(), event })
+    }
 
-        // Write it down, before anything reaches the Rack.
-        if effect != Effect::Read {
-            let event = event("allowed", permit.rule);
-            let id = event.id.clone();
-            if let Err(error) = app.audit.write(event).await {
-                return asked.refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
+    /// Waits until the event is on the disk.
+    async fn written(&self, permit: Permit, event: Event) -> Result<Permit, Refused> {
+        let id = event.id.clone();
+        let written = self.app.audit.write(event).await;
+        let permit = permit.with_event(id);
+        if let Err(error) = written {
+            // It may still be written after this, and must then not look as if it had been forwarded.
+            permit.unused(StatusCode::SERVICE_UNAVAILABLE);
+            self.app.counters.add(Count::Unavailable);
+            return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()));
+        }
+        // Writing took a while, in which the right may have ended.
+        if let Some(ended) = permit.ended() {
+            permit.unused(ended.status());
+            self.app.counters.add(Count::Refused);
+            return Err(refuse(ended.status(), ended.to_string()));
+        }
+        Ok(permit)
+    }
+
+    /// Puts the Rack's own credential and the actor's name to it.
+    fn forward(&self, permit: Permit, actor: HeaderValue) -> Result<Forward<Permit>, Refused> {
+        let app = self.app;
+        let snapshot: &Snapshot = &app.snapshots.now();
+        match app.credentials.open(permit.rack(), snapshot, app.clock.now_ms()) {
+            Ok(opened) => {
+                app.counters.add(if permit.is_audited() { Count::Audited } else { Count::Read });
+                Ok(Forward {
+                    permit,
+                    upstream: Arc::clone(&opened.upstream),
+                    authorization: opened.authorization.clone(),
+                    path_and_query: None,
+                    add: vec![(ACTOR, actor), (REQUEST_ID, self.id.header())],
+                    request_id: self.id,
+                })
             }
-            permit = permit.with_event(id);
-            // Writing takes a while, in which the right may have ended.
-            if app.snapshots.now().seq != snapshot.seq
-                && let Some(reason) = permit.ended()
-            {
-                return asked.refuse(StatusCode::FORBIDDEN, reason);
+            Err(error) => {
+                let rack = permit.rack().row.path();
+                tracing::error!(rack.name = %rack, request.id = %self.id, %error, "the Rack's credential cannot be used");
+                permit.unused(StatusCode::BAD_GATEWAY);
+                app.counters.add(Count::Unavailable);
+                let message = format!(
+                    "the stored credential of rack {rack} cannot be used, so nothing was sent to it; ask an operator to add the rack again"
+                );
+                Err(refuse(StatusCode::BAD_GATEWAY, message))
             }
         }
-
-        // With what?
-        let opened = match rack.open(&snapshot, &app.keyring, app.clock.now_ms()) {
-            Ok(opened) => opened,
-            Err(error) => {
-                tracing::error!(rack.name = %row.path(), request.id = %asked.id, %error, "the Rack's credential cannot be used");
-                let message = format!("the credential of rack {} cannot be used; ask an operator to add the Rack again", row.path());
-                return asked.refuse(StatusCode::BAD_GATEWAY, &message);
-            }
-        };
-        let actor = HeaderValue::from_str(&principal.email).unwrap_or(HeaderValue::from_static("unknown"));
-        Verdict::Forward(Forward {
-            permit,
-            upstream: Arc::clone(&opened.upstream),
-            authorization: opened.authorization.clone(),
-            path_and_query: None,
-            add: vec![(ACTOR, actor)],
-            request_id: asked.id,
-        })
     }
-}
 
-impl Asked<'_> {
-    fn refuse(&self, status: StatusCode, message: &str) -> Verdict<Permit> {
-        let mut response: Response<Body> = reply::error(status, message, reply::wants_json(&self.head.headers)).map(Body::from);
-        response.headers_mut().insert(reply::REQUEST_ID, self.id.header());
+    /// Nobody is known: says why, and writes it down as long as there are not too many.
+    fn unidentified(&self, error: &AuthError) -> Refused {
+        self.app.counters.add(Count::Unidentified);
+        let event = || match error {
+            AuthError::Expired(known) => self.event(Some(&known.principal), "Authenticate", error.rule()),
+            AuthError::Unknown(last4) => Event { key_last4: last4.clone(), ..self.event(None, "Authenticate", error.rule()) },
+            AuthError::Missing | AuthError::Format(_) => self.event(None, "Authenticate", error.rule()),
+        };
+        self.app.audit.unidentified(event, self.app.clock.now_ms());
+        refuse(StatusCode::UNAUTHORIZED, error.to_string())
+    }
+
+    /// Somebody who is known is refused: writes it down as long as there are not too many.
+    fn denied(&self, status: StatusCode, message: impl Into<Cow<'static, str>>, event: impl FnOnce() -> Event) -> Refused {
+        self.app.counters.add(Count::Refused);
+        self.app.audit.refused(event, self.app.clock.now_ms());
+        refuse(status, message)
+    }
+
+    fn reply(&self, refused: &Refused) -> Verdict<Permit> {
+        let Refused { status, message } = refused;
+        let mut response = reply::error(*status, message, reply::wants_json(&self.head.headers)).map(convox_proxy::Body::from);
+        response.headers_mut().insert(REQUEST_ID, self.id.header());
         Verdict::Reply(response)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "an event has that many facts")]
-    fn event(
-        &self,
-        app: &App,
-        who: Option<&Principal>,
-        org: &str,
-        rack: &str,
-        effect: &str,
-        action: &str,
-        decision: &str,
-        rule: &str,
-    ) -> Event {
+    /// What is written of a request; refused, until it is known to be allowed.
+    fn event(&self, who: Option<&Principal>, action: &str, rule: &str) -> Event {
         Event {
             id: uuid::Uuid::now_v7().to_string(),
-            at_ms: app.clock.now_ms(),
+            at_ms: self.app.clock.now_ms(),
             request_id: self.id.to_string(),
             actor: who.map_or("unknown", |who| &who.email).to_owned(),
             actor_id: who.map_or("", |who| who.user.as_str()).to_owned(),
             key_last4: who.map_or("", |who| &who.key_last4).to_owned(),
-            org: org.to_owned(),
-            rack: rack.to_owned(),
-            app: String::new(),
-            effect: effect.to_owned(),
             action: action.to_owned(),
             method: self.head.method.as_str().to_owned(),
             path: self.head.uri.path().to_owned(),
-            decision: decision.to_owned(),
+            decision: "refused".to_owned(),
             rule: rule.to_owned(),
             peer: self.peer.ip().to_string(),
-            status: None,
+            ..Event::default()
         }
     }
 }

@@ -12,6 +12,7 @@ use convox_model::{Grant, KeyId, OrgId, Principal, RackId, UserId};
 use convox_seal::WrappedDataKey;
 use convox_store::Store;
 use convox_store::snapshot::Rows;
+use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 
 use crate::credentials::RackEntry;
@@ -20,6 +21,8 @@ use crate::credentials::RackEntry;
 const POLL: Duration = Duration::from_millis(100);
 /// How often a server says that it lives.
 const BEAT: Duration = Duration::from_secs(1);
+/// How long one look may take.
+const LOOK: Duration = Duration::from_secs(4);
 /// Without a look at the feed for so long, memory is not trusted any more.
 pub(crate) const TRUST: Duration = Duration::from_secs(5);
 
@@ -27,8 +30,18 @@ pub(crate) const TRUST: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct KnownKey {
     pub(crate) principal: Principal,
+    /// Their address as the value of a header.
+    pub(crate) actor: HeaderValue,
     /// End, milliseconds since 1970.
     pub(crate) expires_ms: Option<i64>,
+}
+
+impl KnownKey {
+    fn new(principal: Principal, expires_ms: Option<i64>) -> Self {
+        // Addresses are plain ASCII when they come in; a row that was edited to something else names nobody.
+        let actor = HeaderValue::from_str(&principal.email).unwrap_or(HeaderValue::from_static("unknown"));
+        Self { principal, actor, expires_ms }
+    }
 }
 
 /// One moment.
@@ -41,6 +54,7 @@ pub(crate) struct Snapshot {
     racks: HashMap<String, Arc<RackEntry>>,
     by_short_name: HashMap<String, Vec<Arc<RackEntry>>>,
     by_org: HashMap<OrgId, Vec<Arc<RackEntry>>>,
+    by_id: HashMap<RackId, Arc<RackEntry>>,
     data_keys: HashMap<OrgId, (String, WrappedDataKey)>,
 }
 
@@ -61,11 +75,10 @@ impl Snapshot {
         };
         let mut snapshot = Self { seq: rows.seq, ..Self::default() };
         for user in rows.users.keys() {
-            let known = KnownKey { principal: principal(user, None, String::new()), expires_ms: None };
-            snapshot.users.insert(user.clone(), Arc::new(known));
+            snapshot.users.insert(user.clone(), Arc::new(KnownKey::new(principal(user, None, String::new()), None)));
         }
         for key in rows.keys {
-            let known = Arc::new(KnownKey { principal: principal(&key.user, Some(key.id.clone()), key.last4), expires_ms: key.expires_ms });
+            let known = Arc::new(KnownKey::new(principal(&key.user, Some(key.id.clone()), key.last4), key.expires_ms));
             snapshot.keys.insert(key.hash, Arc::clone(&known));
             snapshot.key_ids.insert(key.id, known);
         }
@@ -77,6 +90,7 @@ impl Snapshot {
             };
             snapshot.by_short_name.entry(entry.row.name.clone()).or_default().push(Arc::clone(&entry));
             snapshot.by_org.entry(entry.row.org.clone()).or_default().push(Arc::clone(&entry));
+            snapshot.by_id.insert(entry.row.id.clone(), Arc::clone(&entry));
             snapshot.racks.insert(path, entry);
         }
         snapshot.data_keys = rows.orgs.into_iter().collect();
@@ -108,7 +122,7 @@ impl Snapshot {
 
     /// The Rack of that id in that organization.
     pub(crate) fn rack_by_id(&self, org: &OrgId, id: &RackId) -> Option<&Arc<RackEntry>> {
-        self.racks_of(org).iter().find(|rack| rack.row.id == *id)
+        self.by_id.get(id).filter(|rack| rack.row.org == *org)
     }
 
     /// Racks of an organization, sorted by name.
@@ -165,8 +179,11 @@ impl Snapshots {
 
     /// Whether the feed was seen recently enough to believe what is in memory.
     pub(crate) fn is_trusted(&self) -> bool {
-        let now = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
-        now - self.looked_ms.load(Ordering::Relaxed) < TRUST.as_millis() as i64
+        self.elapsed_ms() - self.looked_ms.load(Ordering::Relaxed) < TRUST.as_millis() as i64
+    }
+
+    fn elapsed_ms(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Waits until this server knows position `seq` of the feed, at most two seconds.
@@ -176,25 +193,48 @@ impl Snapshots {
         let _ = tokio::time::timeout(Duration::from_secs(2), changed.wait_for(|seen| *seen >= seq)).await;
     }
 
-    /// Follows the feed for ever: looks, reloads, tells, acknowledges. Faults are logged and tried again; meanwhile trust runs out.
-    pub(crate) async fn follow(&self, store: &Store, clock: &dyn convox_model::Clock) {
-        let mut beaten: Option<(Instant, i64)> = None;
+    /// Follows the feed for ever: looks, reloads, tells. Faults are logged and tried again; meanwhile trust runs out. Reads only: that
+    /// somebody else holds the database's write lock must not hold this up.
+    pub(crate) async fn follow(&self, store: &Store) {
+        let mut trusted = true;
         loop {
-            match self.look(store).await {
-                Ok(()) => self.looked_ms.store(i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed),
-                Err(error) => tracing::warn!(%error, "could not follow the feed of changes"),
-            }
-            let seq = self.now().seq;
-            if beaten.is_none_or(|(at, told)| told != seq || at.elapsed() >= BEAT) {
-                match store.beat(&self.node, seq, clock.now_ms()).await {
-                    Ok(()) => beaten = Some((Instant::now(), seq)),
-                    Err(error) => tracing::warn!(%error, "could not acknowledge the feed of changes"),
+            // What is read is at least as fresh as the moment before the question.
+            let asked_ms = self.elapsed_ms();
+            let fault = match tokio::time::timeout(LOOK, self.look(store)).await {
+                Ok(Ok(())) => {
+                    self.looked_ms.store(asked_ms, Ordering::Relaxed);
+                    None
                 }
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some(format!("the database did not answer within {} s", LOOK.as_secs())),
+            };
+            if std::mem::replace(&mut trusted, self.is_trusted()) != trusted {
+                match &fault {
+                    Some(fault) => tracing::error!(fault, "the database cannot be read: refusing everything that needs its memory"),
+                    None => tracing::warn!("the database can be read again"),
+                }
+                // Those who are open look for themselves whether they may stay.
+                self.changed.send_modify(|_| ());
+            } else if let Some(fault) = fault {
+                tracing::warn!(fault, "could not follow the feed of changes");
             }
             tokio::select! {
                 () = tokio::time::sleep(POLL) => {}
                 () = self.wake.notified() => {}
             }
+        }
+    }
+
+    /// Tells for ever that this server lives, and at once what it has seen.
+    pub(crate) async fn acknowledge(&self, store: &Store, clock: &dyn convox_model::Clock) {
+        let mut changes = self.changed.subscribe();
+        loop {
+            let seq = *changes.borrow_and_update();
+            if let Err(error) = store.beat(&self.node, seq, clock.now_ms()).await {
+                tracing::warn!(%error, "could not acknowledge the feed of changes");
+            }
+            // As long as `self` is there, so is the sender.
+            let _ = tokio::time::timeout(BEAT, changes.changed()).await;
         }
     }
 

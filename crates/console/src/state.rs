@@ -5,8 +5,11 @@ use std::sync::Arc;
 use convox_model::Clock;
 use convox_seal::{Keyring, LookupKey};
 use convox_store::Store;
+use tokio::sync::watch;
 
 use crate::audit::Audit;
+use crate::counters::Counters;
+use crate::credentials::Credentials;
 use crate::snapshot::Snapshots;
 
 /// A running Console.
@@ -15,8 +18,12 @@ pub(crate) struct App {
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) lookup: LookupKey,
     pub(crate) snapshots: Snapshots,
+    pub(crate) credentials: Credentials,
     pub(crate) audit: Audit,
+    pub(crate) counters: Counters,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Turns true shortly before what is still open is cut, when the server ends.
+    pub(crate) ending: watch::Sender<bool>,
 }
 
 impl App {

@@ -52,12 +52,18 @@ pub struct Filter {
 pub enum Entry {
     /// A new event.
     Event(Box<Event>),
-    /// The status that a forwarded request got.
+    /// How a forwarded request ended.
     Outcome {
         /// Of the event.
         id: String,
-        /// Status code.
-        status: u16,
+        /// Status code; `None` when the caller went away before there was one.
+        status: Option<u16>,
+        /// Bytes from the caller to the Rack.
+        bytes_up: u64,
+        /// Bytes from the Rack to the caller.
+        bytes_down: u64,
+        /// From the decision to the end, milliseconds.
+        duration_ms: u64,
     },
 }
 
@@ -71,10 +77,13 @@ impl Store {
             for entry in entries {
                 match entry {
                     Entry::Event(event) => insert!(tx, event),
-                    Entry::Outcome { id, status } => {
-                        sqlx::query("UPDATE audit SET status = $2 WHERE id = $1")
+                    Entry::Outcome { id, status, bytes_up, bytes_down, duration_ms } => {
+                        sqlx::query("UPDATE audit SET status = $2, bytes_up = $3, bytes_down = $4, duration_ms = $5 WHERE id = $1")
                             .bind(id.as_str())
-                            .bind(i64::from(*status))
+                            .bind(status.map(i64::from))
+                            .bind(number(*bytes_up))
+                            .bind(number(*bytes_down))
+                            .bind(number(*duration_ms))
                             .execute(&mut *tx)
                             .await?;
                     }
@@ -90,8 +99,8 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn list_audit(&self, filter: &Filter, page: &Page) -> Result<Vec<Event>, StoreError> {
         let after = page.after.clone().unwrap_or_else(|| "~".to_owned());
-        let rows: Vec<(String, Option<i64>)> = convox_db::query!(&self.db, |pool| sqlx::query_as(
-            "SELECT event, status FROM audit WHERE id < $1 AND at_ms >= $2 \
+        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT event, status, bytes_up, bytes_down, duration_ms FROM audit WHERE id < $1 AND at_ms >= $2 \
              AND ($3 = '' OR actor = $3) AND ($4 = '' OR org = $4) AND ($5 = '' OR rack = $5) AND ($6 = '' OR app = $6) \
              AND ($7 = '' OR effect = $7) AND ($8 = '' OR decision = $8) ORDER BY id DESC LIMIT $9",
         )
@@ -108,11 +117,21 @@ impl Store {
         .await)?;
         Ok(rows
             .into_iter()
-            .filter_map(|(line, status)| {
+            .filter_map(|(line, status, bytes_up, bytes_down, duration_ms)| {
                 let mut event: Event = serde_json::from_str(&line).ok()?;
                 event.status = status.and_then(|status| u16::try_from(status).ok());
+                event.bytes_up = bytes_up.map(i64::unsigned_abs);
+                event.bytes_down = bytes_down.map(i64::unsigned_abs);
+                event.duration_ms = duration_ms.map(i64::unsigned_abs);
                 Some(event)
             })
             .collect())
     }
+}
+
+/// Event, status, bytes up and down, duration.
+type Row = (String, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
+
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -2,8 +2,15 @@
 
 use convox_db::Migration;
 
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    name: "0001_init",
-    sqlite: include_str!("../migrations/sqlite/0001_init.sql"),
-    postgres: include_str!("../migrations/postgres/0001_init.sql"),
-}];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        name: "0001_init",
+        sqlite: include_str!("../migrations/sqlite/0001_init.sql"),
+        postgres: include_str!("../migrations/postgres/0001_init.sql"),
+    },
+    Migration {
+        name: "0002_audit_outcome",
+        sqlite: include_str!("../migrations/sqlite/0002_audit_outcome.sql"),
+        postgres: include_str!("../migrations/postgres/0002_audit_outcome.sql"),
+    },
+];

@@ -16,6 +16,8 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
 use crate::authn::{AuthError, Verified, authenticate};
+use crate::counters::Count;
+use crate::front::doubled;
 use crate::ops::{Actor, OpsError};
 use crate::reply;
 use crate::state::App;
@@ -82,16 +84,20 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refused> {
+        let wants_json = reply::wants_json(&parts.headers);
+        if let Some(name) = doubled(&parts.headers) {
+            let message = format!("the header {name} is there twice; send it once");
+            return Err(Refused { status: StatusCode::BAD_REQUEST, message, wants_json });
+        }
         let snapshot = app.snapshots.now();
         let who = authenticate(&parts.headers, &snapshot, &app.lookup, &*app.clock).map_err(|error: AuthError| {
-            let mut event = anonymous(parts).unknown_event(app);
-            event.action = "Authenticate".to_owned();
-            app.audit.note_failure(app.clock.now_ms() / 1000, || event);
-            Refused { status: StatusCode::UNAUTHORIZED, message: error.to_string(), wants_json: reply::wants_json(&parts.headers) }
+            app.counters.add(Count::Unidentified);
+            app.audit.unidentified(|| anonymous(parts).unknown_event(app, parts, error.rule()), app.clock.now_ms());
+            Refused { status: StatusCode::UNAUTHORIZED, message: error.to_string(), wants_json }
         })?;
         let mut actor = anonymous(parts);
         actor.principal = Some(who.principal().clone());
-        Ok(Self { who, actor, wants_json: reply::wants_json(&parts.headers) })
+        Ok(Self { who, actor, wants_json })
     }
 }
 
@@ -106,15 +112,18 @@ fn anonymous(parts: &Parts) -> Actor {
 }
 
 impl Actor {
-    fn unknown_event(&self, app: &App) -> convox_model::Event {
+    fn unknown_event(&self, app: &App, parts: &Parts, rule: &str) -> convox_model::Event {
         convox_model::Event {
             id: uuid::Uuid::now_v7().to_string(),
             at_ms: app.clock.now_ms(),
             request_id: self.request_id.clone(),
             actor: "unknown".to_owned(),
             effect: "console".to_owned(),
+            action: "Authenticate".to_owned(),
+            method: parts.method.as_str().to_owned(),
+            path: parts.uri.path().to_owned(),
             decision: "refused".to_owned(),
-            rule: "credential".to_owned(),
+            rule: rule.to_owned(),
             peer: self.peer.clone(),
             ..convox_model::Event::default()
         }

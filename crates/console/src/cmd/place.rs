@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use convox_db::Db;
 use convox_model::SystemClock;
-use convox_seal::{Keyring, LookupKey, RootKey};
-use convox_store::Store;
+use convox_seal::{Keyring, LookupKey, OpenError, RootKey};
+use convox_store::{Page, Store};
 
 use crate::args::Place;
 use crate::ops::Ops;
@@ -24,8 +24,22 @@ pub(crate) async fn open(place: &Place) -> Result<Ops> {
             Db::open_sqlite(&place.data.join("console.db")).await?
         }
     };
-    let lookup = LookupKey::derive(&root);
-    Ok(Ops { store: Store::new(db).await?, keyring: Arc::new(Keyring::new(root)), lookup, clock: Arc::new(SystemClock) })
+    let (lookup, keyring) = (LookupKey::derive(&root), Keyring::new(root));
+    let store = Store::new(db).await?;
+    belongs(&keyring, &store).await?;
+    Ok(Ops { store, keyring: Arc::new(keyring), lookup, clock: Arc::new(SystemClock) })
+}
+
+/// With another root key than the one that this database was made with, no API key would be known and no Rack could be reached.
+async fn belongs(keyring: &Keyring, store: &Store) -> Result<()> {
+    let Some(org) = store.list_orgs(&Page::first(1)).await?.into_iter().next() else { return Ok(()) };
+    match keyring.unwrap_data_key(&store.data_key(&org.id).await?, org.id.as_str()) {
+        Err(OpenError::UnknownKey) => {
+            bail!("this root key ({}) is not the one that this database was made with: give the right one", keyring.active().id())
+        }
+        // A single edited row is that organization's matter, and is refused where it is used.
+        _ => Ok(()),
+    }
 }
 
 fn root_key(place: &Place) -> Result<RootKey> {

@@ -1,0 +1,64 @@
+//! What a server does by itself, beside the requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+
+use crate::counters::Count;
+use crate::credentials::{RackEntry, forget};
+use crate::ops::Actor;
+use crate::state::App;
+
+/// How often Racks are looked at, idle credentials forgotten, and counters told.
+const ROUND: Duration = Duration::from_mins(1);
+/// Racks that are looked at at the same time.
+const AT_ONCE: usize = 8;
+/// How long one look may take.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// Looks at each Rack now and then, so that lists can show whether it answers without waiting for it. New Racks are looked at soon.
+pub(crate) async fn look_at_racks(app: Arc<App>) {
+    let mut changes = app.snapshots.watch();
+    let mut next_round = tokio::time::Instant::now();
+    loop {
+        let is_round = next_round <= tokio::time::Instant::now();
+        if is_round {
+            next_round = tokio::time::Instant::now() + ROUND;
+        }
+        let racks: Vec<Arc<RackEntry>> = app.snapshots.now().all_racks().filter(|rack| is_round || rack.is_unseen()).cloned().collect();
+        futures_util::stream::iter(racks)
+            .for_each_concurrent(AT_ONCE, |rack| {
+                let ops = app.ops();
+                async move {
+                    let actor = Actor::host();
+                    let look = ops.probe_rack(&actor, &rack.row.org_name, &rack.row.name);
+                    rack.seen(matches!(tokio::time::timeout(LOOK, look).await, Ok(Ok(_))));
+                }
+            })
+            .await;
+        tokio::select! {
+            () = tokio::time::sleep_until(next_round) => {}
+            _ = changes.changed() => {}
+        }
+    }
+}
+
+/// Forgets credentials that are not in use, and tells what the data path did: in one line a minute instead of one per request.
+pub(crate) async fn tidy(app: Arc<App>) {
+    let mut before = [0; 5];
+    loop {
+        tokio::time::sleep(ROUND).await;
+        forget(app.snapshots.now().all_racks(), app.clock.now_ms());
+        let now = [Count::Read, Count::Audited, Count::Unidentified, Count::Refused, Count::Unavailable].map(|what| app.counters.get(what));
+        let [read, audited, unidentified, refused, unavailable] = {
+            let mut since = now;
+            since.iter_mut().zip(before).for_each(|(now, before)| *now -= before);
+            since
+        };
+        if now != before {
+            tracing::info!(read, audited, unidentified, refused, unavailable, "requests for Racks in the last minute");
+        }
+        before = now;
+    }
+}
