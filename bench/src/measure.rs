@@ -27,13 +27,23 @@ pub(crate) struct Load {
 }
 
 /// Drives `url` with one thread of `wrk` on `core`. Fails if any answer was not a good one.
-pub(crate) fn load(core: usize, url: &str, connections: usize, time: Duration, headers: &[String]) -> anyhow::Result<Load> {
+pub(crate) fn load(
+    core: usize,
+    url: &str,
+    connections: usize,
+    time: Duration,
+    headers: &[String],
+    script: Option<&Path>,
+) -> anyhow::Result<Load> {
     let mut wrk = Command::new("taskset");
     wrk.args(["-c", &core.to_string(), "wrk", "-t1", "--latency"])
         .arg(format!("-c{connections}"))
         .arg(format!("-d{}s", time.as_secs().max(1)));
     for header in headers {
         wrk.args(["-H", header]);
+    }
+    if let Some(script) = script {
+        wrk.arg("-s").arg(script);
     }
     let output = wrk.arg(url).output().context("cannot run wrk: apt-get install wrk")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

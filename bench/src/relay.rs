@@ -1,7 +1,7 @@
 //! The comparison with nginx: same upstream, same load, same core, in turns.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -27,16 +27,34 @@ pub(crate) struct Arguments {
     /// `convox-console` to measure; only the data path alone is measured without it.
     #[arg(long)]
     console: Option<PathBuf>,
-    /// Only this variant: `clear` or `tls`.
+    /// Only this variant: `clear`, `tls` or `write`.
     #[arg(long)]
     only: Option<String>,
     #[command(flatten)]
     output: Output,
 }
 
+/// What is asked, and how.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Variant {
+    pub(crate) name: &'static str,
+    /// For people.
+    pub(crate) title: &'static str,
+    tls: bool,
+    method: &'static str,
+    path: &'static str,
+}
+
+const VARIANTS: [Variant; 3] = [
+    Variant { name: "clear", title: "reads, clear text", tls: false, method: "GET", path: "/apps?" },
+    Variant { name: "tls", title: "reads, TLS on both sides", tls: true, method: "GET", path: "/apps?" },
+    // Written to the audit log on disk before it is forwarded; nginx and the data path alone write nothing.
+    Variant { name: "write", title: "audited writes, TLS on both sides", tls: true, method: "PUT", path: "/apps/web?" },
+];
+
 /// What one contender did in one variant.
 pub(crate) struct Series {
-    pub(crate) variant: &'static str,
+    pub(crate) variant: Variant,
     pub(crate) contender: &'static str,
     pub(crate) rounds: Vec<Round>,
 }
@@ -52,9 +70,9 @@ pub(crate) struct Round {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut all = Vec::new();
-    for (variant, tls) in [("clear", false), ("tls", true)] {
-        if arguments.only.as_deref().is_none_or(|only| only == variant) {
-            all.extend(measure(arguments, variant, tls)?);
+    for variant in VARIANTS {
+        if arguments.only.as_deref().is_none_or(|only| only == variant.name) {
+            all.extend(measure(arguments, variant)?);
         }
     }
     let conditions = report::Conditions {
@@ -72,8 +90,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure(arguments: &Arguments, variant: &'static str, tls: bool) -> anyhow::Result<Vec<Series>> {
+fn measure(arguments: &Arguments, variant: Variant) -> anyhow::Result<Vec<Series>> {
+    let tls = variant.tls;
     let directory = tempfile::tempdir()?;
+    let script = directory.path().join("method.lua");
+    std::fs::write(&script, format!("wrk.method = \"{}\"\n", variant.method))?;
     let ground = Ground::new(directory.path(), arguments.core, arguments.load_core)?;
     let (_upstream, port) = ground.upstream(tls)?;
     let mut contenders = vec![ground.nginx_proxy(port, tls)?, ground.gate(port, tls)?];
@@ -89,13 +110,14 @@ fn measure(arguments: &Arguments, variant: &'static str, tls: bool) -> anyhow::R
         for turn in 0..contenders.len() {
             let at = (round + turn) % contenders.len();
             let (Some(contender), Some(series)) = (contenders.get(at), series.get_mut(at)) else { continue };
-            let measured = once(arguments, contender, if round == 0 { 1 } else { arguments.seconds })
-                .with_context(|| format!("{} ({variant})", contender.name))?;
+            let measured = once(arguments, contender, variant, &script, if round == 0 { 1 } else { arguments.seconds })
+                .with_context(|| format!("{} ({})", contender.name, variant.name))?;
             // The first one only warms up.
             if round > 0 {
                 writeln!(
                     std::io::stderr(),
-                    "{variant:5} round {round} {:14} {:7.0} requests/s {:6.2} us CPU/request",
+                    "{:5} round {round} {:14} {:7.0} requests/s {:6.2} us CPU/request",
+                    variant.name,
                     contender.name,
                     measured.per_second,
                     measured.cpu
@@ -107,7 +129,7 @@ fn measure(arguments: &Arguments, variant: &'static str, tls: bool) -> anyhow::R
     Ok(series)
 }
 
-fn once(arguments: &Arguments, contender: &Contender, seconds: u64) -> anyhow::Result<Round> {
+fn once(arguments: &Arguments, contender: &Contender, variant: Variant, script: &Path, seconds: u64) -> anyhow::Result<Round> {
     // What the v2 command line sends.
     let headers = [
         format!("Authorization: {}", basic(&contender.secret)),
@@ -121,10 +143,11 @@ fn once(arguments: &Arguments, contender: &Contender, seconds: u64) -> anyhow::R
     let before = measure::cpu(contender.pid())?;
     let load = measure::load(
         arguments.load_core,
-        &format!("{}/apps?", contender.base),
+        &format!("{}{}", contender.base, variant.path),
         arguments.connections,
         Duration::from_secs(seconds),
         &headers,
+        (variant.method != "GET").then_some(script),
     )?;
     let used = measure::cpu(contender.pid())? - before;
     Ok(Round {

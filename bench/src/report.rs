@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::measure::median;
-use crate::relay::Series;
+use crate::relay::{Series, Variant};
 
 pub(crate) struct Conditions {
     pub(crate) machine: String,
@@ -23,7 +23,7 @@ fn range(values: &[f64]) -> (f64, f64) {
 }
 
 pub(crate) fn relay(conditions: &Conditions, all: &[Series]) -> (String, String) {
-    let yardstick = |variant: &str| {
+    let yardstick = |variant: Variant| {
         all.iter()
             .find(|series| series.variant == variant && series.contender == "nginx")
             .map_or(f64::NAN, |series| median(&of(series, |round| round.cpu)))
@@ -33,7 +33,7 @@ pub(crate) fn relay(conditions: &Conditions, all: &[Series]) -> (String, String)
         .map(|series| {
             let cpu = of(series, |round| round.cpu);
             json!({
-                "variant": series.variant,
+                "variant": series.variant.name,
                 "contender": series.contender,
                 "requests": series.rounds.iter().map(|round| round.requests).sum::<u64>(),
                 "requests_per_second": median(&of(series, |round| round.per_second)),
@@ -56,7 +56,7 @@ pub(crate) fn relay(conditions: &Conditions, all: &[Series]) -> (String, String)
     });
     let mut table = format!(
         "{}; {}; {} interleaved rounds of {} s, {} kept connections, replies of a quarter of a kilobyte; medians.\n\n\
-         | connections | contender | requests/s | CPU us/request | range | times nginx | p50 ms | p99 ms |\n\
+         | asked | contender | requests/s | CPU us/request | range | times nginx | p50 ms | p99 ms |\n\
          |---|---|--:|--:|--:|--:|--:|--:|\n",
         conditions.machine, conditions.nginx, conditions.rounds, conditions.seconds, conditions.connections
     );
@@ -65,7 +65,7 @@ pub(crate) fn relay(conditions: &Conditions, all: &[Series]) -> (String, String)
         let (low, high) = range(&cpu);
         table.push_str(&format!(
             "| {} | {} | {:.0} | {:.1} | {low:.1}-{high:.1} | {:.2} | {:.2} | {:.2} |\n",
-            if series.variant == "tls" { "TLS on both sides" } else { "clear text" },
+            series.variant.title,
             series.contender,
             median(&of(series, |round| round.per_second)),
             median(&cpu),
