@@ -1,12 +1,13 @@
 //! Who may come in: the bearer of the Rack's password, or of a token that the Rack signed. Decided before anything else is done, a
 //! WebSocket's upgrade included.
 
-use std::sync::RwLock;
+use std::time::Duration;
 
 use convox_seal::Secret;
 use convox_seal::access::{self, Claims, Expected, Role, Signer};
 use convox_wire::basic::{go_encode, parse_basic};
 use convox_wire::routes::Effect;
+use tokio::sync::watch;
 
 /// What a caller may do, and who they are for the log.
 #[derive(Clone, Debug)]
@@ -15,10 +16,28 @@ pub(crate) struct Caller {
     pub(crate) role: Role,
     /// `password` or the token's user.
     pub(crate) name: String,
+    /// By what they came in; `None` for the password's bearer.
+    token: Option<Token>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Token {
+    /// Unix seconds.
+    expires_at: i64,
+    /// Of the keys that it was checked against.
+    generation: u64,
+}
+
+impl Caller {
     /// When their token ends, Unix seconds.
-    pub(crate) expires_at: Option<i64>,
+    pub(crate) fn expires_at(&self) -> Option<i64> {
+        self.token.map(|token| token.expires_at)
+    }
+
     /// Whether the header `Convox-Actor` is believed: only the password's bearer may speak for others.
-    pub(crate) may_name_actor: bool,
+    pub(crate) fn may_name_actor(&self) -> bool {
+        self.token.is_none()
+    }
 }
 
 /// Checks credentials.
@@ -27,43 +46,61 @@ pub(crate) struct Door {
     encoded: Secret,
     /// The Rack's id: audience of its tokens.
     rack: String,
-    signers: RwLock<Vec<Signer>>,
+    keys: watch::Sender<Keys>,
+}
+
+/// The signing keys of now. A rotation makes the next generation, and whatever was opened by an older one ends.
+struct Keys {
+    generation: u64,
+    signers: Vec<Signer>,
 }
 
 impl Door {
     pub(crate) fn new(password: Secret, rack: String, signers: Vec<Signer>) -> Self {
         let encoded = Secret::new(go_encode(password.expose()));
-        Self { password, encoded, rack, signers: RwLock::new(signers) }
+        Self { password, encoded, rack, keys: watch::Sender::new(Keys { generation: 0, signers }) }
     }
 
     /// Takes other signing keys.
     pub(crate) fn replace_signers(&self, signers: Vec<Signer>) {
-        *self.signers.write().unwrap_or_else(std::sync::PoisonError::into_inner) = signers;
+        self.keys.send_modify(|keys| *keys = Keys { generation: keys.generation + 1, signers });
+    }
+
+    /// Ends when the caller's right to be here does, and says why; never for the password's bearer.
+    pub(crate) async fn ended(&self, caller: &Caller, now: i64) -> &'static str {
+        let Some(token) = caller.token else { return std::future::pending().await };
+        let left = Duration::from_secs(u64::try_from(token.expires_at - now).unwrap_or(0));
+        let mut keys = self.keys.subscribe();
+        tokio::select! {
+            () = tokio::time::sleep(left) => "the access token is expired",
+            _ = keys.wait_for(|keys| keys.generation != token.generation) => "the access token was revoked: its signing key was rotated",
+        }
     }
 
     /// Who brings this `Authorization`? The error is what the caller is told.
     pub(crate) fn caller(&self, authorization: Option<&str>, now: i64) -> Result<Caller, String> {
         let Some(basic) = authorization.and_then(parse_basic) else { return Err("invalid authentication".to_owned()) };
         if basic.user == "jwt" {
-            let signers = self.signers.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let keys = self.keys.borrow();
             // The issuer is the Rack's name, which may change; its id does not.
             let expected = Expected { audience: &self.rack, issuer: None, originals: false };
-            let claims: Claims =
-                access::verify(&basic.password, &signers, now, &expected).map_err(|error| format!("invalid authentication: {error}"))?;
-            return Ok(Caller { role: claims.role, name: claims.user, expires_at: Some(claims.expires_at), may_name_actor: false });
+            let claims: Claims = access::verify(&basic.password, &keys.signers, now, &expected)
+                .map_err(|error| format!("invalid authentication: {error}"))?;
+            let token = Token { expires_at: claims.expires_at, generation: keys.generation };
+            return Ok(Caller { role: claims.role, name: claims.user, token: Some(token) });
         }
         // Both are compared, whatever the first says: the time tells nothing.
         let literal = self.password.matches(&basic.password);
         let encoded = self.encoded.matches(&basic.password);
         if literal | encoded {
-            return Ok(Caller { role: Role::Admin, name: "password".to_owned(), expires_at: None, may_name_actor: true });
+            return Ok(Caller { role: Role::Admin, name: "password".to_owned(), token: None });
         }
         Err("invalid authentication".to_owned())
     }
 
     /// Signs a token.
     pub(crate) fn mint(&self, role: Role, issuer: &str, now: i64, expires_at: i64) -> Option<String> {
-        let signers = self.signers.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let keys = self.keys.borrow();
         let claims = Claims {
             user: role.user().to_owned(),
             role,
@@ -73,7 +110,7 @@ impl Door {
             issuer: issuer.to_owned(),
             audience: self.rack.clone(),
         };
-        signers.first().map(|signer| access::mint(&claims, signer))
+        keys.signers.first().map(|signer| access::mint(&claims, signer))
     }
 }
 
@@ -111,13 +148,35 @@ mod tests {
         let token = door.mint(Role::Read, "main", 100, 200).unwrap();
         let header = Basic::header("jwt", &token);
         let caller = door.caller(Some(&header), 150).unwrap();
-        assert!(caller.role == Role::Read && !caller.may_name_actor);
+        assert!(caller.role == Role::Read && !caller.may_name_actor());
         assert_eq!(door.caller(Some(&header), 200).unwrap_err(), "invalid authentication: token is expired");
         door.replace_signers(vec![Signer::generate()]);
         assert!(door.caller(Some(&header), 150).is_err());
         // The password is no token and a token no password.
         assert!(door.caller(Some(&Basic::header("jwt", "pw")), 150).is_err());
         assert!(door.caller(Some(&Basic::header("convox", &token)), 150).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_a_token_opened_ends_with_it() {
+        let door = door("pw");
+        let header = Basic::header("jwt", &door.mint(Role::Write, "main", 100, 200).unwrap());
+        let caller = door.caller(Some(&header), 150).unwrap();
+        let bearer = door.caller(Some(&Basic::header("", "pw")), 150).unwrap();
+        assert_eq!(door.ended(&caller, 199).await, "the access token is expired");
+        tokio::select! {
+            biased;
+            _ = door.ended(&caller, 150) => panic!("it has 50 seconds left"),
+            () = std::future::ready(()) => {}
+        }
+        // A rotation between the check of the credential and this wait is not missed.
+        door.replace_signers(vec![Signer::generate()]);
+        assert!(door.ended(&caller, 150).await.contains("rotated"));
+        tokio::select! {
+            biased;
+            _ = door.ended(&bearer, 150) => panic!("a password has no end"),
+            () = std::future::ready(()) => {}
+        }
     }
 
     #[test]

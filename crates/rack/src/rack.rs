@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use convox_db::DbError;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::auth::Door;
 use crate::builds::Builder;
+use crate::files;
 use crate::logs::LogStore;
 use crate::manifest::{Manifest, ManifestError};
 use crate::runtime::Runtime;
@@ -25,6 +28,8 @@ pub(crate) struct Rack {
     pub(crate) name: String,
     /// `HOST:PORT` under which it was bound.
     pub(crate) host: String,
+    /// `HOST[:PORT]` by which callers reach it, if that is another.
+    pub(crate) domain: Option<String>,
     pub(crate) state: State,
     pub(crate) logs: LogStore,
     pub(crate) builder: Builder,
@@ -35,6 +40,10 @@ pub(crate) struct Rack {
     /// When it was started, milliseconds since 1970.
     pub(crate) started_ms: i64,
     pub(crate) runtime: Arc<dyn Runtime>,
+    /// Open WebSockets.
+    pub(crate) streams: TaskTracker,
+    /// Cancelled when the Rack is asked to end.
+    pub(crate) ending: CancellationToken,
 }
 
 /// Why a release cannot run.
@@ -124,11 +133,41 @@ impl Rack {
         Ok(())
     }
 
+    /// Removes files that no object names: uploads that a crash cut off, and what deleted objects held. To be called before uploads come.
+    async fn sweep_objects(&self) -> anyhow::Result<usize> {
+        let named = self.state.object_files().await?;
+        let objects = self.objects.clone();
+        let swept = files::blocking(move || {
+            let mut removed = 0;
+            let apps = match std::fs::read_dir(&objects) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+                apps => apps?,
+            };
+            for app in apps {
+                let app = app?;
+                for file in std::fs::read_dir(app.path())? {
+                    let file = file?;
+                    let place = (app.file_name().to_string_lossy().into_owned(), file.file_name().to_string_lossy().into_owned());
+                    if !named.contains(&place) {
+                        std::fs::remove_file(file.path())?;
+                        removed += 1;
+                    }
+                }
+            }
+            Ok(removed)
+        });
+        Ok(swept.await?)
+    }
+
     /// Takes up what a crash or restart cut off.
     pub(crate) async fn resume(self: &Arc<Self>) -> anyhow::Result<()> {
-        let cut = self.state.fail_cut_builds(now_ms()).await?;
-        if cut > 0 {
-            tracing::warn!(builds = cut, "builds were cut off by the end of the Rack");
+        for (app, build) in self.state.fail_cut_builds(now_ms()).await? {
+            tracing::warn!(%app, %build, "a build was cut off by the end of the Rack");
+            self.builder.remove(&app, &build).await?;
+        }
+        let left = self.sweep_objects().await?;
+        if left > 0 {
+            tracing::info!(files = left, "what cut-off uploads left was removed");
         }
         for app in self.state.apps().await? {
             if app.status == "deleting" {

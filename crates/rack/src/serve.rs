@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,11 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use convox_proxy::{Server, TlsServer, tls_server};
 use convox_seal::Secret;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::Api;
+use crate::api::{Api, is_plain_host};
 use crate::auth::Door;
 use crate::builds::{BuildLimits, Builder};
 use crate::files;
@@ -26,9 +29,12 @@ use crate::state::{State, now_ms};
 /// A shorter password can be guessed.
 const SHORTEST_PASSWORD: usize = 16;
 
+/// What open streams get to say that the Rack ends.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// Serve a Rack. Prints one line when it is ready. Apps go on when it ends.
 ///
-/// The password comes from --password-file or the environment variable CONVOX_PASSWORD.
+/// The password comes from --password-file, else from the environment: CONVOX_PASSWORD, or PASSWORD.
 ///
 /// Example: convox-rack serve --listen 0.0.0.0:5443 --data /var/lib/convox-rack --name prod --password-file /etc/convox/rack.password
 #[derive(Args)]
@@ -45,6 +51,9 @@ pub struct Serve {
     /// File that holds the Rack's password.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// Where clients reach the Rack, for `rack access` and its certificate; else the address that it listens on.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    domain: Option<String>,
     /// Certificate (PEM, leaf first); made and kept in DIR/tls if none is given.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -76,6 +85,9 @@ pub async fn run(args: Serve) -> Result<()> {
             "--name {}: a Rack's name has lower-case letters, digits and dashes, begins with a letter, and is at most 26 long",
             args.name
         );
+    }
+    if let Some(domain) = args.domain.as_deref().filter(|domain| !is_plain_host(domain)) {
+        bail!("--domain {domain}: give HOST or HOST:PORT, without https:// and path");
     }
     let password = password(args.password_file.as_deref())?;
     let data = &args.data;
@@ -109,6 +121,7 @@ pub async fn run(args: Serve) -> Result<()> {
     let rack = Arc::new(Rack {
         name: args.name,
         host: server.local_addr().to_string(),
+        domain: args.domain,
         state,
         logs,
         builder,
@@ -117,6 +130,8 @@ pub async fn run(args: Serve) -> Result<()> {
         objects: data.join("objects"),
         started_ms: now_ms(),
         runtime,
+        streams: TaskTracker::new(),
+        ending: CancellationToken::new(),
     });
     rack.resume().await?;
     rack.logs.append(SYSTEM_LOG, "system/rack", &format!("Rack {} version {VERSION} listens on {}", rack.name, rack.host));
@@ -125,7 +140,14 @@ pub async fn run(args: Serve) -> Result<()> {
     let mut stdout = std::io::stdout();
     writeln!(stdout, "listening on https://{} fingerprint {fingerprint}", rack.host)?;
     stdout.flush()?;
-    server.run_local(Api(Arc::clone(&rack)), ended()).await?;
+    let ending = async {
+        ended().await;
+        // Streams end first, and say why: they would outlast the drain.
+        rack.ending.cancel();
+    };
+    server.run_local(Api(Arc::clone(&rack)), ending).await?;
+    rack.streams.close();
+    let _ = tokio::time::timeout(LAST_WORDS, rack.streams.wait()).await;
     rack.scheduler.shutdown().await;
     rack.state.close().await;
     Ok(())
@@ -146,7 +168,7 @@ pub async fn stop_apps(data: &Path) -> Result<usize> {
 /// One Rack per data directory. The kernel gives the lock back when the process dies.
 fn lock(data: &Path) -> Result<std::fs::File> {
     let path = data.join("rack.lock");
-    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => bail!("a Rack is already running on {}: stop it first", data.display()),
@@ -157,7 +179,8 @@ fn lock(data: &Path) -> Result<std::fs::File> {
 fn password(file: Option<&Path>) -> Result<Secret> {
     let text = match file {
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("could not read the password file {}", path.display()))?,
-        None => std::env::var("CONVOX_PASSWORD").unwrap_or_default(),
+        // PASSWORD is what the originals read. One that is set and empty is a mistake, not a reason to look on.
+        None => std::env::var("CONVOX_PASSWORD").or_else(|_| std::env::var("PASSWORD")).unwrap_or_default(),
     };
     let password = Secret::new(text.trim().to_owned());
     if password.is_empty() {
@@ -167,6 +190,15 @@ fn password(file: Option<&Path>) -> Result<Secret> {
         bail!("the Rack's password is too short: {SHORTEST_PASSWORD} characters at least, since it opens everything");
     }
     Ok(password)
+}
+
+/// `HOST` of `HOST[:PORT]`, without the brackets of an IPv6 address.
+fn host_alone(domain: &str) -> &str {
+    let host = match domain.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && (!host.contains(':') || host.ends_with(']')) => host,
+        _ => domain,
+    };
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// The certificate: given, kept from an earlier start, or made now.
@@ -181,6 +213,7 @@ fn tls(args: &Serve, data: &Path) -> Result<TlsServer> {
                 files::make_private_directory(&dir)?;
                 let listen = args.listen.ip().to_string();
                 let mut names = vec!["localhost", "127.0.0.1", "::1", args.name.as_str()];
+                names.extend(args.domain.as_deref().map(host_alone).filter(|host| !names.contains(host)));
                 if !args.listen.ip().is_unspecified() && !names.contains(&listen.as_str()) {
                     names.push(&listen);
                 }

@@ -18,6 +18,15 @@ pub(super) async fn find(rack: &Rack, call: &Call) -> Result<AppRow, ApiError> {
     rack.state.app(name).await?.ok_or_else(|| ApiError::not_found("app", name))
 }
 
+/// The app that the path names, for what would add to it: not one that is on its way out.
+pub(super) async fn usable(rack: &Rack, call: &Call) -> Result<AppRow, ApiError> {
+    let app = find(rack, call).await?;
+    if app.status == "deleting" {
+        return Err(ApiError::new(StatusCode::CONFLICT, format!("app is being deleted: {}", app.name)));
+    }
+    Ok(app)
+}
+
 fn shape(row: AppRow) -> App {
     App {
         generation: row.generation,
@@ -60,7 +69,7 @@ pub(super) async fn list(rack: &Rack) -> Result<Answer, ApiError> {
 }
 
 pub(super) async fn update(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
-    let app = find(rack, call).await?;
+    let app = usable(rack, call).await?;
     let options: AppUpdateOptions = call.options()?;
     rack.state.update_app(&app.name, options.lock, &options.parameters.unwrap_or_default()).await?;
     Ok(Answer::Ok)

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use convox_wire::api::Build;
-use convox_wire::options::{BuildCreateOptions, BuildListOptions};
+use convox_wire::options::{BuildCreateOptions, BuildListOptions, BuildUpdateOptions};
 use convox_wire::time::Time;
 use convox_wire::{env, ids};
+use http::StatusCode;
 
 use super::{Answer, ApiError, Call, apps, objects, releases};
 use crate::builds::BuildRequest;
@@ -14,11 +15,12 @@ use crate::state::{BuildRow, ReleaseRow, now_ms};
 
 pub(super) fn shape(row: BuildRow) -> Build {
     Build {
-        logs: format!("object://{}/build/{}/logs", row.app, row.id),
         id: row.id,
         app: row.app,
         description: row.description,
+        entrypoint: row.entrypoint,
         git_sha: row.git_sha,
+        logs: row.logs,
         manifest: row.manifest,
         release: row.release,
         reason: row.reason,
@@ -47,24 +49,56 @@ pub(super) async fn list(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
 }
 
 pub(super) async fn create(rack: &Arc<Rack>, call: &Call) -> Result<Answer, ApiError> {
-    let app = apps::find(rack, call).await?;
+    let app = apps::usable(rack, call).await?;
     let url = call.loose("url").unwrap_or_default();
     let prefix = format!("object://{}/", app.name);
     let key =
         url.strip_prefix(&prefix).ok_or_else(|| ApiError::bad(format!("url must name an uploaded object of this app: {prefix}KEY")))?;
     let options: BuildCreateOptions = call.options()?;
     if options.development.unwrap_or(false) {
-        return Err(ApiError::bad("this rack makes no development builds"));
+        return Err(ApiError::not_available("builds for development"));
+    }
+    if options.external.unwrap_or(false) {
+        return Err(ApiError::not_available("builds from images that are pushed from outside; it runs plain processes from a source"));
     }
     begin(rack, &app.name, key, options).await
 }
 
 /// A source archive as the body: the same as an upload and a build of it.
 pub(super) async fn import(rack: &Arc<Rack>, call: &mut Call) -> Result<Answer, ApiError> {
-    let app = apps::find(rack, call).await?;
+    let app = apps::usable(rack, call).await?;
     let key = format!("tmp/import-{}.tgz", ids::process_id(convox_seal::random_bytes()));
     objects::keep(rack, &app.name, &key, call.take_body()).await?;
     begin(rack, &app.name, &key, BuildCreateOptions { description: Some("import".to_owned()), ..BuildCreateOptions::default() }).await
+}
+
+/// What a builder outside of the Rack says about a build. One that this Rack is making is told by this Rack alone.
+pub(super) async fn update(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
+    let mut row = find(rack, call).await?;
+    let options: BuildUpdateOptions = call.options()?;
+    if row.ended_ms.is_none() {
+        let message = format!("build {} is running: this rack makes it, and says itself how it ends", row.id);
+        return Err(ApiError::new(StatusCode::CONFLICT, message));
+    }
+    if let Some(status) = options.status {
+        if !["complete", "failed"].contains(&status.as_str()) {
+            return Err(ApiError::bad(format!("build {} has ended: its status is complete or failed", row.id)));
+        }
+        row.status = status;
+    }
+    if let Some(id) = options.release {
+        if !id.is_empty() && rack.state.release(&row.app, &id).await?.is_none() {
+            return Err(ApiError::not_found("release", &id));
+        }
+        row.release = id;
+    }
+    row.started_ms = options.started.and_then(|time| time.millis()).unwrap_or(row.started_ms);
+    row.ended_ms = options.ended.and_then(|time| time.millis()).or(row.ended_ms);
+    row.entrypoint = options.entrypoint.unwrap_or(row.entrypoint);
+    row.logs = options.logs.unwrap_or(row.logs);
+    row.manifest = options.manifest.unwrap_or(row.manifest);
+    rack.state.put_build(&row).await?;
+    Ok(Answer::json(&shape(row)))
 }
 
 /// The source archive that a build was made from, which `builds import` takes.
@@ -91,8 +125,12 @@ async fn begin(rack: &Arc<Rack>, app: &str, key: &str, options: BuildCreateOptio
         started_ms: now_ms(),
         ..BuildRow::default()
     };
-    rack.state.put_build(&row).await?;
     let base = rack.state.newest_release(app).await?.unwrap_or_default();
+    rack.state.put_build(&row).await?;
+    if options.build_args.is_some_and(|list| !list.is_empty()) {
+        let notice = "NOTICE: build arguments are without effect: this Rack builds no images";
+        rack.logs.append(app, &format!("build/{id}"), notice);
+    }
     let request = BuildRequest { id, app: app.to_owned(), archive, env: env::parse(&base.env), manifest: options.manifest };
     let task = Arc::clone(rack);
     let started = row.clone();
@@ -105,27 +143,32 @@ async fn begin(rack: &Arc<Rack>, app: &str, key: &str, options: BuildCreateOptio
 }
 
 async fn finish(rack: &Arc<Rack>, mut row: BuildRow, request: BuildRequest) -> Result<(), ApiError> {
-    match rack.builder.build(request).await {
+    let failure = match rack.builder.build(request).await {
         Ok(output) => {
             row.manifest = output.manifest_text;
-            rack.state.put_build(&row).await?;
-            let base = rack.state.newest_release(&row.app).await?.unwrap_or_default();
+            row.release = releases::new_id();
+            row.status = "complete".to_owned();
+            row.ended_ms = Some(now_ms());
             let release = ReleaseRow {
+                id: row.release.clone(),
                 app: row.app.clone(),
                 build: row.id.clone(),
-                env: base.env,
                 manifest: row.manifest.clone(),
                 description: row.description.clone(),
                 ..ReleaseRow::default()
             };
-            row.release = releases::insert(rack, release).await?.id;
-            row.status = "complete".to_owned();
+            let Err(error) = rack.state.complete_build(&row, &release).await else { return Ok(()) };
+            // The disk is full, or the app is gone: without its release nobody can use what was built.
+            if let Err(error) = rack.builder.remove(&row.app, &row.id).await {
+                tracing::warn!(%error, "what a build left could not be deleted");
+            }
+            row.release.clear();
+            format!("the build could not be kept: {error}")
         }
-        Err(error) => {
-            row.reason = error.to_string();
-            row.status = "failed".to_owned();
-        }
-    }
+        Err(error) => error.to_string(),
+    };
+    row.reason = failure;
+    row.status = "failed".to_owned();
     row.ended_ms = Some(now_ms());
     Ok(rack.state.put_build(&row).await?)
 }

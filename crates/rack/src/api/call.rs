@@ -27,12 +27,10 @@ pub(crate) struct Call {
     body: Option<Incoming>,
 }
 
-const VARS: [&str; 10] = ["app", "id", "key", "pid", "service", "name", "server", "host", "port", "resource"];
-
 impl Call {
     /// Reads a form body at once; leaves any other body to the handler.
     pub(crate) async fn read(found: &Match<'_>, request: Request<Incoming>, caller: Caller) -> Result<Self, ApiError> {
-        let vars = VARS.into_iter().filter_map(|name| Some((name, unescaped(found.var(name)?)))).collect();
+        let vars = found.vars().map(|(name, value)| (name, unescaped(value))).collect();
         let (parts, body) = request.into_parts();
         let bad = |what: &str, error: &dyn std::fmt::Display| {
             ApiError::new(StatusCode::BAD_REQUEST, format!("the {what} cannot be read: {error}"))
@@ -154,6 +152,11 @@ impl ApiError {
     pub(crate) fn not_found(what: &str, name: &str) -> Self {
         let name: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
         Self::new(StatusCode::NOT_FOUND, format!("{what} not found: {name}"))
+    }
+
+    /// For what the route table knows and this Rack cannot do. Never a success that does nothing.
+    pub(crate) fn not_available(what: &str) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, format!("not available on this rack: {what}"))
     }
 
     pub(crate) fn bad(message: impl Into<String>) -> Self {

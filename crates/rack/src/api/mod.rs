@@ -1,5 +1,6 @@
-//! The Rack's API. [`serve`](Api::call) is the walk of a request: find its row in the route table, check the credential, check the role,
-//! then hand it to the handler of that row. A route without a row cannot be served, because handlers are found by the row's name.
+//! The Rack's API. [`answer`](Api::answer) is the walk of a request: find its row in the route table, check the credential, check the role,
+//! then hand it to the handler of that row. A route without a row cannot be served: handlers are found by the row's name, and a handler
+//! of a name that no row has does not compile.
 
 mod apps;
 mod builds;
@@ -7,6 +8,8 @@ mod call;
 mod objects;
 mod processes;
 mod releases;
+mod rows;
+mod socket;
 mod streams;
 mod system;
 
@@ -14,15 +17,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use convox_proxy::{Body, Local, RequestId, is_websocket};
-use convox_wire::routes::match_route;
+use convox_wire::routes::{Effect, Match, match_route};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 pub(crate) use call::{Answer, ApiError, Call};
+use rows::handlers;
+pub(crate) use system::is_plain_host;
 
 use crate::auth::{Caller, allows};
-use crate::rack::Rack;
+use crate::rack::{Rack, SYSTEM_LOG};
 
 /// The API of one Rack.
 #[derive(Clone)]
@@ -49,27 +54,33 @@ impl Api {
         let method = request.method().as_str().to_owned();
         // What no Rack serves is unknown to everybody; the clients expect an empty body.
         let found = match_route(&method, &path, is_socket).ok_or_else(ApiError::unknown_route)?;
-        if found.route.name == "Check" {
+        let name = found.route.name;
+        if name == rows::CHECK {
             return Ok(text("ok"));
         }
         let caller = self.authenticate(&request)?;
-        if found.route.name == "Auth" {
+        if name == rows::AUTH {
             return Ok(text("ok\n"));
         }
-        if !allows(caller.role, found.route.effect) {
-            return Err(ApiError::new(StatusCode::UNAUTHORIZED, "you are unauthorized to access this"));
+        // Who asked is written down for all but plain reads: what came of it, refusals too.
+        let entry = (found.route.effect > Effect::Read).then(|| format!("{} {method} {path}", actor(&caller, &request)));
+        let outcome = if !allows(caller.role, found.route.effect) {
+            Err(ApiError::new(StatusCode::UNAUTHORIZED, "you are unauthorized to access this"))
+        } else if is_socket {
+            streams::open(&self.0, &found, request, caller)
+        } else {
+            self.handle(&found, request, caller).await
+        };
+        if let Some(entry) = entry {
+            let status = outcome.as_ref().map_or_else(|error| error.status, Response::status).as_u16();
+            self.0.logs.append(SYSTEM_LOG, "system/api", &format!("{entry} {status} request {id}"));
         }
-        let actor = actor(&caller, &request);
-        let name = found.route.name;
-        if is_socket {
-            return streams::open(&self.0, &found, request);
-        }
-        let mut call = Call::read(&found, request, caller).await?;
-        let answer = self.dispatch(name, &mut call).await?;
-        if found.route.effect > convox_wire::routes::Effect::ReadSecret {
-            self.0.logs.append(crate::rack::SYSTEM_LOG, "system/api", &format!("{actor} {method} {path} request {id}"));
-        }
-        Ok(answer.response())
+        outcome
+    }
+
+    async fn handle(&self, found: &Match<'_>, request: Request<Incoming>, caller: Caller) -> Result<Response<Body>, ApiError> {
+        let mut call = Call::read(found, request, caller).await?;
+        Ok(self.dispatch(found.route.name, &mut call).await?.response())
     }
 
     fn authenticate(&self, request: &Request<Incoming>) -> Result<Caller, ApiError> {
@@ -81,7 +92,7 @@ impl Api {
     /// The handler of a row.
     async fn dispatch(&self, name: &str, call: &mut Call) -> Result<Answer, ApiError> {
         let rack = &self.0;
-        match name {
+        handlers!(name, {
             "AppCancel" => apps::cancel(rack, call).await,
             "AppCreate" => apps::create(rack, call).await,
             "AppDelete" => apps::delete(rack, call).await,
@@ -94,8 +105,9 @@ impl Api {
             "BuildGet" => builds::get(rack, call).await,
             "BuildImport" => builds::import(rack, call).await,
             "BuildList" => builds::list(rack, call).await,
+            "BuildUpdate" => builds::update(rack, call).await,
             "CapacityGet" => Ok(system::capacity(rack)),
-            "InstanceList" => Ok(system::instances(rack)),
+            "InstanceList" => Ok(system::instances(rack, call)),
             "ObjectDelete" => objects::delete(rack, call).await,
             "ObjectExists" => objects::exists(rack, call).await,
             "ObjectFetch" => objects::fetch(rack, call).await,
@@ -112,7 +124,7 @@ impl Api {
             "ServiceList" => processes::services(rack, call).await,
             "ServiceRestart" => processes::restart(rack, call).await,
             "ServiceUpdate" => processes::scale(rack, call).await,
-            "SystemGet" => system::get(rack).await,
+            "SystemGet" => system::get(rack, call).await,
             "SystemJwtSignKeyRotate" => system::rotate(rack).await,
             "SystemJwtToken" => system::token(rack, call),
             "SystemMetrics" => system::metrics(call),
@@ -127,21 +139,17 @@ impl Api {
             | "SystemResourceTypes"
             | "BalancerList"
             | "AppConfigList" => Ok(Answer::json(&Vec::<()>::new())),
-            _ => Err(ApiError::new(
-                StatusCode::NOT_IMPLEMENTED,
-                format!("not available on this rack: {name} needs a provider that this rack does not have"),
-            )),
-        }
+            _ => Err(ApiError::not_available(name)),
+        })
     }
 }
 
 /// Whom the log names: the Console's word for who asks, if it may be believed.
 fn actor(caller: &Caller, request: &Request<Incoming>) -> String {
     let named = request.headers().get("convox-actor").or_else(|| request.headers().get("x-convox-actor"));
-    match named.and_then(|value| value.to_str().ok()) {
-        Some(named) if caller.may_name_actor => named.chars().filter(|c| c.is_ascii_graphic()).take(256).collect(),
-        _ => caller.name.clone(),
-    }
+    let named = named.filter(|_| caller.may_name_actor()).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let named: String = named.chars().filter(char::is_ascii_graphic).take(256).collect();
+    if named.is_empty() { caller.name.clone() } else { named }
 }
 
 fn text(body: &'static str) -> Response<Body> {

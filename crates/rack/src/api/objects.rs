@@ -1,6 +1,7 @@
 //! Objects: uploaded bytes under a key of an app. On the disk before they are answered for.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use convox_proxy::Body;
 use convox_wire::api::Object;
@@ -26,9 +27,21 @@ fn key(call: &Call) -> Result<String, ApiError> {
     if is_sound { Ok(key.to_owned()) } else { Err(ApiError::bad("an object's key is a plain path of at most 512 characters")) }
 }
 
+/// Where the Rack keeps the sources of builds. Callers may read there; what a build was made from does not change.
+const OWN: &str = "build/";
+
+/// As [`key`], for callers that change something.
+fn changeable_key(call: &Call) -> Result<String, ApiError> {
+    let key = key(call)?;
+    if key.starts_with(OWN) {
+        return Err(ApiError::new(StatusCode::FORBIDDEN, format!("keys that begin with {OWN} belong to the rack; choose another")));
+    }
+    Ok(key)
+}
+
 pub(super) async fn store(rack: &Rack, call: &mut Call) -> Result<Answer, ApiError> {
-    let app = apps::find(rack, call).await?;
-    let mut key = key(call)?;
+    let app = apps::usable(rack, call).await?;
+    let mut key = changeable_key(call)?;
     if key.is_empty() {
         key = format!("tmp/{}{}{}", hex(), hex(), &hex()[..6]);
     }
@@ -45,16 +58,13 @@ pub(super) async fn keep(rack: &Rack, app: &str, key: &str, body: Option<Incomin
     let Some(mut body) = body else {
         return Err(ApiError::bad("send the object as application/octet-stream, not as a form"));
     };
-    let failed = |error: &std::io::Error| {
+    let failed = |error: std::io::Error| {
         ApiError::new(StatusCode::INSUFFICIENT_STORAGE, format!("the object could not be kept: {error} (is the disk full?)"))
     };
-    let directory = rack.objects.join(app);
-    files::make_private_directory(&directory).map_err(|error| failed(&error))?;
-    let name = format!("{}{}", hex(), hex());
-    let path = directory.join(&name);
-    let written: Result<u64, ApiError> = async {
+    let path = new_file(rack, app).await.map_err(failed)?;
+    let kept = async {
         let mut options = tokio::fs::OpenOptions::new();
-        let mut file = options.create_new(true).write(true).mode(0o600).open(&path).await.map_err(|error| failed(&error))?;
+        let mut file = options.create_new(true).write(true).mode(0o600).open(&path).await.map_err(failed)?;
         let mut size = 0u64;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| ApiError::bad("the upload was cut off; nothing was kept"))?;
@@ -63,27 +73,35 @@ pub(super) async fn keep(rack: &Rack, app: &str, key: &str, body: Option<Incomin
             if size > LARGEST {
                 return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "an object has at most 8 GiB"));
             }
-            file.write_all(&data).await.map_err(|error| failed(&error))?;
+            file.write_all(&data).await.map_err(failed)?;
         }
-        file.flush().await.map_err(|error| failed(&error))?;
-        file.sync_all().await.map_err(|error| failed(&error))?;
-        files::sync_directory(&path).map_err(|error| failed(&error))?;
-        Ok(size)
-    }
-    .await;
-    let size = match written {
-        Ok(size) => size,
-        Err(error) => {
-            let _ = tokio::fs::remove_file(&path).await;
-            return Err(error);
-        }
+        file.flush().await.map_err(failed)?;
+        file.sync_all().await.map_err(failed)?;
+        files::sync_entry(&path).await.map_err(failed)?;
+        note(rack, app, key, &path, size).await
     };
-    replace(rack, app, key, &name, size).await
+    let kept = kept.await;
+    if kept.is_err() {
+        let _ = tokio::fs::remove_file(&path).await;
+    }
+    kept
 }
 
-async fn replace(rack: &Rack, app: &str, key: &str, name: &str, size: u64) -> Result<(), ApiError> {
-    if let Some(before) = rack.state.put_object(app, key, name, size).await? {
-        let _ = tokio::fs::remove_file(rack.objects.join(app).join(before)).await;
+/// A name for a new file of an app, in a directory that is there.
+async fn new_file(rack: &Rack, app: &str) -> std::io::Result<PathBuf> {
+    let directory = rack.objects.join(app);
+    let path = directory.join(format!("{}{}", hex(), hex()));
+    if !tokio::fs::try_exists(&directory).await? {
+        files::make_lasting_directory(directory).await?;
+    }
+    Ok(path)
+}
+
+/// Notes that a file, which is on the disk, holds an object; the one that held it before goes.
+async fn note(rack: &Rack, app: &str, key: &str, path: &Path, size: u64) -> Result<(), ApiError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if let Some(before) = rack.state.put_object(app, key, &name, size).await? {
+        let _ = tokio::fs::remove_file(path.with_file_name(before)).await;
     }
     Ok(())
 }
@@ -91,15 +109,15 @@ async fn replace(rack: &Rack, app: &str, key: &str, name: &str, size: u64) -> Re
 /// The same bytes under a second key, without copying them.
 pub(super) async fn link(rack: &Rack, app: &str, key: &str, other: &str) -> Result<(), ApiError> {
     let from = path(rack, app, key).await?;
-    let name = format!("{}{}", hex(), hex());
-    let to = rack.objects.join(app).join(&name);
+    let failed = |error: std::io::Error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("object {key}: {error}"));
+    let to = new_file(rack, app).await.map_err(failed)?;
     let linked = async {
         tokio::fs::hard_link(&from, &to).await?;
-        files::sync_directory(&to)?;
-        Ok::<u64, std::io::Error>(tokio::fs::metadata(&to).await?.len())
+        files::sync_entry(&to).await?;
+        Ok(tokio::fs::metadata(&to).await?.len())
     };
-    let size = linked.await.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("object {key}: {error}")))?;
-    replace(rack, app, other, &name, size).await
+    let size = linked.await.map_err(failed)?;
+    note(rack, app, other, &to, size).await
 }
 
 /// The file that holds an object.
@@ -110,11 +128,13 @@ pub(super) async fn path(rack: &Rack, app: &str, key: &str) -> Result<PathBuf, A
 
 /// An object as a stream.
 pub(super) async fn stream(rack: &Rack, app: &str, key: &str) -> Result<Answer, ApiError> {
-    let path = path(rack, app, key).await?;
-    let file = tokio::fs::File::open(&path)
-        .await
-        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("object {key} could not be opened: {error}")))?;
-    let frames = ReaderStream::with_capacity(file, 64 * 1024).map_ok(Frame::data);
+    let file = match tokio::fs::File::open(path(rack, app, key).await?).await {
+        // Replaced just now: the row names the new file.
+        Err(error) if error.kind() == ErrorKind::NotFound => tokio::fs::File::open(path(rack, app, key).await?).await,
+        opened => opened,
+    };
+    let failed = |error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("object {key} could not be opened: {error}"));
+    let frames = ReaderStream::with_capacity(file.map_err(failed)?, 64 * 1024).map_ok(Frame::data);
     Ok(Answer::Stream(Body::new(StreamBody::new(frames))))
 }
 
@@ -140,7 +160,7 @@ pub(super) async fn list(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
 
 pub(super) async fn delete(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     let app = apps::find(rack, call).await?;
-    let key = key(call)?;
+    let key = changeable_key(call)?;
     let file = rack.state.delete_object(&app.name, &key).await?.ok_or_else(|| ApiError::not_found("object", &key))?;
     let _ = tokio::fs::remove_file(rack.objects.join(&app.name).join(file)).await;
     Ok(Answer::Ok)

@@ -55,10 +55,27 @@ pub(super) async fn stop(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     Ok(Answer::Ok)
 }
 
+/// What only an engine of containers can do. Sizes are taken and not enforced, as those of services (docs/rack.md).
+fn refuse_engine_options(options: &ProcessRunOptions) -> Result<(), ApiError> {
+    let text = |asked: &Option<String>| asked.as_deref().is_some_and(|asked| !asked.is_empty());
+    let asked = [
+        ("an image of its own for a process", text(&options.image)),
+        ("volumes", options.volumes.as_ref().is_some_and(|volumes| !volumes.is_empty()) || options.use_service_volume == Some(true)),
+        ("gpus", options.gpu.is_some_and(|gpu| gpu > 0) || text(&options.gpu_vendor)),
+        ("privileged processes", options.privileged == Some(true)),
+        ("labels of nodes", text(&options.node_labels)),
+    ];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((what, _)) => Err(ApiError::not_available(&format!("{what}; it runs plain processes"))),
+        None => Ok(()),
+    }
+}
+
 /// Starts a one-off process of the active release, or of the named one.
 pub(super) async fn run(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
-    let app = apps::find(rack, call).await?;
+    let app = apps::usable(rack, call).await?;
     let options: ProcessRunOptions = call.options()?;
+    refuse_engine_options(&options)?;
     let id = options.release.filter(|id| !id.is_empty()).unwrap_or(app.release);
     if id.is_empty() {
         return Err(ApiError::bad(format!("app {} has no promoted release; run `convox deploy` first", app.name)));
@@ -106,9 +123,12 @@ fn service_name(call: &Call) -> &str {
 
 /// Keeps the new size, then takes it over: a size that was answered for survives.
 pub(super) async fn scale(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
-    let app = apps::find(rack, call).await?;
+    let app = apps::usable(rack, call).await?;
     let name = service_name(call);
     let options: ServiceUpdateOptions = call.options()?;
+    if [options.gpu, options.min, options.max].into_iter().flatten().any(|asked| asked > 0) {
+        return Err(ApiError::not_available("gpus and automatic scaling; set a count"));
+    }
     if !rack.scheduler.services(&app.name).iter().any(|service| service.name == name) {
         return Err(ApiError::not_found("service", name));
     }

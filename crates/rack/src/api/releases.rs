@@ -40,13 +40,14 @@ async fn find(rack: &Rack, app: &str, id: &str) -> Result<ReleaseRow, ApiError> 
 
 /// Starts from the newest release (or the named parent) and replaces what is given.
 pub(super) async fn create(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
-    let app = apps::find(rack, call).await?;
+    let app = apps::usable(rack, call).await?;
     let options: ReleaseCreateOptions = call.options()?;
     let base = match options.parent_release.as_deref().filter(|id| !id.is_empty()) {
         Some(id) => find(rack, &app.name, id).await?,
         None => rack.state.newest_release(&app.name).await?.unwrap_or_default(),
     };
     let mut row = ReleaseRow {
+        id: new_id(),
         app: app.name.clone(),
         build: base.build.clone(),
         env: base.env.clone(),
@@ -70,13 +71,11 @@ pub(super) async fn create(rack: &Rack, call: &Call) -> Result<Answer, ApiError>
     if let Some(description) = options.description.filter(|text| !text.is_empty()) {
         row.description = description;
     }
-    insert(rack, row).await.map(|row| Answer::json(&shape(row)))
+    Ok(Answer::json(&shape(rack.state.insert_release(&row).await?)))
 }
 
-/// Keeps a release under a new id.
-pub(super) async fn insert(rack: &Rack, mut row: ReleaseRow) -> Result<ReleaseRow, ApiError> {
-    row.id = ids::release_id(convox_seal::random_bytes());
-    Ok(rack.state.insert_release(&row).await?)
+pub(super) fn new_id() -> String {
+    ids::release_id(convox_seal::random_bytes())
 }
 
 pub(super) async fn get(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {

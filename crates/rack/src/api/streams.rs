@@ -9,34 +9,26 @@ use convox_wire::exit;
 use convox_wire::form::Params;
 use convox_wire::options::{LogOptions, Options, ProcessExecOptions, Source};
 use convox_wire::routes::Match;
-use convox_wire::socket::{Decoder, Frame, Op, Role, accept_key, encode};
 use futures_util::StreamExt as _;
-use http::header::{CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::ApiError;
+use super::rows::handlers;
+use super::socket::{PATIENCE, Wire, handshake};
+use crate::auth::Caller;
 use crate::logs::LogQuery;
 use crate::rack::{Rack, SYSTEM_LOG};
 use crate::runtime::{ExecSpec, TerminalSize};
 
-/// Clients send messages of at most 1024 bytes; nobody needs longer frames.
-const LARGEST_FRAME: usize = 1 << 20;
-/// How often this side asks whether the other one lives.
-const PING: Duration = Duration::from_secs(20);
-/// Frames that may wait for a slow reader; then the source waits.
-const QUEUE: usize = 16;
-/// Longest time for one write to get through to a reader.
-const PATIENCE: Duration = Duration::from_mins(1);
 /// A finished build's log gets so long to deliver its last lines.
 const LAST_LINES: Duration = Duration::from_millis(300);
 
 /// Upgrades, then runs the stream in a task of its own.
-pub(super) fn open(rack: &Arc<Rack>, found: &Match<'_>, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+pub(super) fn open(rack: &Arc<Rack>, found: &Match<'_>, request: Request<Incoming>, caller: Caller) -> Result<Response<Body>, ApiError> {
     let headers = request.headers().clone();
     let key = handshake(&headers)?;
     let target = Target {
@@ -46,11 +38,11 @@ pub(super) fn open(rack: &Arc<Rack>, found: &Match<'_>, request: Request<Incomin
     };
     let rack = Arc::clone(rack);
     let upgraded = hyper::upgrade::on(request);
-    tokio::spawn(async move {
+    rack.streams.clone().spawn(async move {
         match upgraded.await {
             Ok(upgraded) => {
                 let (wire, end) = Wire::start(TokioIo::new(upgraded));
-                run(&rack, &target, &headers, wire).await;
+                run(&rack, &target, &headers, &caller, wire).await;
                 let _ = tokio::time::timeout(PATIENCE, end).await;
             }
             Err(error) => tracing::debug!(%error, "an upgrade came to nothing"),
@@ -63,21 +55,6 @@ pub(super) fn open(rack: &Arc<Rack>, found: &Match<'_>, request: Request<Incomin
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&key).map_err(|_| ApiError::bad("bad WebSocket key"))?);
     Ok(response)
-}
-
-/// Checks the handshake; gives the accept key.
-fn handshake(headers: &HeaderMap) -> Result<String, ApiError> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    if let Some(origin) = text(ORIGIN) {
-        let host = origin.split_once("://").map_or(origin, |(_, host)| host);
-        if !text(HOST).is_some_and(|own| own.eq_ignore_ascii_case(host)) {
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "the origin of the WebSocket is another host"));
-        }
-    }
-    if text(SEC_WEBSOCKET_VERSION) != Some("13") {
-        return Err(ApiError::bad("only WebSocket version 13 is spoken here"));
-    }
-    text(SEC_WEBSOCKET_KEY).map(accept_key).ok_or_else(|| ApiError::bad("the WebSocket key is missing"))
 }
 
 /// What is streamed.
@@ -105,21 +82,34 @@ impl Source for Headers<'_> {
     }
 }
 
-async fn run(rack: &Arc<Rack>, target: &Target, headers: &HeaderMap, mut wire: Wire) {
-    let options = Headers(headers, Params::new());
-    let outcome = match target.name {
-        "ProcessExec" => exec(rack, target, &options, &mut wire).await,
-        "AppLogs" | "ServiceLogs" | "ProcessLogs" | "BuildLogs" | "SystemLogs" => logs(rack, target, &options, &mut wire).await,
-        name => Err(format!("not available on this rack: {name}")),
+/// Sockets whose end carries an exit code.
+const WITH_EXIT_CODE: &[&str] = &["ProcessExec", "InstanceShell", "ClassicRun", "ClassicInstanceSsh"];
+
+/// Streams until it is over, the caller's token is, or the Rack is.
+async fn run(rack: &Arc<Rack>, target: &Target, headers: &HeaderMap, caller: &Caller, mut wire: Wire) {
+    let now = jiff::Timestamp::now().as_second();
+    let outcome = tokio::select! {
+        outcome = stream(rack, target, headers, &mut wire) => outcome,
+        reason = rack.door.ended(caller, now) => Err(reason.to_owned()),
+        () = rack.ending.cancelled() => Err("the rack is being stopped; try again".to_owned()),
     };
     if let Err(message) = outcome {
         wire.text(format!("ERROR: {}\n", convox_wire::error::safe_message(&message)).into_bytes()).await;
-        if target.name == "ProcessExec" {
+        if WITH_EXIT_CODE.contains(&target.name) {
             // In a message of its own; else the originals' clients exit with 0.
             wire.text(exit::marker(255).into_bytes()).await;
         }
     }
     wire.end().await;
+}
+
+async fn stream(rack: &Arc<Rack>, target: &Target, headers: &HeaderMap, wire: &mut Wire) -> Result<(), String> {
+    let options = Headers(headers, Params::new());
+    handlers!(target.name, {
+        "ProcessExec" => exec(rack, target, &options, wire).await,
+        "AppLogs" | "ServiceLogs" | "ProcessLogs" | "BuildLogs" | "SystemLogs" => logs(rack, target, &options, wire).await,
+        _ => Err(ApiError::not_available(target.name).message),
+    })
 }
 
 /// Sends log lines until they end, or until nobody reads them.
@@ -239,120 +229,4 @@ async fn exec(rack: &Arc<Rack>, target: &Target, source: &Headers<'_>, wire: &mu
     typist.abort();
     wire.text(exit::marker(code).into_bytes()).await;
     Ok(())
-}
-
-/// The WebSocket: a task reads frames, another one writes them.
-struct Wire {
-    frames: mpsc::Sender<Frame>,
-    input: Option<mpsc::Receiver<Vec<u8>>>,
-    /// The other side is gone, or closed.
-    gone: CancellationToken,
-}
-
-impl Wire {
-    /// Starts both tasks; the second value ends when the last frame is written.
-    fn start<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S) -> (Self, tokio::task::JoinHandle<()>) {
-        let (read, write) = tokio::io::split(stream);
-        let (frames, queue) = mpsc::channel(QUEUE);
-        let (typed, input) = mpsc::channel(QUEUE);
-        let gone = CancellationToken::new();
-        let end = tokio::spawn(writer(write, queue, gone.clone()));
-        tokio::spawn(reader(read, typed, frames.downgrade(), gone.clone()));
-        (Self { frames, input: Some(input), gone }, end)
-    }
-
-    /// Sends one message of the stream, whole.
-    async fn text(&self, bytes: Vec<u8>) {
-        let _ = self.frames.send(Frame::text(bytes)).await;
-    }
-
-    /// What the other side sends, until its end of input.
-    fn take_input(&mut self) -> mpsc::Receiver<Vec<u8>> {
-        self.input.take().unwrap_or_else(|| mpsc::channel(1).1)
-    }
-
-    /// The end: an empty binary message, then a close.
-    async fn end(self) {
-        let _ = self.frames.send(Frame::end()).await;
-        let _ = self.frames.send(Frame::close(1000, "")).await;
-    }
-}
-
-async fn writer<W: AsyncWrite + Unpin>(mut write: W, mut queue: mpsc::Receiver<Frame>, gone: CancellationToken) {
-    let mut bytes = Vec::new();
-    let mut ping = tokio::time::interval(PING);
-    ping.tick().await;
-    loop {
-        let frame = tokio::select! {
-            frame = queue.recv() => match frame {
-                Some(frame) => frame,
-                None => break,
-            },
-            _ = ping.tick() => Frame { fin: true, op: Op::Ping, payload: Vec::new() },
-        };
-        let last = frame.op == Op::Close;
-        bytes.clear();
-        encode(&frame, None, &mut bytes);
-        let written = tokio::time::timeout(PATIENCE, async {
-            write.write_all(&bytes).await?;
-            write.flush().await
-        });
-        if !matches!(written.await, Ok(Ok(()))) {
-            gone.cancel();
-            return;
-        }
-        if last {
-            break;
-        }
-    }
-    let _ = tokio::time::timeout(Duration::from_secs(1), write.shutdown()).await;
-    gone.cancel();
-}
-
-async fn reader<R: AsyncRead + Unpin>(mut read: R, typed: mpsc::Sender<Vec<u8>>, frames: mpsc::WeakSender<Frame>, gone: CancellationToken) {
-    let mut typed = Some(typed);
-    let mut decoder = Decoder::new(Role::Server, LARGEST_FRAME);
-    let mut buffer = vec![0; 8 * 1024];
-    loop {
-        let read = tokio::select! {
-            read = tokio::time::timeout(PING * 3, read.read(&mut buffer)) => read,
-            () = gone.cancelled() => return,
-        };
-        // Clients ping every five seconds and answer our pings: silence for a minute is the end.
-        let Ok(Ok(count @ 1..)) = read else { break };
-        decoder.push(buffer.get(..count).unwrap_or_default());
-        loop {
-            match decoder.next() {
-                Ok(None) => break,
-                Err(_) => {
-                    gone.cancel();
-                    return;
-                }
-                Ok(Some(frame)) => match frame.op {
-                    Op::Text | Op::Continuation => {
-                        if let Some(typed) = &typed {
-                            // A full queue makes the client wait; a consumer that is gone makes this wait no more.
-                            tokio::select! {
-                                _ = typed.send(frame.payload) => {}
-                                () = gone.cancelled() => return,
-                            }
-                        }
-                    }
-                    // The end of the other side's input.
-                    Op::Binary => typed = None,
-                    Op::Ping => {
-                        if let Some(frames) = frames.upgrade() {
-                            let _ = frames.try_send(Frame { fin: true, op: Op::Pong, payload: frame.payload });
-                        }
-                    }
-                    Op::Pong => {}
-                    Op::Close => {
-                        gone.cancel();
-                        return;
-                    }
-                },
-            }
-        }
-    }
-    gone.cancel();
 }

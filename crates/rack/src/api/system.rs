@@ -1,5 +1,6 @@
 //! The Rack itself.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use convox_seal::access::Role;
@@ -7,6 +8,7 @@ use convox_wire::api::{Capacity, Instance, Process, Release, System, SystemJwt};
 use convox_wire::options::{MetricsOptions, SystemJwtOptions, SystemProcessesOptions, SystemUpdateOptions};
 use convox_wire::time::Time;
 use http::StatusCode;
+use http::header::HOST;
 
 use super::{Answer, ApiError, Call, apps, processes};
 use crate::rack::{Rack, VERSION};
@@ -21,15 +23,31 @@ fn masked(name: &str, value: String) -> String {
     if is_secret { "**********".to_owned() } else { value }
 }
 
-pub(super) async fn get(rack: &Rack) -> Result<Answer, ApiError> {
+/// Host and port by which callers reach this Rack, for the URL of a token: what it was told; else where it listens; else, where it listens
+/// on every address, what this caller used.
+fn domain(rack: &Rack, call: &Call) -> String {
+    if let Some(domain) = &rack.domain {
+        return domain.clone();
+    }
+    let listens_everywhere = rack.host.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+    let used = call.headers.get(HOST).and_then(|value| value.to_str().ok()).filter(|host| is_plain_host(host));
+    used.filter(|_| listens_everywhere).unwrap_or(&rack.host).to_owned()
+}
+
+/// `HOST` or `HOST:PORT` that can stand in a URL as it is.
+pub(crate) fn is_plain_host(host: &str) -> bool {
+    (1..=255).contains(&host.len()) && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
+}
+
+pub(super) async fn get(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     let parameters = rack.state.parameters().await?.into_iter().map(|(name, value)| (name.clone(), masked(&name, value))).collect();
     let system = System {
         count: 1,
-        domain: rack.host.clone(),
+        domain: domain(rack, call),
         name: rack.name.clone(),
         parameters,
         provider: "local".to_owned(),
-        rack_domain: rack.host.clone(),
+        rack_domain: domain(rack, call),
         status: "running".to_owned(),
         r#type: "process".to_owned(),
         version: VERSION.to_owned(),
@@ -94,7 +112,7 @@ pub(super) fn token(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     let hours = call.loose("durationInHour").and_then(|text| text.parse::<i64>().ok()).filter(|hours| (1..=LONGEST_HOURS).contains(hours));
     let hours = hours.ok_or_else(|| ApiError::bad(format!("invalid duration: between 1 and {LONGEST_HOURS} hours")))?;
     let now = jiff::Timestamp::now().as_second();
-    let expires_at = (now + hours * 3600).min(call.caller.expires_at.unwrap_or(i64::MAX));
+    let expires_at = (now + hours * 3600).min(call.caller.expires_at().unwrap_or(i64::MAX));
     let token = rack.door.mint(role, &rack.name, now, expires_at);
     let token = token.ok_or_else(|| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "there is no signing key; rotate it"))?;
     Ok(Answer::json(&SystemJwt { token }))
@@ -149,8 +167,9 @@ pub(super) fn capacity(rack: &Rack) -> Answer {
 }
 
 /// This machine as the one instance.
-pub(super) fn instances(rack: &Rack) -> Answer {
-    let address = rack.host.rsplit_once(':').map_or(rack.host.as_str(), |(host, _)| host).to_owned();
+pub(super) fn instances(rack: &Rack, call: &Call) -> Answer {
+    let host = domain(rack, call);
+    let address = host.rsplit_once(':').map_or(host.as_str(), |(host, _)| host).to_owned();
     Answer::json(&[Instance {
         id: "local".to_owned(),
         status: "active".to_owned(),

@@ -1,6 +1,6 @@
 //! Apps, their sizes and their objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use convox_db::DbError;
 
@@ -217,6 +217,13 @@ impl State {
                 .fetch_optional(pool)
                 .await)?;
         Ok(row.map(|(file,)| file))
+    }
+
+    /// The files of all objects: app and file name.
+    pub(crate) async fn object_files(&self) -> Result<BTreeSet<(String, String)>, DbError> {
+        let rows: Vec<(String, String)> =
+            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT app, file FROM objects").fetch_all(pool).await)?;
+        Ok(rows.into_iter().collect())
     }
 
     /// Keys of objects, sorted.

@@ -17,12 +17,11 @@ pub(crate) use apps::AppRow;
 pub(crate) use builds::BuildRow;
 pub(crate) use releases::ReleaseRow;
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    name: "0001_init",
-    sqlite: include_str!("../../migrations/0001_init.sql"),
-    // A Rack keeps its state beside its apps: SQLite only.
-    postgres: "",
-}];
+/// A Rack keeps its state beside its apps: SQLite only.
+const MIGRATIONS: &[Migration] = &[
+    Migration { name: "0001_init", sqlite: include_str!("../../migrations/0001_init.sql"), postgres: "" },
+    Migration { name: "0002_build_update", sqlite: include_str!("../../migrations/0002_build_update.sql"), postgres: "" },
+];
 
 /// The Rack's rows.
 #[derive(Clone)]
@@ -47,6 +46,24 @@ pub(crate) enum StateError {
     },
 }
 
+impl StateError {
+    fn key(path: &Path, reason: impl std::fmt::Display) -> Self {
+        Self::Key { path: path.display().to_string(), reason: reason.to_string() }
+    }
+}
+
+/// Keeps a new key where there is none. One rename makes it, so it is never half there.
+fn make_key(path: &Path, why: &std::io::Error, may_make: bool, bytes: &[u8]) -> Result<(), StateError> {
+    if why.kind() != std::io::ErrorKind::NotFound {
+        return Err(StateError::key(path, why));
+    }
+    if !may_make {
+        let reason = "this key is missing, and what it sealed cannot be read without it: restore it from the backup of this directory";
+        return Err(StateError::key(path, reason));
+    }
+    crate::files::write_private(path, bytes).map_err(|error| StateError::key(path, error))
+}
+
 impl State {
     /// Opens (and makes) the state in `dir`.
     ///
@@ -55,36 +72,37 @@ impl State {
     pub(crate) async fn open(dir: &Path) -> Result<Self, StateError> {
         let db = Db::open_sqlite(&dir.join("rack.db")).await?;
         convox_db::migrate(&db, MIGRATIONS).await?;
+        // Keys are made with the first row that they seal, and never again: a new key beside old rows would only hide what is missing.
+        let (sealed,): (i64,) =
+            convox_db::query!(&db, |pool| sqlx::query_as("SELECT (SELECT count(*) FROM signers) + (SELECT count(*) FROM releases)")
+                .fetch_one(pool)
+                .await)
+            .map_err(DbError::from)?;
+        let may_make = sealed == 0;
         let path = dir.join("state.key");
-        let failed = |reason: String| StateError::Key { path: path.display().to_string(), reason };
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => Secret::new(text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let text = Secret::new(match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => {
                 let made = RootKey::generate();
-                crate::files::write_private(&path, made.expose().as_bytes()).map_err(|error| failed(error.to_string()))?;
-                made
+                make_key(&path, &error, may_make, made.expose().as_bytes())?;
+                made.expose().to_owned()
             }
-            Err(error) => return Err(failed(error.to_string())),
-        };
-        let keyring = Keyring::new(RootKey::parse(text.expose()).map_err(|error| failed(error.to_string()))?);
-        let state = Self { db, key: Arc::new(Self::data_key(&keyring, &path).await?) };
-        Ok(state)
+        });
+        let root = RootKey::parse(text.expose()).map_err(|error| StateError::key(&path, error))?;
+        Ok(Self { db, key: Arc::new(Self::data_key(&Keyring::new(root), &dir.join("data.key"), may_make)?) })
     }
 
-    /// The data key, wrapped in a file beside its root: making it is one rename, so it is never half there.
-    async fn data_key(keyring: &Keyring, root: &Path) -> Result<DataKey, StateError> {
-        let path = root.with_file_name("data.key");
-        let failed = |reason: String| StateError::Key { path: path.display().to_string(), reason };
-        let wrapped = match std::fs::read(&path) {
+    /// The data key, wrapped in a file beside its root.
+    fn data_key(keyring: &Keyring, path: &Path, may_make: bool) -> Result<DataKey, StateError> {
+        let wrapped = match std::fs::read(path) {
             Ok(bytes) => WrappedDataKey::from_bytes(bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) => {
                 let made = keyring.new_data_key("rack");
-                crate::files::write_private(&path, made.as_bytes()).map_err(|error| failed(error.to_string()))?;
+                make_key(path, &error, may_make, made.as_bytes())?;
                 made
             }
-            Err(error) => return Err(failed(error.to_string())),
         };
-        keyring.unwrap_data_key(&wrapped, "rack").map_err(|error| failed(error.to_string()))
+        keyring.unwrap_data_key(&wrapped, "rack").map_err(|error| StateError::key(path, error))
     }
 
     fn seal_env(&self, app: &str, release: &str, env: &str) -> Vec<u8> {
@@ -96,7 +114,7 @@ impl State {
         let place = Binding { org: app, rack: release, field: "env" };
         match self.key.open(&place, &Sealed::from_bytes(sealed)) {
             Ok(env) => Ok(env.expose().to_owned()),
-            Err(error) => Err(DbError::new(convox_db::Kind::Other, format!("the environment of release {release}: {error}"))),
+            Err(error) => Err(DbError::new(convox_db::Kind::Other, format!("what is sealed for {app} {release}: {error}"))),
         }
     }
 
