@@ -18,6 +18,7 @@ use convox_tls::Trust;
 use http::HeaderValue;
 use rustls::ClientConfig;
 
+use crate::ops::plain;
 use crate::snapshot::Snapshot;
 
 /// An opened credential that nobody used for so long is dropped, milliseconds.
@@ -29,16 +30,21 @@ const MOST: usize = 2048;
 /// How exactly the last use is known, milliseconds: shards would wait for each other if each request wrote it down.
 const USED_MS: i64 = 5_000;
 
-const UNKNOWN: i64 = 0;
-const RUNNING: i64 = 1;
-const UNREACHABLE: i64 = 2;
-
 /// A Rack with what is cached of it.
 pub(crate) struct RackEntry {
     pub(crate) row: RackRow,
     opened: ArcSwapOption<Opened>,
     used_ms: AtomicI64,
-    healthy: AtomicI64,
+    seen: ArcSwapOption<Seen>,
+}
+
+/// What a look at a Rack showed.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// `running`, `updating` ...; `unreachable` when it did not answer.
+    pub(crate) status: String,
+    /// Empty when it never told.
+    pub(crate) version: String,
 }
 
 impl std::fmt::Debug for RackEntry {
@@ -74,7 +80,7 @@ pub(crate) enum CredentialError {
 
 impl RackEntry {
     pub(crate) fn new(row: RackRow) -> Self {
-        Self { row, opened: ArcSwapOption::empty(), used_ms: AtomicI64::new(0), healthy: AtomicI64::new(UNKNOWN) }
+        Self { row, opened: ArcSwapOption::empty(), used_ms: AtomicI64::new(0), seen: ArcSwapOption::empty() }
     }
 
     /// What lies open, if it is young enough.
@@ -85,23 +91,28 @@ impl RackEntry {
         self.opened.load().as_ref().filter(|opened| (now_ms - opened.at_ms).abs() < AGE_MS).cloned()
     }
 
-    /// `running`, `unreachable` or `unknown`, as last seen.
-    pub(crate) fn status(&self) -> &'static str {
-        match self.healthy.load(Ordering::Relaxed) {
-            RUNNING => "running",
-            UNREACHABLE => "unreachable",
-            _ => "unknown",
-        }
+    /// `running`, `unreachable`, ... as last seen; `unknown` before that.
+    pub(crate) fn status(&self) -> String {
+        self.seen.load().as_ref().map_or_else(|| "unknown".to_owned(), |seen| seen.status.clone())
+    }
+
+    /// Its version as last told; empty before that.
+    pub(crate) fn version(&self) -> String {
+        self.seen.load().as_ref().map(|seen| seen.version.clone()).unwrap_or_default()
     }
 
     /// Whether nobody has looked at it yet.
     pub(crate) fn is_unseen(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed) == UNKNOWN
+        self.seen.load().is_none()
     }
 
-    /// Keeps what a look at the Rack showed.
-    pub(crate) fn seen(&self, running: bool) {
-        self.healthy.store(if running { RUNNING } else { UNREACHABLE }, Ordering::Relaxed);
+    /// Keeps what a look at the Rack showed: its status and version, or that it did not answer.
+    pub(crate) fn keep(&self, answered: Option<(&str, &str)>) {
+        let seen = match answered {
+            Some((status, version)) => Seen { status: plain(status), version: plain(version) },
+            None => Seen { status: "unreachable".to_owned(), version: self.version() },
+        };
+        self.seen.store(Some(Arc::new(seen)));
     }
 }
 

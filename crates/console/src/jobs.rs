@@ -33,7 +33,8 @@ pub(crate) async fn look_at_racks(app: Arc<App>) {
                 async move {
                     let actor = Actor::host();
                     let look = ops.probe_rack(&actor, &rack.row.org_name, &rack.row.name);
-                    rack.seen(matches!(tokio::time::timeout(LOOK, look).await, Ok(Ok(_))));
+                    let answered = tokio::time::timeout(LOOK, look).await.ok().and_then(Result::ok);
+                    rack.keep(answered.as_ref().map(|probed| (probed.system.status.as_str(), probed.system.version.as_str())));
                 }
             })
             .await;

@@ -67,6 +67,13 @@ pub fn main() -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "ERROR: {error:#}");
+    // What failed; what to do about it.
+    let words = format!("{error:#}");
+    let (what, next) = words.split_once("; ").map_or((words.as_str(), None), |(what, next)| (what, Some(next)));
+    let mut stderr = std::io::stderr();
+    let _ = writeln!(stderr, "ERROR: {what}");
+    if let Some(next) = next {
+        let _ = writeln!(stderr, "hint: {next}");
+    }
     ExitCode::FAILURE
 }

@@ -114,7 +114,7 @@ impl Asked<'_> {
             })
         })?;
         let row = &rack.row;
-        let about = |event: Event| Event { org: row.org_name.clone(), rack: row.name.clone(), ..event };
+        let about = |event: Event| Event { org: row.org_name.clone(), org_id: row.org.to_string(), rack: row.name.clone(), ..event };
 
         // What would be done to it? The table is asked about the very bytes that would be forwarded.
         let Some(found) = match_route(head.method.as_str(), head.uri.path(), is_websocket(head)) else {

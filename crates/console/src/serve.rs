@@ -59,7 +59,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     let follower = Arc::clone(&app);
     tokio::spawn(async move { follower.snapshots.follow(&follower.store).await });
     let acknowledger = Arc::clone(&app);
-    let acknowledging = tokio::spawn(async move { acknowledger.snapshots.acknowledge(&acknowledger.store, &*acknowledger.clock).await });
+    let acknowledging = tokio::spawn(async move { acknowledger.snapshots.acknowledge(&acknowledger.store).await });
     tokio::spawn(jobs::look_at_racks(Arc::clone(&app)));
     tokio::spawn(jobs::tidy(Arc::clone(&app)));
 

@@ -226,11 +226,11 @@ impl Snapshots {
     }
 
     /// Tells for ever that this server lives, and at once what it has seen.
-    pub(crate) async fn acknowledge(&self, store: &Store, clock: &dyn convox_model::Clock) {
+    pub(crate) async fn acknowledge(&self, store: &Store) {
         let mut changes = self.changed.subscribe();
         loop {
             let seq = *changes.borrow_and_update();
-            if let Err(error) = store.beat(&self.node, seq, clock.now_ms()).await {
+            if let Err(error) = store.beat(&self.node, seq).await {
                 tracing::warn!(%error, "could not acknowledge the feed of changes");
             }
             // As long as `self` is there, so is the sender.

@@ -1,6 +1,7 @@
 //! How rows are shown, to the API and on the command line alike. No secret has a view, but a key that was just made.
 
 use convox_client::Probed;
+use convox_model::Event;
 use convox_store::keys::KeyRow;
 use convox_store::members::MemberRow;
 use convox_store::orgs::OrgRow;
@@ -9,6 +10,7 @@ use convox_store::users::UserRow;
 use serde_json::{Value, json};
 
 use crate::ops::keys::Made;
+use crate::ops::racks::Added;
 
 /// Milliseconds since 1970 as RFC 3339; null for none.
 fn time(ms: impl Into<Option<i64>>) -> Value {
@@ -44,6 +46,21 @@ pub(crate) fn rack(row: &RackRow) -> Value {
     })
 }
 
+/// A Rack that was just added, with what it showed of itself.
+pub(crate) fn added(added: &Added) -> Value {
+    let mut value = rack(&added.row);
+    value["fingerprint"] = json!(added.probed.fingerprint.map(|fingerprint| fingerprint.to_string()));
+    value["version"] = json!(added.probed.system.version);
+    value
+}
+
+/// An audit event with its time as text too.
+pub(crate) fn event(event: &Event) -> Value {
+    let mut value = json!(event);
+    value["at"] = time(event.at_ms);
+    value
+}
+
 pub(crate) fn probed(probed: &Probed) -> Value {
     json!({
         "name": probed.system.name, "provider": probed.system.provider, "status": probed.system.status, "version": probed.system.version,
@@ -53,5 +70,8 @@ pub(crate) fn probed(probed: &Probed) -> Value {
 
 /// The one place where a key's text is shown.
 pub(crate) fn made_key(made: &Made) -> Value {
-    json!({ "id": made.id, "api_key": made.key.reveal(), "last4": made.key.last4() })
+    json!({
+        "id": made.id, "name": made.name, "kind": made.key.kind().as_str(), "api_key": made.key.reveal(), "last4": made.key.last4(),
+        "expires": time(made.expires_ms),
+    })
 }

@@ -23,8 +23,10 @@ pub struct Event {
     pub actor_id: String,
     /// Last four characters of the key; empty without one.
     pub key_last4: String,
-    /// Name of the organization; empty where there is none.
+    /// Name of the organization at that time; empty where there is none.
     pub org: String,
+    /// Its id: a name can change hands, and who may read the log of one organization may not read another's.
+    pub org_id: String,
     /// Name of the Rack; empty where there is none.
     pub rack: String,
     /// App that the path named.
@@ -151,12 +153,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fields_never_leak_into_each_other(texts in prop::collection::vec(hostile(), 15), at_ms in any::<i64>(), status in any::<Option<u16>>()) {
-            let [id, request_id, actor, actor_id, key_last4, org, rack, app, effect, action, method, path, decision, rule, peer] =
-                <[String; 15]>::try_from(texts).unwrap();
+        fn fields_never_leak_into_each_other(texts in prop::collection::vec(hostile(), 16), at_ms in any::<i64>(), status in any::<Option<u16>>()) {
+            let [id, request_id, actor, actor_id, key_last4, org, org_id, rack, app, effect, action, method, path, decision, rule, peer] =
+                <[String; 16]>::try_from(texts).unwrap();
             let empty = Event { at_ms, status, ..Event::default() };
             let event = Event {
-                id, request_id, actor, actor_id, key_last4, org, rack, app, effect, action, method, path, decision, rule, peer, ..empty.clone()
+                id, request_id, actor, actor_id, key_last4, org, org_id, rack, app, effect, action, method, path, decision, rule, peer, ..empty.clone()
             };
             let line = event.to_json_line();
             prop_assert!(!line.contains(misleads), "{:?}", line);

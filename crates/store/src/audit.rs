@@ -1,6 +1,6 @@
 //! Audit events: written with the change that they tell of, or in batches before a request is forwarded.
 
-use convox_model::Event;
+use convox_model::{Event, OrgId};
 
 use crate::{Page, Store, StoreError};
 
@@ -9,13 +9,14 @@ macro_rules! insert {
     ($tx:ident, $event:expr) => {{
         let event: &convox_model::Event = $event;
         sqlx::query(
-            "INSERT INTO audit (id, at_ms, actor, org, rack, app, effect, decision, status, event) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            "INSERT INTO audit (id, at_ms, actor, org, org_id, rack, app, effect, decision, status, event) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
         .bind(event.id.as_str())
         .bind(event.at_ms)
         .bind(event.actor.as_str())
         .bind(event.org.as_str())
+        .bind(event.org_id.as_str())
         .bind(event.rack.as_str())
         .bind(event.app.as_str())
         .bind(event.effect.as_str())
@@ -28,13 +29,24 @@ macro_rules! insert {
 }
 pub(crate) use insert;
 
+macro_rules! list_where {
+    ($whose:literal) => {
+        concat!(
+            "SELECT event, status, bytes_up, bytes_down, duration_ms FROM audit WHERE ",
+            $whose,
+            " AND id < COALESCE($2, 'g') AND at_ms >= $3 AND ($4 = '' OR actor = $4) AND ($5 = '' OR rack = $5) AND ($6 = '' OR app = $6) \
+             AND ($7 = '' OR effect = $7) AND ($8 = '' OR decision = $8) ORDER BY id DESC LIMIT $9"
+        )
+    };
+}
+
 /// What to leave out of a list of events; empty texts leave out nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Address of the user.
     pub actor: String,
-    /// Name of the organization.
-    pub org: String,
+    /// Organization; by id, since its name may have been another's.
+    pub org: Option<OrgId>,
     /// Name of the Rack.
     pub rack: String,
     /// Name of the app.
@@ -98,23 +110,20 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn list_audit(&self, filter: &Filter, page: &Page) -> Result<Vec<Event>, StoreError> {
-        let after = page.after.clone().unwrap_or_else(|| "~".to_owned());
-        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
-            "SELECT event, status, bytes_up, bytes_down, duration_ms FROM audit WHERE id < $1 AND at_ms >= $2 \
-             AND ($3 = '' OR actor = $3) AND ($4 = '' OR org = $4) AND ($5 = '' OR rack = $5) AND ($6 = '' OR app = $6) \
-             AND ($7 = '' OR effect = $7) AND ($8 = '' OR decision = $8) ORDER BY id DESC LIMIT $9",
-        )
-        .bind(&after)
-        .bind(filter.since_ms)
-        .bind(&filter.actor)
-        .bind(&filter.org)
-        .bind(&filter.rack)
-        .bind(&filter.app)
-        .bind(&filter.effect)
-        .bind(&filter.decision)
-        .bind(page.bounded())
-        .fetch_all(pool)
-        .await)?;
+        // Two texts, so that each has an index to walk on.
+        let text = if filter.org.is_some() { list_where!("org_id = $1") } else { list_where!("$1 = ''") };
+        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(text)
+            .bind(filter.org.as_ref().map(OrgId::as_str).unwrap_or_default())
+            .bind(page.after.as_deref())
+            .bind(filter.since_ms)
+            .bind(&filter.actor)
+            .bind(&filter.rack)
+            .bind(&filter.app)
+            .bind(&filter.effect)
+            .bind(&filter.decision)
+            .bind(page.bounded())
+            .fetch_all(pool)
+            .await)?;
         Ok(rows
             .into_iter()
             .filter_map(|(line, status, bytes_up, bytes_down, duration_ms)| {

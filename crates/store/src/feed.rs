@@ -3,8 +3,23 @@
 
 use crate::{Store, StoreError};
 
-/// A server that has not beaten for so long is gone and is not waited for, milliseconds.
-pub const GONE_AFTER_MS: i64 = 3_000;
+/// A server that has not beaten for so long is gone and is not waited for, milliseconds. More than the time after which a server that
+/// cannot read the feed stops trusting its memory: one that is not waited for refuses.
+pub const GONE_AFTER_MS: i64 = 6_000;
+
+/// The time by the database, milliseconds since 1970: the clocks of several servers are never equal, and a late one must not make its
+/// server look dead. The only text that differs between the databases.
+macro_rules! now_ms {
+    ($self:ident, $executor:expr) => {{
+        let text = if $self.db.is_postgres() {
+            "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::BIGINT"
+        } else {
+            "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+        };
+        let (now_ms,): (i64,) = sqlx::query_as(text).fetch_one($executor).await?;
+        now_ms
+    }};
+}
 
 impl Store {
     /// Where the feed stands.
@@ -20,8 +35,9 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn beat(&self, node: &str, seen_seq: i64, now_ms: i64) -> Result<(), StoreError> {
+    pub async fn beat(&self, node: &str, seen_seq: i64) -> Result<(), StoreError> {
         convox_db::transaction!(&self.db, |tx| {
+            let now_ms = now_ms!(self, &mut *tx);
             sqlx::query(
                 "INSERT INTO nodes (id, seen_seq, beat_ms) VALUES ($1, $2, $3) \
                  ON CONFLICT (id) DO UPDATE SET seen_seq = excluded.seen_seq, beat_ms = excluded.beat_ms",
@@ -32,7 +48,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
             // A file has one server: one that was killed a moment ago is not waited for. Several share a PostgreSQL only.
-            let oldest = if self.db.is_postgres() { now_ms - 20 * GONE_AFTER_MS } else { now_ms };
+            let oldest = if self.db.is_postgres() { now_ms - 10 * GONE_AFTER_MS } else { now_ms };
             sqlx::query("DELETE FROM nodes WHERE beat_ms < $1 AND id <> $2").bind(oldest).bind(node).execute(&mut *tx).await?;
         });
         Ok(())
@@ -53,13 +69,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn nodes_behind(&self, seq: i64, now_ms: i64) -> Result<i64, StoreError> {
-        let (count,): (i64,) =
-            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT COUNT(*) FROM nodes WHERE seen_seq < $1 AND beat_ms >= $2")
+    pub async fn nodes_behind(&self, seq: i64) -> Result<i64, StoreError> {
+        convox_db::query!(&self.db, |pool| {
+            let live_from = now_ms!(self, pool) - GONE_AFTER_MS;
+            let (count,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM nodes WHERE seen_seq < $1 AND beat_ms >= $2")
                 .bind(seq)
-                .bind(now_ms - GONE_AFTER_MS)
+                .bind(live_from)
                 .fetch_one(pool)
-                .await)?;
-        Ok(count)
+                .await?;
+            Ok(count)
+        })
     }
 }

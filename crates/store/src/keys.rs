@@ -1,9 +1,9 @@
 //! API keys, as keyed hashes.
 
-use convox_model::{Event, KeyId, UserId};
+use convox_model::{KeyId, UserId};
 use convox_seal::KeyKind;
 
-use crate::{Store, StoreError, change};
+use crate::{Act, Store, StoreError, change};
 
 /// Name of the one key that each user regenerates.
 pub const DEFAULT_NAME: &str = "default";
@@ -68,19 +68,31 @@ macro_rules! insert_key {
 }
 pub(crate) use insert_key;
 
+/// Refuses a key for somebody who was removed meanwhile.
+macro_rules! their_owner {
+    ($tx:ident, $key:expr) => {
+        let owner: Option<(String,)> =
+            sqlx::query_as("SELECT id FROM users WHERE id = $1").bind($key.user.as_str()).fetch_optional(&mut *$tx).await?;
+        if owner.is_none() {
+            return Err(StoreError::Missing("the user is gone".to_owned()));
+        }
+    };
+}
+
 impl Store {
     /// Keeps a new key.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the user has a key of that name.
-    pub async fn insert_key(&self, key: &NewKey, event: &Event) -> Result<i64, StoreError> {
+    /// [`StoreError::Conflict`] when the user has a key of that name, [`StoreError::Missing`] when the user is gone.
+    pub async fn insert_key(&self, key: &NewKey, act: &Act) -> Result<i64, StoreError> {
         let taken = || format!("a key named {} is already there: choose another name, or revoke it first", key.name);
-        self.insert_key_row(key, event).await.map_err(|error| error.taken(taken))
+        self.insert_key_row(key, act).await.map_err(|error| error.taken(taken))
     }
 
-    async fn insert_key_row(&self, key: &NewKey, event: &Event) -> Result<i64, StoreError> {
-        let ((), seq) = change!(self, event, |tx| {
-            insert_key!(tx, key, event.at_ms);
+    async fn insert_key_row(&self, key: &NewKey, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            their_owner!(tx, key);
+            insert_key!(tx, key, act.event.at_ms);
         });
         Ok(seq)
     }
@@ -88,15 +100,16 @@ impl Store {
     /// Replaces the user's key of that name, or makes it: the old one is dead in the same transaction.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn replace_key(&self, key: &NewKey, event: &Event) -> Result<i64, StoreError> {
-        let ((), seq) = change!(self, event, |tx| {
+    /// [`StoreError::Missing`] when the user is gone.
+    pub async fn replace_key(&self, key: &NewKey, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            their_owner!(tx, key);
             sqlx::query("DELETE FROM keys WHERE user_id = $1 AND name = $2")
                 .bind(key.user.as_str())
                 .bind(key.name.as_str())
                 .execute(&mut *tx)
                 .await?;
-            insert_key!(tx, key, event.at_ms);
+            insert_key!(tx, key, act.event.at_ms);
         });
         Ok(seq)
     }
@@ -105,8 +118,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Missing`].
-    pub async fn delete_key(&self, id: &KeyId, event: &Event) -> Result<i64, StoreError> {
-        let ((), seq) = change!(self, event, |tx| {
+    pub async fn delete_key(&self, id: &KeyId, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
             let done = sqlx::query("DELETE FROM keys WHERE id = $1").bind(id.as_str()).execute(&mut *tx).await?;
             if done.rows_affected() == 0 {
                 return Err(StoreError::Missing("there is no such key".to_owned()));

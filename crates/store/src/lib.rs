@@ -1,9 +1,10 @@
 //! The Console's rows: organizations, users, members, keys, Racks, audit events, and the feed that tells servers of changes. One SQL text
 //! for SQLite and PostgreSQL. Secrets arrive here hashed or sealed; plaintext has no column.
 //!
-//! Every change is one transaction that also writes its audit event and moves the feed ([`feed`]): what is confirmed is on the disk, is in
-//! the log, and reaches every server.
+//! Every change is one transaction that also checks who asks ([`act`]), writes the audit event and moves the feed ([`feed`]): what is
+//! confirmed is on the disk, is in the log, and reaches every server.
 
+pub mod act;
 pub mod audit;
 pub mod feed;
 pub mod keys;
@@ -17,14 +18,19 @@ pub mod users;
 
 use convox_db::{Db, DbError, Kind};
 
-/// Runs a body in a transaction with the audit event and the move of the feed; gives the body's value and the new position of the
-/// feed.
+pub use act::Act;
+
+/// Runs a body in a transaction with its audit event; gives the body's value and the new position of the feed.
+///
+/// The feed moves first: the lock of its row makes changes follow each other on PostgreSQL too, so that what a body has looked at still
+/// holds when it commits, and positions of the feed appear in their order.
 macro_rules! change {
-    ($store:expr, $event:expr, |$tx:ident| $body:block) => {
+    ($store:expr, $act:expr, |$tx:ident| $body:block) => {
         convox_db::transaction!(&$store.db, |$tx| {
-            let out = $body;
-            $crate::audit::insert!($tx, $event);
             let (seq,): (i64,) = sqlx::query_as("UPDATE feed SET seq = seq + 1 WHERE id = 1 RETURNING seq").fetch_one(&mut *$tx).await?;
+            $crate::act::check!($tx, $act);
+            let out = $body;
+            $crate::audit::insert!($tx, &$act.event);
             (out, seq)
         })
     };
@@ -40,6 +46,9 @@ pub enum StoreError {
     /// A name is taken, or a rule of the data forbids it.
     #[error("{0}")]
     Conflict(String),
+    /// Whoever asks had the right, and lost it.
+    #[error("{0}")]
+    Refused(String),
     /// The database.
     #[error(transparent)]
     Database(#[from] DbError),
@@ -88,10 +97,13 @@ impl Store {
     }
 }
 
+/// Most rows of one page.
+pub const LONGEST_PAGE: i64 = 1_000;
+
 /// A slice of a list: how many, and after which row (its id) to go on.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// At most so many rows, 1 to 1000.
+    /// At most so many rows, 1 to [`LONGEST_PAGE`].
     pub limit: i64,
     /// Id of the last row of the page before.
     pub after: Option<String>,
@@ -110,6 +122,6 @@ impl Page {
     }
 
     pub(crate) fn bounded(&self) -> i64 {
-        self.limit.clamp(1, 100_000)
+        self.limit.clamp(1, LONGEST_PAGE)
     }
 }

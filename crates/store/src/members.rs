@@ -1,8 +1,9 @@
 //! Members: which user has which role in which organization.
 
-use convox_model::{Event, OrgId, Role, UserId};
+use convox_model::{Email, Event, OrgId, Role, UserId};
 
-use crate::{Page, Store, StoreError, change};
+use crate::users::insert_user;
+use crate::{Act, Page, Store, StoreError, change};
 
 /// A member of an organization.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,34 +31,68 @@ macro_rules! keep_an_administrator {
     };
 }
 
+/// Inserts a member inside a transaction.
+macro_rules! insert_member {
+    ($tx:ident, $org:expr, $user:expr, $role:expr, $created_ms:expr) => {
+        sqlx::query("INSERT INTO members (org_id, user_id, role, created_ms) VALUES ($1, $2, $3, $4)")
+            .bind($org.as_str())
+            .bind($user.as_str())
+            .bind($role.as_str())
+            .bind($created_ms)
+            .execute(&mut *$tx)
+            .await?
+    };
+}
+pub(crate) use insert_member;
+
 impl Store {
-    /// Adds a member.
+    /// Adds a member. Somebody who is not known yet becomes a user in the same transaction, with `new` as id and event; gives the
+    /// user's id.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when they already are one.
-    pub async fn insert_member(&self, org: &OrgId, user: &UserId, role: Role, event: &Event) -> Result<i64, StoreError> {
-        self.insert_member_row(org, user, role, event).await.map_err(|error| error.taken(|| "they are already a member".to_owned()))
+    pub async fn insert_member(
+        &self,
+        org: &OrgId,
+        email: &Email,
+        role: Role,
+        new: (&UserId, &Event),
+        act: &Act,
+    ) -> Result<(UserId, i64), StoreError> {
+        let taken = || format!("{email} is already a member; `member role` changes the role");
+        self.insert_member_row(org, email, role, new, act).await.map_err(|error| error.taken(taken))
     }
 
-    async fn insert_member_row(&self, org: &OrgId, user: &UserId, role: Role, event: &Event) -> Result<i64, StoreError> {
-        let ((), seq) = change!(self, event, |tx| {
-            sqlx::query("INSERT INTO members (org_id, user_id, role, created_ms) VALUES ($1, $2, $3, $4)")
-                .bind(org.as_str())
-                .bind(user.as_str())
-                .bind(role.as_str())
-                .bind(event.at_ms)
-                .execute(&mut *tx)
-                .await?;
-        });
-        Ok(seq)
+    async fn insert_member_row(
+        &self,
+        org: &OrgId,
+        email: &Email,
+        role: Role,
+        (new, made): (&UserId, &Event),
+        act: &Act,
+    ) -> Result<(UserId, i64), StoreError> {
+        Ok(change!(self, act, |tx| {
+            let known: Option<(String,)> =
+                sqlx::query_as("SELECT id FROM users WHERE email = $1").bind(email.as_str()).fetch_optional(&mut *tx).await?;
+            let user = match known {
+                Some((id,)) => UserId::from_text(id),
+                None => {
+                    insert_user!(tx, new, email, act.event.at_ms);
+                    crate::audit::insert!(tx, made);
+                    new.clone()
+                }
+            };
+            insert_member!(tx, org, user, role, act.event.at_ms);
+            user
+        }))
     }
 
     /// Gives a member another role.
     ///
     /// # Errors
     /// [`StoreError::Missing`]; [`StoreError::Conflict`] for the last administrator.
-    pub async fn update_member(&self, org: &OrgId, user: &UserId, role: Role, event: &Event) -> Result<i64, StoreError> {
-        let ((), seq) = change!(self, event, |tx| {
+    pub async fn update_member(&self, org: &OrgId, user: &UserId, role: Role, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
             let done = sqlx::query("UPDATE members SET role = $3 WHERE org_id = $1 AND user_id = $2")
                 .bind(org.as_str())
                 .bind(user.as_str())
@@ -72,12 +107,13 @@ impl Store {
         Ok(seq)
     }
 
-    /// Removes a member: all their access to the organization ends with this.
+    /// Removes a member: all their access to the organization ends with this. The keys of somebody who is a member nowhere any more end
+    /// too; if they come back, they need new ones.
     ///
     /// # Errors
     /// [`StoreError::Missing`]; [`StoreError::Conflict`] for the last administrator.
-    pub async fn delete_member(&self, org: &OrgId, user: &UserId, event: &Event) -> Result<i64, StoreError> {
-        let ((), seq) = change!(self, event, |tx| {
+    pub async fn delete_member(&self, org: &OrgId, user: &UserId, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
             let done = sqlx::query("DELETE FROM members WHERE org_id = $1 AND user_id = $2")
                 .bind(org.as_str())
                 .bind(user.as_str())
@@ -87,8 +123,25 @@ impl Store {
                 return Err(StoreError::Missing("they are not a member".to_owned()));
             }
             keep_an_administrator!(tx, org);
+            sqlx::query("DELETE FROM keys WHERE user_id = $1 AND NOT EXISTS (SELECT 1 FROM members WHERE user_id = $1)")
+                .bind(user.as_str())
+                .execute(&mut *tx)
+                .await?;
         });
         Ok(seq)
+    }
+
+    /// Organizations of a user with their roles there; a role that this version does not know grants nothing and is left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn memberships(&self, user: &UserId) -> Result<Vec<(OrgId, Role)>, StoreError> {
+        let rows: Vec<(String, String)> =
+            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT org_id, role FROM members WHERE user_id = $1 ORDER BY org_id")
+                .bind(user.as_str())
+                .fetch_all(pool)
+                .await)?;
+        Ok(rows.into_iter().filter_map(|(org, role)| Some((OrgId::from_text(org), role.parse().ok()?))).collect())
     }
 
     /// Members of an organization, by user id.

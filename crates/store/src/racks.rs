@@ -1,9 +1,9 @@
 //! Racks, with sealed passwords.
 
-use convox_model::{Event, OrgId, RackId, RackName};
+use convox_model::{OrgId, RackId, RackName};
 use convox_seal::Sealed;
 
-use crate::{Page, Store, StoreError, change};
+use crate::{Act, Page, Store, StoreError, change};
 
 /// A Rack's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,20 +37,20 @@ impl RackRow {
     }
 }
 
-type Row = (String, String, String, String, String, String, Option<String>, Vec<u8>, i64, i64);
+pub(crate) type Row = (String, String, String, String, String, String, Option<String>, Vec<u8>, i64, i64);
 
 impl Store {
     /// Adds a Rack. Its `org_name` and `created_ms` are not looked at.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the organization has a Rack of that name.
-    pub async fn insert_rack(&self, rack: &RackRow, event: &Event) -> Result<i64, StoreError> {
+    pub async fn insert_rack(&self, rack: &RackRow, act: &Act) -> Result<i64, StoreError> {
         let taken = || format!("a Rack named {} is already there", rack.name);
-        self.insert_rack_row(rack, event).await.map_err(|error| error.taken(taken))
+        self.insert_rack_row(rack, act).await.map_err(|error| error.taken(taken))
     }
 
-    async fn insert_rack_row(&self, rack: &RackRow, event: &Event) -> Result<i64, StoreError> {
-        let ((), seq) = change!(self, event, |tx| {
+    async fn insert_rack_row(&self, rack: &RackRow, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
             sqlx::query(
                 "INSERT INTO racks (id, org_id, name, provider, host, pin, password, generation, created_ms) \
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -63,7 +63,7 @@ impl Store {
             .bind(rack.pin.as_deref())
             .bind(rack.password.as_bytes())
             .bind(rack.generation)
-            .bind(event.at_ms)
+            .bind(act.event.at_ms)
             .execute(&mut *tx)
             .await?;
         });
@@ -74,13 +74,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Conflict`], [`StoreError::Missing`].
-    pub async fn rename_rack(&self, id: &RackId, name: &RackName, event: &Event) -> Result<i64, StoreError> {
+    pub async fn rename_rack(&self, id: &RackId, name: &RackName, act: &Act) -> Result<i64, StoreError> {
         let taken = || format!("a Rack named {name} is already there");
-        self.rename_rack_row(id, name, event).await.map_err(|error| error.taken(taken))
+        self.rename_rack_row(id, name, act).await.map_err(|error| error.taken(taken))
     }
 
-    async fn rename_rack_row(&self, id: &RackId, name: &RackName, event: &Event) -> Result<i64, StoreError> {
-        let ((), seq) = change!(self, event, |tx| {
+    async fn rename_rack_row(&self, id: &RackId, name: &RackName, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
             let done =
                 sqlx::query("UPDATE racks SET name = $2 WHERE id = $1").bind(id.as_str()).bind(name.as_str()).execute(&mut *tx).await?;
             if done.rows_affected() == 0 {
@@ -94,8 +94,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Missing`].
-    pub async fn delete_rack(&self, id: &RackId, event: &Event) -> Result<i64, StoreError> {
-        let ((), seq) = change!(self, event, |tx| {
+    pub async fn delete_rack(&self, id: &RackId, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
             let done = sqlx::query("DELETE FROM racks WHERE id = $1").bind(id.as_str()).execute(&mut *tx).await?;
             if done.rows_affected() == 0 {
                 return Err(gone());
@@ -109,11 +109,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn find_rack(&self, org: &OrgId, name: &str) -> Result<Option<RackRow>, StoreError> {
-        let text = const {
-            "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms FROM racks r JOIN orgs o ON o.id = r.org_id WHERE r.org_id = $1 AND r.name = $2"
-        };
-        let row: Option<Row> =
-            convox_db::query!(&self.db, |pool| sqlx::query_as(text).bind(org.as_str()).bind(name).fetch_optional(pool).await)?;
+        let row: Option<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms \
+             FROM racks r JOIN orgs o ON o.id = r.org_id WHERE r.org_id = $1 AND r.name = $2"
+        )
+        .bind(org.as_str())
+        .bind(name)
+        .fetch_optional(pool)
+        .await)?;
         Ok(row.map(rack_row))
     }
 
@@ -139,7 +142,7 @@ fn gone() -> StoreError {
     StoreError::Missing("the Rack is gone".to_owned())
 }
 
-fn rack_row((id, org, org_name, name, provider, host, pin, password, generation, created_ms): Row) -> RackRow {
+pub(crate) fn rack_row((id, org, org_name, name, provider, host, pin, password, generation, created_ms): Row) -> RackRow {
     RackRow {
         id: RackId::from_text(id),
         org: OrgId::from_text(org),

@@ -13,4 +13,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0002_audit_outcome.sql"),
         postgres: include_str!("../migrations/postgres/0002_audit_outcome.sql"),
     },
+    Migration {
+        name: "0003_audit_org",
+        sqlite: include_str!("../migrations/sqlite/0003_audit_org.sql"),
+        postgres: include_str!("../migrations/postgres/0003_audit_org.sql"),
+    },
 ];

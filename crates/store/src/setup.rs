@@ -1,10 +1,13 @@
 //! The first administrator: whoever brings the one-time code that the server printed. Exactly one wins.
 
-use convox_model::{Email, Event, OrgId, OrgName, Role, UserId};
+use convox_model::{Email, OrgId, OrgName, Role, UserId};
 use convox_seal::WrappedDataKey;
 
 use crate::keys::{NewKey, insert_key};
-use crate::{Store, StoreError, change};
+use crate::members::insert_member;
+use crate::orgs::insert_org;
+use crate::users::insert_user;
+use crate::{Act, Store, StoreError, change};
 
 /// What a setup makes, all or nothing.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn put_setup_code(&self, code_hash: &[u8; 32]) -> Result<bool, StoreError> {
         let kept = convox_db::transaction!(&self.db, |tx| {
+            // Waits for a setup that is under way: its code must not be followed by another one.
+            sqlx::query("UPDATE feed SET seq = seq WHERE id = 1").execute(&mut *tx).await?;
             let (users,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM users").fetch_one(&mut *tx).await?;
             if users == 0 {
                 sqlx::query(
@@ -47,37 +52,27 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] for a wrong or used code.
-    pub async fn run_setup(&self, code_hash: &[u8; 32], setup: &Setup, event: &Event) -> Result<i64, StoreError> {
+    pub async fn run_setup(&self, code_hash: &[u8; 32], setup: &Setup, act: &Act) -> Result<i64, StoreError> {
         let user: &UserId = &setup.key.user;
-        let ((), seq) = change!(self, event, |tx| {
+        let ((), seq) = change!(self, act, |tx| {
+            let (users,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM users").fetch_one(&mut *tx).await?;
+            if users > 0 {
+                return Err(StoreError::Conflict(
+                    "this Console is set up already; its administrators add people, or `convox-console member add` on the server does"
+                        .to_owned(),
+                ));
+            }
             let used = sqlx::query("DELETE FROM setup WHERE id = 1 AND code_hash = $1").bind(&code_hash[..]).execute(&mut *tx).await?;
             if used.rows_affected() != 1 {
                 return Err(StoreError::Conflict(
                     "the setup code is wrong or already used; the server prints a new one when it starts without users".to_owned(),
                 ));
             }
-            sqlx::query("INSERT INTO orgs (id, name, data_key, created_ms) VALUES ($1, $2, $3, $4)")
-                .bind(setup.org.as_str())
-                .bind(setup.org_name.as_str())
-                .bind(setup.data_key.as_bytes())
-                .bind(event.at_ms)
-                .execute(&mut *tx)
-                .await?;
-            sqlx::query("INSERT INTO users (id, email, created_ms) VALUES ($1, $2, $3)")
-                .bind(user.as_str())
-                .bind(setup.email.as_str())
-                .bind(event.at_ms)
-                .execute(&mut *tx)
-                .await?;
-            sqlx::query("INSERT INTO members (org_id, user_id, role, created_ms) VALUES ($1, $2, $3, $4)")
-                .bind(setup.org.as_str())
-                .bind(user.as_str())
-                .bind(Role::Administrator.as_str())
-                .bind(event.at_ms)
-                .execute(&mut *tx)
-                .await?;
+            insert_org!(tx, setup.org, setup.org_name, setup.data_key, act.event.at_ms);
+            insert_user!(tx, user, setup.email, act.event.at_ms);
+            insert_member!(tx, setup.org, user, Role::Administrator, act.event.at_ms);
             let key = &setup.key;
-            insert_key!(tx, key, event.at_ms);
+            insert_key!(tx, key, act.event.at_ms);
         });
         Ok(seq)
     }

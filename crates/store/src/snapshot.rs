@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use convox_model::{KeyId, OrgId, RackId, Role, UserId};
-use convox_seal::{KeyKind, Sealed, WrappedDataKey};
+use convox_db::Db;
+use convox_model::{KeyId, OrgId, Role, UserId};
+use convox_seal::{KeyKind, WrappedDataKey};
 
-use crate::racks::RackRow;
+use crate::racks::{RackRow, Row, rack_row};
 use crate::{Store, StoreError};
 
 /// A key as the data path knows it.
@@ -42,73 +43,86 @@ pub struct Rows {
     pub orgs: BTreeMap<OrgId, (String, WrappedDataKey)>,
 }
 
-macro_rules! load {
-    ($begin:expr) => {{
-        let mut tx = $begin;
-        let (seq,): (i64,) = sqlx::query_as("SELECT seq FROM feed WHERE id = 1").fetch_one(&mut *tx).await?;
-        let keys: Vec<(String, String, String, Vec<u8>, String, Option<i64>)> =
-            sqlx::query_as("SELECT id, user_id, kind, hash, last4, expires_ms FROM keys").fetch_all(&mut *tx).await?;
-        let users: Vec<(String, String)> = sqlx::query_as("SELECT id, email FROM users").fetch_all(&mut *tx).await?;
-        let members: Vec<(String, String, String)> =
-            sqlx::query_as("SELECT org_id, user_id, role FROM members").fetch_all(&mut *tx).await?;
-        let racks: Vec<(String, String, String, String, String, String, Option<String>, Vec<u8>, i64, i64)> = sqlx::query_as(
-            "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms \
-             FROM racks r JOIN orgs o ON o.id = r.org_id ORDER BY o.name, r.name",
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        let orgs: Vec<(String, String, Vec<u8>)> = sqlx::query_as("SELECT id, name, data_key FROM orgs").fetch_all(&mut *tx).await?;
-        tx.commit().await?;
-        Ok(Rows {
+/// A key's row: id, user, kind, hash, last four characters, expiry.
+type KeyRow = (String, String, String, Vec<u8>, String, Option<i64>);
+
+/// What was read, not yet understood.
+struct Raw {
+    seq: i64,
+    keys: Vec<KeyRow>,
+    users: Vec<(String, String)>,
+    members: Vec<(String, String, String)>,
+    racks: Vec<Row>,
+    orgs: Vec<(String, String, Vec<u8>)>,
+}
+
+/// Reads all tables inside a transaction.
+macro_rules! read {
+    ($tx:ident) => {{
+        let (seq,): (i64,) = sqlx::query_as("SELECT seq FROM feed WHERE id = 1").fetch_one(&mut *$tx).await?;
+        Raw {
             seq,
-            keys: keys
-                .into_iter()
-                .filter_map(|(id, user, kind, hash, last4, expires_ms)| {
-                    // A row that cannot be read grants nothing.
-                    Some(KeyEntry {
-                        id: KeyId::from_text(id),
-                        user: UserId::from_text(user),
-                        kind: KeyKind::from_name(&kind)?,
-                        hash: hash.try_into().ok()?,
-                        last4,
-                        expires_ms,
-                    })
-                })
-                .collect(),
-            users: users.into_iter().map(|(id, email)| (UserId::from_text(id), email)).collect(),
-            members: members
-                .into_iter()
-                .filter_map(|(org, user, role)| Some((OrgId::from_text(org), UserId::from_text(user), role.parse().ok()?)))
-                .collect(),
-            racks: racks
-                .into_iter()
-                .map(|(id, org, org_name, name, provider, host, pin, password, generation, created_ms)| RackRow {
-                    id: RackId::from_text(id),
-                    org: OrgId::from_text(org),
-                    org_name,
-                    name,
-                    provider,
-                    host,
-                    pin,
-                    password: Sealed::from_bytes(password),
-                    generation,
-                    created_ms,
-                })
-                .collect(),
-            orgs: orgs.into_iter().map(|(id, name, key)| (OrgId::from_text(id), (name, WrappedDataKey::from_bytes(key)))).collect(),
-        })
+            keys: sqlx::query_as("SELECT id, user_id, kind, hash, last4, expires_ms FROM keys").fetch_all(&mut *$tx).await?,
+            users: sqlx::query_as("SELECT id, email FROM users").fetch_all(&mut *$tx).await?,
+            members: sqlx::query_as("SELECT org_id, user_id, role FROM members").fetch_all(&mut *$tx).await?,
+            racks: sqlx::query_as(
+                "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms \
+                 FROM racks r JOIN orgs o ON o.id = r.org_id ORDER BY o.name, r.name",
+            )
+            .fetch_all(&mut *$tx)
+            .await?,
+            orgs: sqlx::query_as("SELECT id, name, data_key FROM orgs").fetch_all(&mut *$tx).await?,
+        }
     }};
 }
 
 impl Store {
-    /// Reads everything in one transaction.
+    /// Reads everything in one transaction: on SQLite as of its first read, on PostgreSQL as of its first statement.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn load_snapshot(&self) -> Result<Rows, StoreError> {
-        match &self.db {
-            convox_db::Db::Sqlite { read, .. } => load!(read.begin().await?),
-            convox_db::Db::Postgres(pool) => load!(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?),
+        let raw = match &self.db {
+            Db::Sqlite { read, .. } => {
+                let mut tx = read.begin().await?;
+                let raw = read!(tx);
+                tx.commit().await?;
+                raw
+            }
+            Db::Postgres(pool) => {
+                let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+                let raw = read!(tx);
+                tx.commit().await?;
+                raw
+            }
+        };
+        Ok(raw.into())
+    }
+}
+
+impl From<Raw> for Rows {
+    /// A row that cannot be read grants nothing.
+    fn from(raw: Raw) -> Self {
+        let key = |(id, user, kind, hash, last4, expires_ms): KeyRow| {
+            Some(KeyEntry {
+                id: KeyId::from_text(id),
+                user: UserId::from_text(user),
+                kind: KeyKind::from_name(&kind)?,
+                hash: hash.try_into().ok()?,
+                last4,
+                expires_ms,
+            })
+        };
+        let member =
+            |(org, user, role): (String, String, String)| Some((OrgId::from_text(org), UserId::from_text(user), role.parse().ok()?));
+        let org = |(id, name, key): (String, String, Vec<u8>)| (OrgId::from_text(id), (name, WrappedDataKey::from_bytes(key)));
+        Self {
+            seq: raw.seq,
+            keys: raw.keys.into_iter().filter_map(key).collect(),
+            users: raw.users.into_iter().map(|(id, email)| (UserId::from_text(id), email)).collect(),
+            members: raw.members.into_iter().filter_map(member).collect(),
+            racks: raw.racks.into_iter().map(rack_row).collect(),
+            orgs: raw.orgs.into_iter().map(org).collect(),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Users.
 
-use convox_model::{Email, Event, UserId};
+use convox_model::{Email, UserId};
 
-use crate::{Page, Store, StoreError, change};
+use crate::{Act, Page, Store, StoreError, change};
 
 /// A user's row, without their password's hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,33 +15,41 @@ pub struct UserRow {
     pub created_ms: i64,
 }
 
+/// Inserts a user inside a transaction.
+macro_rules! insert_user {
+    ($tx:ident, $id:expr, $email:expr, $created_ms:expr) => {
+        sqlx::query("INSERT INTO users (id, email, created_ms) VALUES ($1, $2, $3)")
+            .bind($id.as_str())
+            .bind($email.as_str())
+            .bind($created_ms)
+            .execute(&mut *$tx)
+            .await?
+    };
+}
+pub(crate) use insert_user;
+
 impl Store {
     /// Makes a user.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the address is taken.
-    pub async fn insert_user(&self, id: &UserId, email: &Email, event: &Event) -> Result<i64, StoreError> {
-        self.insert_user_row(id, email, event).await.map_err(|error| error.taken(|| format!("a user {email} is already there")))
+    pub async fn insert_user(&self, id: &UserId, email: &Email, act: &Act) -> Result<i64, StoreError> {
+        self.insert_user_row(id, email, act).await.map_err(|error| error.taken(|| format!("a user {email} is already there")))
     }
 
-    async fn insert_user_row(&self, id: &UserId, email: &Email, event: &Event) -> Result<i64, StoreError> {
-        let ((), seq) = change!(self, event, |tx| {
-            sqlx::query("INSERT INTO users (id, email, created_ms) VALUES ($1, $2, $3)")
-                .bind(id.as_str())
-                .bind(email.as_str())
-                .bind(event.at_ms)
-                .execute(&mut *tx)
-                .await?;
+    async fn insert_user_row(&self, id: &UserId, email: &Email, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            insert_user!(tx, id, email, act.event.at_ms);
         });
         Ok(seq)
     }
 
-    /// Removes a user with their memberships and keys, unless an organization would be left without an administrator.
+    /// Removes a user with their memberships and keys, which end with this, unless an organization would be left without an administrator.
     ///
     /// # Errors
     /// [`StoreError::Missing`], [`StoreError::Conflict`].
-    pub async fn delete_user(&self, id: &UserId, event: &Event) -> Result<i64, StoreError> {
-        let ((), seq) = change!(self, event, |tx| {
+    pub async fn delete_user(&self, id: &UserId, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
             let alone: Vec<(String,)> = sqlx::query_as(
                 "SELECT o.name FROM members m JOIN orgs o ON o.id = m.org_id WHERE m.user_id = $1 AND m.role = 'administrator' \
                  AND NOT EXISTS (SELECT 1 FROM members x WHERE x.org_id = m.org_id AND x.role = 'administrator' AND x.user_id <> $1)",

@@ -1,35 +1,62 @@
 //! What the v2 and v3 clients ask of a Console (protocol 5.1). Features that only make sense on the originals' clouds are refused in words.
+//!
+//! A path names a Rack by two segments, `/racks/acme/main/sync`; v2 sends its own short name, `/racks/main/sync`, which means the only
+//! `*/main`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{MethodRouter, any, get};
 use convox_wire::api::{Identity, Organization, RackDetail, RackEntry as Entry};
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use super::{Caller, Refused, plain};
 use crate::credentials::RackEntry;
+use crate::front::{self, NoRack};
 use crate::reply;
 use crate::state::App;
+
+/// How long one waits for the version of a Rack that nobody has looked at yet.
+const LOOK: Duration = Duration::from_secs(5);
+
+const ADD: &str = "add a rack with `convox-console rack add`, or POST /api/v1/organizations/ORG/racks";
+const REMOVE: &str = "remove a rack with `convox-console rack remove`, or DELETE /api/v1/organizations/ORG/racks/RACK";
+const INSTALL: &str = "racks are installed where they run, and then added with `convox-console rack add`";
+const UPDATE: &str = "a rack's parameters and version are its own; they are set on the rack itself";
+const RUNTIMES: &str = "it has no runtime integrations; racks are added by their address";
+const WORKFLOWS: &str = "it has no workflows; deploy from your CI with a deploy key";
+const MACHINES: &str = "it has no cloud machines; select a rack instead";
+const LOGIN: &str = "there is no second factor to answer; log in with an API key";
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/auth", get(auth))
         .route("/health", get(async || plain(reply::text("ok\n"))))
         .route("/", get(welcome))
-        .route("/racks", get(racks).post(elsewhere))
-        .route("/racks/{org}/{rack}", get(rack).put(elsewhere).delete(elsewhere))
-        .route("/racks/{org}/{rack}/runtimes", get(none).put(elsewhere))
-        .route("/racks/{org}/{rack}/workflows", get(workflows))
-        .route("/racks/{org}/{rack}/sync", axum::routing::post(sync))
-        .route("/racks/{org}/{rack}/host", get(host))
-        .route("/racks/{org}/{rack}/{*rest}", any(elsewhere))
-        .route("/organizations/{org}/runtimes", get(none))
-        .route("/machines", get(none))
-        .route("/machines/{*rest}", any(elsewhere))
-        .route("/login/{*rest}", any(elsewhere))
+        .route("/racks", get(racks).post(async |caller: Caller| unavailable(&caller, ADD)))
+        .route("/racks/{rack}", any(async |caller: Caller| no_such_rack(&caller)))
+        .route("/racks/{org}/{rack}", any(rack))
+        .route("/racks/{org}/{rack}/{*rest}", any(below))
+        .route("/organizations/{org}/runtimes", get(organization_runtimes))
+        .route("/machines", get(async |_caller: Caller| empty_list()))
+        .route("/machines/{*rest}", unavailable_route(MACHINES))
+        .route("/login/{*rest}", unavailable_route(LOGIN))
+}
+
+fn unavailable_route(why: &'static str) -> MethodRouter<Arc<App>> {
+    any(async move |caller: Caller| unavailable(&caller, why))
+}
+
+/// A feature that this Console lacks, and what there is instead.
+fn unavailable(caller: &Caller, instead: &str) -> Refused {
+    caller.error(StatusCode::BAD_REQUEST, format!("not available on this Console: {instead}"))
+}
+
+fn empty_list() -> Response {
+    plain(reply::json(StatusCode::OK, &serde_json::json!([])))
 }
 
 /// Never demands a session: `login` cannot answer one.
@@ -51,62 +78,105 @@ async fn racks(State(app): State<Arc<App>>, caller: Caller) -> Response {
         .into_iter()
         .map(|rack| Entry {
             name: rack.row.name.clone(),
-            organization: Some(Organization { name: rack.row.org_name.clone(), ..Organization::default() }),
+            organization: Some(organization(rack)),
             provider: rack.row.provider.clone(),
-            status: rack.status().to_owned(),
+            status: rack.status(),
         })
         .collect();
     plain(reply::json(StatusCode::OK, &list))
 }
 
-fn visible(app: &App, caller: &Caller, org: &str, rack: &str) -> Result<Arc<RackEntry>, Refused> {
-    let snapshot = app.snapshots.now();
-    snapshot
-        .rack(&format!("{org}/{rack}"))
-        .filter(|entry| caller.who.principal().role_in(&entry.row.org).is_some())
-        .cloned()
-        .ok_or_else(|| caller.error(StatusCode::NOT_FOUND, "no such rack; `convox racks` lists those that you may use"))
+fn organization(rack: &RackEntry) -> Organization {
+    Organization { name: rack.row.org_name.clone(), ..Organization::default() }
 }
 
-/// `state` null tells v3 clients that parameters and updates go to the Rack itself.
-async fn rack(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>) -> Result<Response, Refused> {
-    let entry = visible(&app, &caller, &org, &rack)?;
+/// The Rack of that name, for who may see it.
+fn visible(app: &App, caller: &Caller, name: &str) -> Result<Arc<RackEntry>, Refused> {
+    front::find_rack(&app.snapshots.now(), caller.who.principal(), name).cloned().map_err(|error| {
+        let status = match error {
+            NoRack::Unknown(_) => StatusCode::NOT_FOUND,
+            NoRack::Ambiguous(..) => StatusCode::BAD_REQUEST,
+        };
+        caller.error(status, error.to_string())
+    })
+}
+
+fn no_such_rack(caller: &Caller) -> Refused {
+    caller.error(StatusCode::NOT_FOUND, "no such rack; `convox racks` lists those that you may use")
+}
+
+/// `/racks/{org}/{rack}`, or of v2 `/racks/{short name}/{what}`.
+async fn rack(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    method: Method,
+    Path((first, second)): Path<(String, String)>,
+) -> Result<Response, Refused> {
+    let found = visible(&app, &caller, &format!("{first}/{second}"));
+    if found.is_err() && ["runtimes", "sync", "host", "workflows", "install"].contains(&second.as_str()) {
+        let rack = visible(&app, &caller, &first)?;
+        return about(&caller, &method, &rack, &second);
+    }
+    let rack = match method {
+        // Installing makes what is not there yet, so it comes before the question which Rack is meant.
+        Method::PUT => return found.and_then(|_| Err(unavailable(&caller, UPDATE))),
+        Method::DELETE => return found.and_then(|_| Err(unavailable(&caller, REMOVE))),
+        Method::GET => found?,
+        _ => return Err(caller.error(StatusCode::METHOD_NOT_ALLOWED, "")),
+    };
+    if rack.version().is_empty() {
+        // v3 sets no parameters on a Rack whose version it does not know.
+        let look = async { app.ops().probe_rack(&caller.actor, &rack.row.org_name, &rack.row.name).await };
+        if let Ok(Ok(probed)) = tokio::time::timeout(LOOK, look).await {
+            rack.keep(Some((&probed.system.status, &probed.system.version)));
+        }
+    }
     let detail = RackDetail {
-        name: entry.row.name.clone(),
-        organization: Some(Organization { name: entry.row.org_name.clone(), ..Organization::default() }),
-        provider: entry.row.provider.clone(),
-        status: entry.status().to_owned(),
+        name: rack.row.name.clone(),
+        organization: Some(organization(&rack)),
+        provider: rack.row.provider.clone(),
+        status: rack.status(),
+        version: rack.version(),
         deletable: false,
+        // `state` and `parameters` null tell v3 that both are the Rack's own.
         ..RackDetail::default()
     };
     Ok(plain(reply::json(StatusCode::OK, &detail)))
 }
 
-async fn host(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>) -> Result<Response, Refused> {
-    let entry = visible(&app, &caller, &org, &rack)?;
-    Ok(plain(reply::json(StatusCode::OK, &serde_json::json!({ "host": entry.row.host }))))
+/// `/racks/{org}/{rack}/{what}`.
+async fn below(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    method: Method,
+    Path((org, name, what)): Path<(String, String, String)>,
+) -> Result<Response, Refused> {
+    if what == "install" {
+        return Err(unavailable(&caller, INSTALL));
+    }
+    let rack = visible(&app, &caller, &format!("{org}/{name}"))?;
+    about(&caller, &method, &rack, &what)
 }
 
-/// The address of a Rack here is what its operator registered: there is nothing to synchronise.
-async fn sync(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>) -> Result<Response, Refused> {
-    visible(&app, &caller, &org, &rack)?;
-    Ok(plain(reply::text("ok\n")))
+fn about(caller: &Caller, method: &Method, rack: &RackEntry, what: &str) -> Result<Response, Refused> {
+    let value = match (method, what) {
+        (&Method::GET, "runtimes") => serde_json::json!([]),
+        (&Method::GET, "host") => serde_json::json!({ "host": rack.row.host }),
+        (&Method::GET, "workflows") => serde_json::json!({ "oid": rack.row.org, "workflows": [] }),
+        // The address of a Rack here is what its operator registered: there is nothing to synchronise.
+        (&Method::POST, "sync") => return Ok(plain(reply::text("ok\n"))),
+        (&Method::PUT, "runtimes") => return Err(unavailable(caller, RUNTIMES)),
+        (_, "install") => return Err(unavailable(caller, INSTALL)),
+        (_, workflows) if workflows.starts_with("workflows/") => return Err(unavailable(caller, WORKFLOWS)),
+        (_, "runtimes" | "host" | "workflows" | "sync") => return Err(caller.error(StatusCode::METHOD_NOT_ALLOWED, "")),
+        _ => return Err(caller.error(StatusCode::NOT_FOUND, "")),
+    };
+    Ok(plain(reply::json(StatusCode::OK, &value)))
 }
 
-async fn none(_caller: Caller) -> Response {
-    plain(reply::json(StatusCode::OK, &serde_json::json!([])))
-}
-
-async fn workflows(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>) -> Result<Response, Refused> {
-    visible(&app, &caller, &org, &rack)?;
-    Ok(plain(reply::json(StatusCode::OK, &serde_json::json!({ "oid": org, "workflows": [] }))))
-}
-
-async fn elsewhere(caller: Caller) -> Response {
-    caller
-        .error(
-            StatusCode::BAD_REQUEST,
-            "not available on this Console: Racks are added with `convox-console rack add` and updated through their own API",
-        )
-        .into_response()
+async fn organization_runtimes(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>) -> Response {
+    match app.ops().enter(&caller.actor, &org, convox_model::Role::Developer).await {
+        Ok(_) => empty_list(),
+        Err(error) => caller.refused(&error).into_response(),
+    }
 }

@@ -77,6 +77,8 @@ impl IntoResponse for Refused {
 pub(crate) struct Caller {
     pub(crate) who: Verified,
     pub(crate) actor: Actor,
+    app: Arc<App>,
+    asked: (http::Method, String),
     wants_json: bool,
 }
 
@@ -97,7 +99,8 @@ impl FromRequestParts<Arc<App>> for Caller {
         })?;
         let mut actor = anonymous(parts);
         actor.principal = Some(who.principal().clone());
-        Ok(Self { who, actor, wants_json })
+        let asked = (parts.method.clone(), parts.uri.path().to_owned());
+        Ok(Self { who, actor, app: Arc::clone(app), asked, wants_json })
     }
 }
 
@@ -131,8 +134,17 @@ impl Actor {
 }
 
 impl Caller {
-    /// The use case's error as an answer.
+    /// The use case's error as an answer. What they had no right to is written down.
     pub(crate) fn refused(&self, error: &OpsError) -> Refused {
+        if matches!(error, OpsError::Forbidden(_)) {
+            self.app.counters.add(Count::Refused);
+            let event = || {
+                let (method, path) = &self.asked;
+                let event = self.actor.event(&*self.app.clock, "Refused", path.clone());
+                convox_model::Event { method: method.as_str().to_owned(), decision: "refused".to_owned(), ..event }
+            };
+            self.app.audit.refused(event, self.app.clock.now_ms());
+        }
         refused(self.wants_json, error)
     }
 

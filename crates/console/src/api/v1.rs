@@ -36,6 +36,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/organizations/{org}", put(rename_org))
         .route("/organizations/{org}/members", get(list_members).post(add_member))
         .route("/organizations/{org}/members/{email}", put(change_member).delete(remove_member))
+        .route("/organizations/{org}/members/{email}/keys", get(list_members_keys))
+        .route("/organizations/{org}/members/{email}/keys/{id}", delete(revoke_members_key))
         .route("/organizations/{org}/racks", get(list_racks).post(add_rack))
         .route("/organizations/{org}/racks/{rack}", put(rename_rack).delete(remove_rack))
         .route("/organizations/{org}/racks/{rack}/probe", post(probe_rack))
@@ -140,6 +142,21 @@ async fn list_keys(State(app): State<Arc<App>>, caller: Caller, Query(paging): Q
     Ok(ok(&rows.iter().map(views::key).collect()))
 }
 
+async fn list_members_keys(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path((org, email)): Path<(String, String)>,
+    Query(paging): Query<Paging>,
+) -> Answer {
+    let rows = app.ops().list_members_keys(&caller.actor, &org, &email, &paging.page()).await;
+    Ok(ok(&rows.map_err(|error| caller.refused(&error))?.iter().map(views::key).collect()))
+}
+
+async fn revoke_members_key(State(app): State<Arc<App>>, caller: Caller, Path((org, email, id)): Path<(String, String, String)>) -> Answer {
+    let seq = app.ops().revoke_members_key(&caller.actor, &org, &email, &id).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "revoked": id })).await
+}
+
 async fn my_racks(State(app): State<Arc<App>>, caller: Caller) -> Answer {
     let snapshot = app.snapshots.now();
     let racks = caller.who.principal().grants.iter().flat_map(|grant| snapshot.racks_of(&grant.org));
@@ -227,7 +244,7 @@ async fn add_rack(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<S
     };
     let added = app.ops().add_rack(&caller.actor, &org, &body.name, &body.host, &password, pin).await;
     let added = added.map_err(|error| caller.refused(&error))?;
-    done(&app, added.seq, views::rack(&added.row)).await
+    done(&app, added.seq, views::added(&added)).await
 }
 
 async fn rename_rack(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>, request: Request) -> Answer {
@@ -266,8 +283,8 @@ struct AuditQuery {
 
 async fn audit(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, Query(query): Query<AuditQuery>) -> Answer {
     let AuditQuery { actor, rack, app: named_app, effect, decision, since_ms, limit, after } = query;
-    let filter = Filter { actor, org, rack, app: named_app, effect, decision, since_ms };
+    let filter = Filter { actor, rack, app: named_app, effect, decision, since_ms, ..Filter::default() };
     let page = Paging { limit, after }.page();
-    let events = app.ops().list_audit(&caller.actor, &filter, &page).await.map_err(|error| caller.refused(&error))?;
-    Ok(ok(&json!(events)))
+    let events = app.ops().list_audit(&caller.actor, Some(&org), filter, &page).await.map_err(|error| caller.refused(&error))?;
+    Ok(ok(&events.iter().map(views::event).collect()))
 }

@@ -3,24 +3,25 @@
 
 mod output;
 pub(crate) mod place;
+mod secret;
 
-use std::io::Read as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use convox_seal::{KeyKind, RootKey, Secret};
-use convox_store::Page;
 use convox_store::audit::Filter;
+use convox_store::{LONGEST_PAGE, Page};
 use serde_json::{Value, json};
 
 use self::output::Output;
-use crate::args::{Admin, AuditCommand, Common, KeyCommand, Member, Org, Rack, User};
+use crate::args::Common;
+use crate::args::admin::{Admin, AuditCommand, KeyCommand, Member, Org, Rack, User};
 use crate::ops::racks::Pin;
-use crate::ops::{Actor, Ops};
+use crate::ops::{Actor, Ops, OpsError};
 use crate::views;
 
 /// Lists on the command line show everything, within reason.
-const ALL: i64 = 100_000;
+const MOST_PAGES: usize = 100;
 
 /// Runs one command.
 pub(crate) async fn run(command: Admin) -> Result<()> {
@@ -48,14 +49,38 @@ impl Desk {
         Ok(Self { ops: place::open(&common.place).await?, actor: Actor::host(), output: Output { json: common.json } })
     }
 
-    /// Waits until running servers know of a change, then says it.
+    /// Waits until running servers know of a change, then says it. The change is made, so it is said in any case: it may be a key, which
+    /// is shown once.
     async fn done(&self, seq: i64, value: &Value, words: &str) -> Result<()> {
-        if !self.ops.in_effect(seq).await? {
+        if !self.ops.in_effect(seq).await.unwrap_or(false) {
             self.output
                 .warn("a running server has not taken the change over within two seconds; it will, or it stops trusting its memory")?;
         }
         self.output.value(value, words)
     }
+}
+
+/// Page after page, at most `limit` rows.
+async fn pages<T>(
+    limit: usize,
+    mut next: impl AsyncFnMut(&Page) -> Result<Vec<T>, OpsError>,
+    id: impl Fn(&T) -> &str,
+) -> Result<Vec<T>, OpsError> {
+    let mut all: Vec<T> = Vec::new();
+    for _ in 0..MOST_PAGES {
+        let left = i64::try_from(limit - all.len()).unwrap_or(LONGEST_PAGE).min(LONGEST_PAGE);
+        let page = next(&Page { limit: left, after: all.last().map(|row| id(row).to_owned()) }).await?;
+        let is_last = (page.len() as i64) < left;
+        all.extend(page);
+        if is_last || all.len() >= limit {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+async fn all<T>(next: impl AsyncFnMut(&Page) -> Result<Vec<T>, OpsError>, id: impl Fn(&T) -> &str) -> Result<Vec<T>, OpsError> {
+    pages(usize::MAX, next, id).await
 }
 
 fn make_root_key(out: &Path) -> Result<()> {
@@ -66,19 +91,25 @@ fn make_root_key(out: &Path) -> Result<()> {
         .write(true)
         .mode(0o600)
         .open(out)
-        .with_context(|| format!("could not make {} (an existing root key is never overwritten)", out.display()))?;
+        .with_context(|| format!("could not make {}; an existing root key is never overwritten", out.display()))?;
     let key = RootKey::generate();
-    file.write_all(key.expose().as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    Ok(())
+    let written = file.write_all(key.expose().as_bytes()).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        // Half a key must not stand where a whole one is looked for.
+        let _ = std::fs::remove_file(out);
+        return Err(error).with_context(|| format!("could not write {}", out.display()));
+    }
+    if let Some(directory) = out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::File::open(directory)?.sync_all()?;
+    }
+    Output { json: false }.say(&format!("Made {}. Keep a copy of it apart from the database and its backups.", out.display()))
 }
 
 async fn setup(code: Option<String>, org: &str, email: &str, common: &Common) -> Result<()> {
     let desk = Desk::open(common).await?;
     let code = match code {
         Some(code) => Secret::new(code),
-        None => from_stdin()?,
+        None => secret::asked("Setup code: ")?,
     };
     let (key, made, seq) = desk.ops.setup(&desk.actor, &code, org, email).await?;
     let value = json!({ "organization": made.org_name.as_str(), "email": made.email.as_str(), "api_key": key.reveal() });
@@ -95,7 +126,7 @@ async fn user(command: User) -> Result<()> {
         }
         User::List { common } => {
             let desk = Desk::open(&common).await?;
-            let rows = desk.ops.list_users(&Page::first(ALL)).await?;
+            let rows = all(async |page| desk.ops.list_users(&desk.actor, page).await, |row| row.id.as_str()).await?;
             desk.output.list(&["id", "email", "created"], rows.iter().map(views::user).collect())
         }
         User::Remove { email, common } => {
@@ -115,7 +146,7 @@ async fn org(command: Org) -> Result<()> {
         }
         Org::List { common } => {
             let desk = Desk::open(&common).await?;
-            let rows = desk.ops.list_orgs(&desk.actor, &Page::first(ALL)).await?;
+            let rows = all(async |page| desk.ops.list_orgs(&desk.actor, page).await, |row| row.id.as_str()).await?;
             desk.output.list(&["id", "name", "created"], rows.iter().map(views::org).collect())
         }
         Org::Rename { name, to, common } => {
@@ -135,7 +166,7 @@ async fn member(command: Member) -> Result<()> {
         }
         Member::List { org, common } => {
             let desk = Desk::open(&common).await?;
-            let rows = desk.ops.list_members(&desk.actor, &org, &Page::first(ALL)).await?;
+            let rows = all(async |page| desk.ops.list_members(&desk.actor, &org, page).await, |row| row.user.as_str()).await?;
             desk.output.list(&["email", "role", "created"], rows.iter().map(views::member).collect())
         }
         Member::Role { email, org, role, common } => {
@@ -155,13 +186,13 @@ async fn key(command: KeyCommand) -> Result<()> {
     match command {
         KeyCommand::Create { email, name, kind, expires_in_hours, common } => {
             let desk = Desk::open(&common).await?;
-            let kind = KeyKind::from_name(&kind).filter(|kind| *kind != KeyKind::Setup).context("--kind is user or deploy")?;
+            let kind = KeyKind::from_name(&kind).context("--kind is user or deploy")?;
             let made = desk.ops.create_key(&desk.actor, Some(&email), &name, kind, expires_in_hours).await?;
             desk.done(made.seq, &views::made_key(&made), &format!("API key (shown once): {}", made.key.reveal())).await
         }
         KeyCommand::List { email, common } => {
             let desk = Desk::open(&common).await?;
-            let rows = desk.ops.list_keys(&desk.actor, email.as_deref(), &Page::first(ALL)).await?;
+            let rows = all(async |page| desk.ops.list_keys(&desk.actor, email.as_deref(), page).await, |row| row.id.as_str()).await?;
             desk.output.list(&["id", "email", "kind", "name", "last4", "created", "expires"], rows.iter().map(views::key).collect())
         }
         KeyCommand::Regenerate { email, common } => {
@@ -182,9 +213,9 @@ async fn rack(command: Rack) -> Result<()> {
         Rack::Add { name, org, host, password_file, password_stdin, pin, trust_on_first_use, common } => {
             let desk = Desk::open(&common).await?;
             let password = match (password_file, password_stdin) {
-                (Some(file), _) => from_file(&file)?,
-                (None, true) => from_stdin()?,
-                (None, false) => bail!("give the Rack's password with --password-file or --password-stdin"),
+                (Some(file), _) => secret::from_file(&file)?,
+                (None, true) => secret::from_stdin()?,
+                (None, false) => secret::asked("Password of the Rack: ")?,
             };
             let pin = match (pin, trust_on_first_use) {
                 (Some(pin), _) => Pin::Exactly(pin),
@@ -192,13 +223,17 @@ async fn rack(command: Rack) -> Result<()> {
                 (None, false) => Pin::Verified,
             };
             let added = desk.ops.add_rack(&desk.actor, &org, &name, &host, &password, pin).await?;
-            let pinned = added.row.pin.as_ref().map(|pin| format!("\nPinned certificate: {pin}")).unwrap_or_default();
-            let words = format!("Added rack {org}/{name} at {host} (version {}).{pinned}", added.probed.system.version);
-            desk.done(added.seq, &views::rack(&added.row), &words).await
+            let certificate = match (&added.row.pin, added.probed.fingerprint) {
+                (Some(pin), _) => format!("\nPinned certificate: {pin}"),
+                (None, Some(fingerprint)) => format!("\nCertificate, verified by this machine's authorities: {fingerprint}"),
+                (None, None) => String::new(),
+            };
+            let words = format!("Added rack {org}/{name} at {host} (version {}).{certificate}", added.probed.system.version);
+            desk.done(added.seq, &views::added(&added), &words).await
         }
         Rack::List { org, common } => {
             let desk = Desk::open(&common).await?;
-            let rows = desk.ops.list_racks(&desk.actor, org.as_deref(), &Page::first(ALL)).await?;
+            let rows = all(async |page| desk.ops.list_racks(&desk.actor, org.as_deref(), page).await, |row| row.id.as_str()).await?;
             desk.output.list(&["organization", "name", "provider", "host", "pin"], rows.iter().map(views::rack).collect())
         }
         Rack::Probe { name, org, common } => {
@@ -221,32 +256,22 @@ async fn rack(command: Rack) -> Result<()> {
 }
 
 async fn audit(command: AuditCommand) -> Result<()> {
-    let AuditCommand::List { actor, org, rack, app, effect, decision, limit, common } = command;
+    let AuditCommand::List { actor, org, rack, app, effect, decision, since, limit, common } = command;
     let desk = Desk::open(&common).await?;
-    let filter = Filter { actor, org, rack, app, effect, decision, since_ms: 0 };
-    let events = desk.ops.list_audit(&desk.actor, &filter, &Page::first(limit)).await?;
-    let rows: Vec<Value> = events
-        .iter()
-        .map(|event| {
-            let mut value = json!(event);
-            value["at"] = json!(jiff::Timestamp::from_millisecond(event.at_ms).map(|at| at.to_string()).unwrap_or_default());
-            value
-        })
-        .collect();
-    desk.output.list(&["at", "actor", "org", "rack", "effect", "action", "path", "decision", "rule", "status"], rows)
-}
-
-fn from_stdin() -> Result<Secret> {
-    let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("could not read standard input")?;
-    let secret = Secret::new(text.trim().to_owned());
-    if secret.is_empty() {
-        bail!("nothing came on standard input");
-    }
-    Ok(secret)
-}
-
-fn from_file(path: &Path) -> Result<Secret> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
-    Ok(Secret::new(text.trim().to_owned()))
+    let since_ms = match since {
+        Some(text) => {
+            let since =
+                convox_wire::duration::go_parse(&text).with_context(|| format!("--since {text}: give a duration such as 30m or 24h"))?;
+            desk.ops.clock.now_ms() - i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        }
+        None => 0,
+    };
+    let filter = Filter { actor, rack, app, effect, decision, since_ms, org: None };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let next = async |page: &Page| desk.ops.list_audit(&desk.actor, org.as_deref(), filter.clone(), page).await;
+    let events = pages(limit, next, |event| event.id.as_str()).await?;
+    desk.output.list(
+        &["at", "actor", "org", "rack", "effect", "action", "path", "decision", "rule", "status"],
+        events.iter().map(views::event).collect(),
+    )
 }

@@ -31,6 +31,12 @@ impl Output {
         Ok(())
     }
 
+    /// Words alone.
+    #[expect(clippy::unused_self, reason = "the one way to talk")]
+    pub(super) fn say(&self, words: &str) -> Result<()> {
+        print(words)
+    }
+
     /// Something that the person should know, beside the output.
     #[expect(clippy::unused_self, reason = "the one way to talk")]
     pub(super) fn warn(&self, words: &str) -> Result<()> {

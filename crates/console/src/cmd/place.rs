@@ -32,7 +32,7 @@ pub(crate) async fn open(place: &Place) -> Result<Ops> {
 
 /// With another root key than the one that this database was made with, no API key would be known and no Rack could be reached.
 async fn belongs(keyring: &Keyring, store: &Store) -> Result<()> {
-    let Some(org) = store.list_orgs(&Page::first(1)).await?.into_iter().next() else { return Ok(()) };
+    let Some(org) = store.list_orgs(None, &Page::first(1)).await?.into_iter().next() else { return Ok(()) };
     match keyring.unwrap_data_key(&store.data_key(&org.id).await?, org.id.as_str()) {
         Err(OpenError::UnknownKey) => {
             bail!("this root key ({}) is not the one that this database was made with: give the right one", keyring.active().id())

@@ -1,19 +1,22 @@
 //! Use cases: authorise, change, write down. Called by the API and by the command line on the server; pages will call them too.
 //!
-//! Each takes an [`Actor`] and gives the position of the feed at which its change is in effect.
+//! Each takes an [`Actor`] and gives the position of the feed at which its change is in effect. Rights are looked at twice: here, to answer
+//! in words, and by the store inside the change's transaction, because they may have ended meanwhile.
 
 pub(crate) mod keys;
+pub(crate) mod log;
 pub(crate) mod members;
 pub(crate) mod orgs;
 pub(crate) mod racks;
 pub(crate) mod setup;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use convox_model::{Clock, Event, NameError, OrgId, Principal, Role};
 use convox_seal::{Keyring, LookupKey};
 use convox_store::orgs::OrgRow;
-use convox_store::{Store, StoreError};
+use convox_store::{Act, Store, StoreError};
 
 /// What a use case needs.
 #[derive(Clone)]
@@ -35,7 +38,7 @@ pub(crate) struct Actor {
     pub(crate) peer: String,
 }
 
-/// Why a use case was not carried out. `Display` is for whoever asked.
+/// Why a use case was not carried out. `Display` is for whoever asked: what failed; and after a semicolon, what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpsError {
     /// What was given makes no sense.
@@ -63,6 +66,7 @@ impl From<StoreError> for OpsError {
         match error {
             StoreError::Missing(words) => Self::Missing(words),
             StoreError::Conflict(words) => Self::Conflict(words),
+            StoreError::Refused(words) => Self::Forbidden(words),
             error @ StoreError::Database(_) => Self::Store(error),
         }
     }
@@ -80,7 +84,8 @@ impl Actor {
         Self { principal: None, request_id: String::new(), peer: String::new() }
     }
 
-    fn event(&self, clock: &dyn Clock, action: &str, org: &str, rack: &str) -> Event {
+    /// What the log says of them doing `action` to `target`: the path of the thing, as the API names it.
+    pub(crate) fn event(&self, clock: &dyn Clock, action: &str, target: String) -> Event {
         let who = self.principal.as_ref();
         Event {
             id: uuid::Uuid::now_v7().to_string(),
@@ -89,10 +94,9 @@ impl Actor {
             actor: who.map_or("console command line", |who| &who.email).to_owned(),
             actor_id: who.map_or("", |who| who.user.as_str()).to_owned(),
             key_last4: who.map_or("", |who| &who.key_last4).to_owned(),
-            org: org.to_owned(),
-            rack: rack.to_owned(),
             effect: "console".to_owned(),
             action: action.to_owned(),
+            path: target,
             decision: "allowed".to_owned(),
             rule: if who.is_some() { "role" } else { "server" }.to_owned(),
             peer: self.peer.clone(),
@@ -108,28 +112,54 @@ impl Actor {
             Some(principal) => principal.role_in(org),
         }
     }
+
+    /// A change outside of organizations: of what is the actor's own, or the server's.
+    fn act(&self, clock: &dyn Clock, action: &str, target: String) -> Act {
+        let key = self.principal.as_ref().and_then(|who| who.key.clone());
+        Act { event: self.event(clock, action, target), key, needs: None }
+    }
+}
+
+/// An organization that the actor may work in.
+pub(crate) struct Entered {
+    pub(crate) org: OrgRow,
+    /// Which they needed for it.
+    role: Role,
 }
 
 impl Ops {
     /// The organization of that name, if the actor has at least `role` in it. For strangers it does not exist.
-    pub(crate) async fn org(&self, actor: &Actor, name: &str, role: Role) -> Result<OrgRow, OpsError> {
+    pub(crate) async fn enter(&self, actor: &Actor, name: &str, role: Role) -> Result<Entered, OpsError> {
         let unknown = || OpsError::Missing(format!("no such organization: {}", plain(name)));
         let org = self.store.find_org(name).await?.ok_or_else(unknown)?;
         let theirs = actor.role_in(&org.id).ok_or_else(unknown)?;
         if theirs < role {
-            return Err(OpsError::Forbidden(format!("this needs the role {role} in {}; you are {theirs}", org.name)));
+            let words = format!("this needs the role {role} in {}, and you are {theirs} there; ask one of its administrators", org.name);
+            return Err(OpsError::Forbidden(words));
         }
-        Ok(org)
+        Ok(Entered { org, role })
     }
 
-    /// Waits until every running server has seen position `seq`, at most two seconds: then the change is in effect. For processes beside
-    /// the servers.
+    /// A change inside an organization. `below` is the path of its target in it: `members/ada@example.com`.
+    fn act_in(&self, actor: &Actor, entered: &Entered, action: &str, rack: &str, below: &str) -> Act {
+        let OrgRow { id, name, .. } = &entered.org;
+        let target = format!("/organizations/{name}{}{below}", if below.is_empty() { "" } else { "/" });
+        let mut act = actor.act(&*self.clock, action, target);
+        act.event.org = name.clone();
+        act.event.org_id = id.to_string();
+        act.event.rack = rack.to_owned();
+        act.needs = actor.principal.is_some().then(|| (id.clone(), entered.role));
+        act
+    }
+
+    /// Waits until every running server has seen position `seq`, at most two seconds: then the change is in effect.
     pub(crate) async fn in_effect(&self, seq: i64) -> Result<bool, OpsError> {
+        const AGAIN: Duration = Duration::from_millis(25);
         for _ in 0..80 {
-            if self.store.nodes_behind(seq, self.clock.now_ms()).await? == 0 {
+            if self.store.nodes_behind(seq).await? == 0 {
                 return Ok(true);
             }
-            tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+            tokio::time::sleep(AGAIN).await;
         }
         Ok(false)
     }

@@ -1,16 +1,20 @@
 //! Racks: contacted before they are added, so that a wrong password, an unreachable host or another certificate each say so at once.
 
+use std::time::Duration;
+
 use convox_client::{Endpoint, Error as ClientError, Key, Probed, Proxies};
-use convox_model::{Event, RackId, RackName, Role};
+use convox_model::{RackId, RackName, Role};
 use convox_seal::Secret;
 use convox_store::Page;
-use convox_store::audit::Filter;
 use convox_store::orgs::OrgRow;
 use convox_store::racks::RackRow;
-use convox_tls::{Certificate, Fingerprint, Trust};
+use convox_tls::{Certificate, Fingerprint, TlsFault, Trust};
 
-use super::{Actor, Ops, OpsError, plain};
-use crate::credentials::{open_password, seal_password, trust};
+use super::{Actor, Entered, Ops, OpsError, plain};
+use crate::credentials::{open_password, seal_password, split_host, trust};
+
+/// How long a Rack may take to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a new Rack's certificate is judged.
 #[derive(Clone, Copy, Debug)]
@@ -31,25 +35,16 @@ pub(crate) struct Added {
 }
 
 impl Ops {
-    /// Asks a Rack for itself with its password; gives what it said and the pin to keep.
-    pub(crate) async fn probe(&self, host: &str, password: &Secret, pin: Pin) -> Result<(Probed, Option<Fingerprint>), OpsError> {
-        let trust = match pin {
-            Pin::Verified => Trust::SystemRoots,
-            Pin::Exactly(fingerprint) => Trust::Pinned(fingerprint),
-            Pin::FirstUse => Trust::Pinned(self.inspect(host).await?.fingerprint),
+    /// Asks a Rack for itself with its password; gives what it said and the pin to keep. The password is sent only to a server whose
+    /// certificate was accepted.
+    async fn ask(&self, host: &str, password: &Secret, pin: Pin) -> Result<(Probed, Option<Fingerprint>), OpsError> {
+        let kept = match pin {
+            Pin::Verified => None,
+            Pin::Exactly(fingerprint) => Some(fingerprint),
+            Pin::FirstUse => Some(inspect(host).await?.fingerprint),
         };
-        let kept = match trust {
-            Trust::Pinned(fingerprint) => Some(fingerprint),
-            _ => None,
-        };
-        let probed = convox_client::probe(host, Key::new(password.expose()), trust).await.map_err(|error| explained(host, &error))?;
+        let probed = probe(host, password, kept.map_or(Trust::SystemRoots, Trust::Pinned)).await?;
         Ok((probed, kept))
-    }
-
-    /// The certificate that a host shows, without telling it anything.
-    pub(crate) async fn inspect(&self, host: &str) -> Result<Certificate, OpsError> {
-        let endpoint = Endpoint::console(host, Key::new("")).map_err(|error| OpsError::Input(error.to_string()))?;
-        convox_client::inspect(&endpoint, &Proxies::default()).await.map_err(|error| explained(host, &error))
     }
 
     /// Adds a Rack after it answered.
@@ -63,16 +58,18 @@ impl Ops {
         pin: Pin,
     ) -> Result<Added, OpsError> {
         let name: RackName = name.parse()?;
-        let org = self.org(actor, org, Role::Operator).await?;
+        let entered = self.enter(actor, org, Role::Operator).await?;
+        let org = &entered.org;
         if password.is_empty() {
             return Err(OpsError::Input("the Rack's password is empty".to_owned()));
         }
         if self.store.find_rack(&org.id, name.as_str()).await?.is_some() {
-            return Err(OpsError::Conflict(format!("a Rack named {name} is already there")));
+            return Err(OpsError::Conflict(format!("a Rack named {name} is already there; choose another name, or remove it first")));
         }
-        let (probed, pinned) = self.probe(host, password, pin).await?;
+        address(host)?;
+        let (probed, pinned) = self.ask(host, password, pin).await?;
         let id = RackId::new();
-        let data_key = self.data_key(&org).await?;
+        let data_key = self.data_key(org).await?;
         let pin = pinned.map(|pin| pin.to_string());
         let row = RackRow {
             password: seal_password(&data_key, &org.id, &id, host, pin.as_deref(), password),
@@ -86,53 +83,49 @@ impl Ops {
             generation: 1,
             created_ms: self.clock.now_ms(),
         };
-        let seq = self.store.insert_rack(&row, &actor.event(&*self.clock, "RackAdd", &org.name, name.as_str())).await?;
+        let act = self.act_in(actor, &entered, "RackAdd", name.as_str(), &format!("racks/{name}"));
+        let seq = self.store.insert_rack(&row, &act).await?;
         Ok(Added { row, probed, seq })
     }
 
-    /// Asks a known Rack again.
+    /// Asks a known Rack again, for members of its organization.
     pub(crate) async fn probe_rack(&self, actor: &Actor, org: &str, name: &str) -> Result<Probed, OpsError> {
-        let org = self.org(actor, org, Role::Developer).await?;
+        let Entered { org, .. } = self.enter(actor, org, Role::Developer).await?;
         let row = self.rack(&org, name).await?;
         let data_key = self.data_key(&org).await?;
-        let broken =
-            |error: &dyn std::fmt::Display| OpsError::Rack(format!("the stored credential of {} cannot be used: {error}", row.path()));
+        let broken = |error: &dyn std::fmt::Display| {
+            OpsError::Rack(format!("the stored credential of {} cannot be used: {error}; add the Rack again", row.path()))
+        };
         let password = open_password(&row, &data_key).map_err(|error| broken(&error))?;
         let trust = trust(row.pin.as_deref()).map_err(|error| broken(&error))?;
-        convox_client::probe(&row.host, Key::new(password.expose()), trust).await.map_err(|error| explained(&row.host, &error))
+        probe(&row.host, &password, trust).await
     }
 
     /// Gives a Rack another name.
     pub(crate) async fn rename_rack(&self, actor: &Actor, org: &str, name: &str, to: &str) -> Result<i64, OpsError> {
         let to: RackName = to.parse()?;
-        let org = self.org(actor, org, Role::Operator).await?;
-        let row = self.rack(&org, name).await?;
-        Ok(self.store.rename_rack(&row.id, &to, &actor.event(&*self.clock, "RackRename", &org.name, name)).await?)
+        let entered = self.enter(actor, org, Role::Operator).await?;
+        let row = self.rack(&entered.org, name).await?;
+        let act = self.act_in(actor, &entered, "RackRename", name, &format!("racks/{name}/name/{to}"));
+        Ok(self.store.rename_rack(&row.id, &to, &act).await?)
     }
 
     /// Removes a Rack from the Console; the Rack itself goes on.
     pub(crate) async fn remove_rack(&self, actor: &Actor, org: &str, name: &str) -> Result<i64, OpsError> {
-        let org = self.org(actor, org, Role::Operator).await?;
-        let row = self.rack(&org, name).await?;
-        Ok(self.store.delete_rack(&row.id, &actor.event(&*self.clock, "RackRemove", &org.name, name)).await?)
+        let entered = self.enter(actor, org, Role::Operator).await?;
+        let row = self.rack(&entered.org, name).await?;
+        let act = self.act_in(actor, &entered, "RackRemove", name, &format!("racks/{name}"));
+        Ok(self.store.delete_rack(&row.id, &act).await?)
     }
 
     /// Racks of an organization; on the command line of all.
     pub(crate) async fn list_racks(&self, actor: &Actor, org: Option<&str>, page: &Page) -> Result<Vec<RackRow>, OpsError> {
         let org = match org {
-            Some(name) => Some(self.org(actor, name, Role::Developer).await?.id),
+            Some(name) => Some(self.enter(actor, name, Role::Developer).await?.org.id),
             None if actor.principal.is_none() => None,
             None => return Err(OpsError::Input("whose Racks? name an organization".to_owned())),
         };
         Ok(self.store.list_racks(org.as_ref(), page).await?)
-    }
-
-    /// Audit events of an organization, for its operators; on the command line of all.
-    pub(crate) async fn list_audit(&self, actor: &Actor, filter: &Filter, page: &Page) -> Result<Vec<Event>, OpsError> {
-        if actor.principal.is_some() {
-            self.org(actor, &filter.org, Role::Operator).await?;
-        }
-        Ok(self.store.list_audit(filter, page).await?)
     }
 
     async fn rack(&self, org: &OrgRow, name: &str) -> Result<RackRow, OpsError> {
@@ -148,21 +141,101 @@ impl Ops {
     }
 }
 
+/// Refuses what is no `HOST` or `HOST:PORT`: with user information, a path or anything else around it the password could end elsewhere.
+fn address(host: &str) -> Result<Endpoint, OpsError> {
+    let endpoint = Endpoint::console(host, Key::new("")).map_err(|error| OpsError::Input(error.to_string()))?;
+    // The relay splits it for itself; both must see the same place.
+    if host.len() > 255 || split_host(host).is_none_or(|(_, port)| port != endpoint.port()) {
+        return Err(OpsError::Input(format!("`{}` is no host; give HOST or HOST:PORT", plain(host))));
+    }
+    Ok(endpoint)
+}
+
+async fn probe(host: &str, password: &Secret, trust: Trust) -> Result<Probed, OpsError> {
+    let probed = tokio::time::timeout(PATIENCE, convox_client::probe(host, Key::new(password.expose()), trust)).await;
+    match probed.map_err(|_| silent(host))? {
+        Ok(probed) => Ok(probed),
+        Err(error) => Err(explained(host, &error).await),
+    }
+}
+
+/// The certificate that a host shows, without telling it anything.
+async fn inspect(host: &str) -> Result<Certificate, OpsError> {
+    let endpoint = address(host)?;
+    let proxies = Proxies::default();
+    let shown = tokio::time::timeout(PATIENCE, convox_client::inspect(&endpoint, &proxies)).await;
+    shown.map_err(|_| silent(host))?.map_err(|error| OpsError::Rack(in_words(&error)))
+}
+
+fn silent(host: &str) -> OpsError {
+    OpsError::Rack(format!("{} did not answer within {} s; is it a Rack?", plain(host), PATIENCE.as_secs()))
+}
+
+fn in_words(error: &ClientError) -> String {
+    match error.hint() {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    }
+}
+
 /// What a failed look at a Rack means, and what to do.
-fn explained(host: &str, error: &ClientError) -> OpsError {
-    let host = plain(host);
-    let words = match error {
+async fn explained(host: &str, error: &ClientError) -> OpsError {
+    let shown = plain(host);
+    OpsError::Rack(match error {
         ClientError::Input(words) => return OpsError::Input(words.clone()),
         ClientError::Unauthorized { .. } | ClientError::Expired { .. } => {
-            format!("wrong password: the Rack at {host} refused it; nothing was kept")
+            format!("wrong password: the Rack at {shown} refused it, and nothing was kept; look it up where the Rack was installed")
         }
-        ClientError::Tls { fault, .. } => format!(
-            "the certificate of {host} was not accepted: {fault}; check it, then give --pin FINGERPRINT or --trust-on-first-use (the password was not sent)"
-        ),
-        other => match other.hint() {
-            Some(hint) => format!("{other}; {hint}"),
-            None => other.to_string(),
-        },
-    };
-    OpsError::Rack(words)
+        ClientError::Tls { fault: fault @ (TlsFault::Protocol(_) | TlsFault::PinChanged { .. }), .. } => {
+            format!("the certificate of {shown} was not accepted, so the password was not sent: {fault}")
+        }
+        ClientError::Tls { fault, .. } => {
+            let found = match inspect(host).await {
+                Ok(certificate) => format!("it shows {}; if that is the Rack's, pin it", certificate.fingerprint),
+                Err(_) => "pin the Rack's certificate if it is its own".to_owned(),
+            };
+            format!("the certificate of {shown} was not accepted, so the password was not sent: {fault}; {found}")
+        }
+        other => in_words(other),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_nothing_around_it() {
+        for good in ["rack.example.com", "rack.example.com:5443", "127.0.0.1:5443", "[::1]:5443", "[::1]", "localhost", "10.0.0.7"] {
+            assert!(address(good).is_ok(), "{good}");
+        }
+        let long = "a".repeat(256);
+        for bad in [
+            "",
+            "https://rack.example.com",
+            "user@rack.example.com",
+            "user:pw@rack.example.com",
+            "rack.example.com@evil.example",
+            "rack.example.com/path",
+            "rack.example.com?x",
+            "rack.example.com#x",
+            "rack.example.com\\@evil.example",
+            "rack.example.com:0",
+            "rack.example.com:70000",
+            "rack.example.com:443:443",
+            "rack.example.com:",
+            "::1",
+            "[::1",
+            "[evil]:443",
+            "rack example",
+            " rack.example.com",
+            "rack.example.com\r\nHost: evil",
+            "rack\u{0}",
+            "räck.example.com",
+            "rack%2eexample",
+            &long,
+        ] {
+            assert!(matches!(address(bad), Err(OpsError::Input(_))), "{bad:?}");
+        }
+    }
 }

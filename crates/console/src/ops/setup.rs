@@ -1,8 +1,8 @@
 //! The first organization and its administrator, for whoever has the one-time code.
 
-use convox_model::{Email, KeyId, OrgId, OrgName, UserId};
+use convox_model::{Email, OrgId, OrgName, UserId};
 use convox_seal::{ApiKey, KeyKind, Secret};
-use convox_store::keys::{DEFAULT_NAME, NewKey};
+use convox_store::keys::DEFAULT_NAME;
 use convox_store::setup::Setup;
 
 use super::{Actor, Ops, OpsError};
@@ -14,7 +14,8 @@ impl Ops {
         Ok(self.store.put_setup_code(&code.lookup_hash(&self.lookup)).await?.then_some(code))
     }
 
-    /// Makes organization, administrator and API key. Exactly one of racing callers wins.
+    /// Makes organization, administrator and API key. Exactly one of racing callers wins. The actor has no principal yet: the code
+    /// is their right.
     pub(crate) async fn setup(&self, actor: &Actor, code: &Secret, org: &str, email: &str) -> Result<(ApiKey, Setup, i64), OpsError> {
         let org_name: OrgName = org.parse()?;
         let email: Email = email.parse()?;
@@ -25,15 +26,15 @@ impl Ops {
             org: id,
             org_name,
             email,
-            key: new_key(&key, self, UserId::new(), DEFAULT_NAME.to_owned(), None),
+            key: self.key_row(&key, UserId::new(), DEFAULT_NAME.to_owned(), None),
         };
-        let event = actor.event(&*self.clock, "Setup", setup.org_name.as_str(), "");
-        let seq = self.store.run_setup(&self.lookup.hash(code), &setup, &event).await?;
+        let mut act = actor.act(&*self.clock, "Setup", format!("/organizations/{}/members/{}", setup.org_name, setup.email));
+        act.event.org = setup.org_name.to_string();
+        act.event.org_id = setup.org.to_string();
+        setup.email.as_str().clone_into(&mut act.event.actor);
+        setup.key.user.as_str().clone_into(&mut act.event.actor_id);
+        "setup-code".clone_into(&mut act.event.rule);
+        let seq = self.store.run_setup(&self.lookup.hash(code), &setup, &act).await?;
         Ok((key, setup, seq))
     }
-}
-
-/// The row of a key.
-pub(super) fn new_key(key: &ApiKey, ops: &Ops, user: UserId, name: String, expires_ms: Option<i64>) -> NewKey {
-    NewKey { id: KeyId::new(), user, kind: key.kind(), name, hash: key.lookup_hash(&ops.lookup), last4: key.last4().to_owned(), expires_ms }
 }

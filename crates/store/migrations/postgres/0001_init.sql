@@ -1,22 +1,23 @@
--- Times are milliseconds since 1970, UTC. Ids are UUIDv7 texts: they sort by the time of their making.
+-- Times are milliseconds since 1970, UTC. Ids are UUIDv7 texts: they sort by the time of their making, byte by byte as in SQLite and not
+-- as the database's language would.
 
 CREATE TABLE orgs (
-    id TEXT PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
+    id TEXT COLLATE "C" PRIMARY KEY,
+    name TEXT COLLATE "C" NOT NULL UNIQUE,
     data_key BYTEA NOT NULL, -- wrapped by the root key, bound to id
     created_ms BIGINT NOT NULL
 );
 
 CREATE TABLE users (
-    id TEXT PRIMARY KEY,
-    email TEXT NOT NULL UNIQUE,
+    id TEXT COLLATE "C" PRIMARY KEY,
+    email TEXT COLLATE "C" NOT NULL UNIQUE,
     password_hash TEXT, -- Argon2id, for the web
     created_ms BIGINT NOT NULL
 );
 
 CREATE TABLE members (
-    org_id TEXT NOT NULL REFERENCES orgs (id) ON DELETE CASCADE,
-    user_id TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    org_id TEXT COLLATE "C" NOT NULL REFERENCES orgs (id) ON DELETE CASCADE,
+    user_id TEXT COLLATE "C" NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     role TEXT NOT NULL,
     created_ms BIGINT NOT NULL,
     PRIMARY KEY (org_id, user_id)
@@ -24,10 +25,10 @@ CREATE TABLE members (
 CREATE INDEX members_user ON members (user_id);
 
 CREATE TABLE keys (
-    id TEXT PRIMARY KEY,
-    user_id TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    id TEXT COLLATE "C" PRIMARY KEY,
+    user_id TEXT COLLATE "C" NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     kind TEXT NOT NULL,
-    name TEXT NOT NULL,
+    name TEXT COLLATE "C" NOT NULL,
     hash BYTEA NOT NULL UNIQUE, -- keyed hash of the key
     last4 TEXT NOT NULL,
     created_ms BIGINT NOT NULL,
@@ -36,9 +37,9 @@ CREATE TABLE keys (
 );
 
 CREATE TABLE racks (
-    id TEXT PRIMARY KEY,
-    org_id TEXT NOT NULL REFERENCES orgs (id) ON DELETE CASCADE,
-    name TEXT NOT NULL,
+    id TEXT COLLATE "C" PRIMARY KEY,
+    org_id TEXT COLLATE "C" NOT NULL REFERENCES orgs (id) ON DELETE CASCADE,
+    name TEXT COLLATE "C" NOT NULL,
     provider TEXT NOT NULL,
     host TEXT NOT NULL,
     pin TEXT, -- sha256 fingerprint; without one, the system's roots decide
@@ -54,7 +55,7 @@ CREATE TABLE setup (
 );
 
 CREATE TABLE audit (
-    id TEXT PRIMARY KEY,
+    id TEXT COLLATE "C" PRIMARY KEY,
     at_ms BIGINT NOT NULL,
     actor TEXT NOT NULL,
     org TEXT NOT NULL,
@@ -74,7 +75,7 @@ CREATE TABLE feed (
 INSERT INTO feed (id, seq) VALUES (1, 0);
 
 CREATE TABLE nodes (
-    id TEXT PRIMARY KEY,
+    id TEXT COLLATE "C" PRIMARY KEY,
     seen_seq BIGINT NOT NULL,
     beat_ms BIGINT NOT NULL
 );

@@ -1,0 +1,334 @@
+//! Commands of administration. Each help page ends with an example that works as it stands, with `CONVOX_DATA` set.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use convox_model::Role;
+use convox_tls::Fingerprint;
+
+use super::Common;
+
+#[derive(Subcommand)]
+pub(crate) enum Admin {
+    /// Make a root key. An existing file is never overwritten
+    ///
+    /// Without the root key everything that is sealed is lost: keep a copy apart from the database and its backups.
+    #[command(after_help = "Example:\n  convox-console root-key --out /etc/convox/root.key")]
+    RootKey {
+        /// File to make, readable by its owner only
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Make the first organization and its administrator with the one-time code that the server printed
+    ///
+    /// Prints the administrator's API key, once.
+    #[command(after_help = "Examples:\n  convox-console setup --org acme --email ada@example.com < code\n  \
+                            convox-console setup --code cxs_... --org acme --email ada@example.com --json")]
+    Setup {
+        /// The code; asked for, or read from standard input, if not given. It is of no use to anybody afterwards
+        #[arg(long)]
+        code: Option<String>,
+        /// Name of the organization: lower case letters, digits and dashes
+        #[arg(long, value_name = "NAME")]
+        org: String,
+        /// Address of the administrator
+        #[arg(long)]
+        email: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Users: people and machines with an address of their own
+    #[command(subcommand)]
+    User(User),
+    /// Organizations
+    #[command(subcommand)]
+    Org(Org),
+    /// Members of organizations and their roles
+    #[command(subcommand)]
+    Member(Member),
+    /// API keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Racks
+    #[command(subcommand)]
+    Rack(Rack),
+    /// The audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum User {
+    /// Add a user, who is a member of nothing yet
+    #[command(after_help = "Example:\n  convox-console user add ci@example.com")]
+    Add {
+        /// Their address
+        email: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List users
+    #[command(after_help = "Example:\n  convox-console user list --json")]
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove a user with all memberships and keys; what they have open is cut
+    #[command(after_help = "Example:\n  convox-console user remove bob@example.com")]
+    Remove {
+        /// Their address
+        email: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Org {
+    /// Make an organization
+    #[command(after_help = "Example:\n  convox-console org create acme")]
+    Create {
+        /// Its name: lower case letters, digits and dashes
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List organizations
+    #[command(after_help = "Example:\n  convox-console org list")]
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Give an organization another name. Its Racks are `NEW/rack` from then on
+    #[command(after_help = "Example:\n  convox-console org rename acme --to acme-labs")]
+    Rename {
+        /// Its name
+        name: String,
+        /// Its new name
+        #[arg(long, value_name = "NAME")]
+        to: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Member {
+    /// Add a member; somebody unknown becomes a user
+    #[command(after_help = "Example:\n  convox-console member add bob@example.com --org acme --role developer")]
+    Add {
+        /// Their address
+        email: String,
+        /// Name of the organization
+        #[arg(long, value_name = "NAME")]
+        org: String,
+        /// developer, operator or administrator
+        #[arg(long)]
+        role: Role,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List members
+    #[command(after_help = "Example:\n  convox-console member list --org acme")]
+    List {
+        /// Name of the organization
+        #[arg(long, value_name = "NAME")]
+        org: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Give a member another role
+    #[command(after_help = "Example:\n  convox-console member role bob@example.com --org acme --role operator")]
+    Role {
+        /// Their address
+        email: String,
+        /// Name of the organization
+        #[arg(long, value_name = "NAME")]
+        org: String,
+        /// developer, operator or administrator
+        #[arg(long)]
+        role: Role,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove a member; what they have open on the organization's Racks is cut
+    ///
+    /// The keys of somebody who is then a member of no organization end too.
+    #[command(after_help = "Example:\n  convox-console member remove bob@example.com --org acme")]
+    Remove {
+        /// Their address
+        email: String,
+        /// Name of the organization
+        #[arg(long, value_name = "NAME")]
+        org: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a named key; prints it once
+    #[command(
+        after_help = "Example:\n  convox-console key create --email ci@example.com --name github --kind deploy --expires-in-hours 720"
+    )]
+    Create {
+        /// Whose
+        #[arg(long)]
+        email: String,
+        /// By which its owner knows it; unique among their keys
+        #[arg(long)]
+        name: String,
+        /// user, or deploy for a machine: that one cannot change the Console
+        #[arg(long, default_value = "user", value_parser = ["user", "deploy"])]
+        kind: String,
+        /// Hours until it ends; never if not given
+        #[arg(long, value_name = "N")]
+        expires_in_hours: Option<i64>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List keys of one user or of all
+    #[command(after_help = "Example:\n  convox-console key list --email ada@example.com")]
+    List {
+        /// Whose
+        #[arg(long)]
+        email: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Make a user's own key anew; the old one is dead when this returns. Prints it once
+    #[command(after_help = "Example:\n  convox-console key regenerate --email ada@example.com")]
+    Regenerate {
+        /// Whose
+        #[arg(long)]
+        email: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Revoke a key; what it has open is cut
+    #[command(after_help = "Example:\n  convox-console key revoke 0199...")]
+    Revoke {
+        /// As `key list` shows it
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Rack {
+    /// Add a Rack. It is contacted first
+    ///
+    /// A wrong password, an unreachable host and a certificate that is not accepted each say so, and nothing is kept then. The password is
+    /// sent only after the certificate was accepted: by this machine's authorities, or because it is the pinned one.
+    #[command(after_help = "Examples:\n  convox-console rack add prod --org acme --host rack.example.com --password-file pw\n  \
+                                  convox-console rack add lab --org acme --host 10.0.0.7:5443 --password-stdin --trust-on-first-use < pw")]
+    Add {
+        /// Its name in the organization: lower case letters, digits and dashes
+        name: String,
+        /// Name of the organization
+        #[arg(long, value_name = "NAME")]
+        org: String,
+        /// HOST or HOST:PORT
+        #[arg(long)]
+        host: String,
+        /// File that holds the Rack's password
+        #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
+        password_file: Option<PathBuf>,
+        /// Read the Rack's password from standard input. Without this and without a file it is asked for
+        #[arg(long)]
+        password_stdin: bool,
+        /// Fingerprint (sha256:...) that its certificate must have, now and from now on
+        #[arg(long, value_name = "FINGERPRINT", conflicts_with = "trust_on_first_use")]
+        pin: Option<Fingerprint>,
+        /// Pin whatever certificate it shows now. Compare the printed fingerprint with the Rack's own
+        #[arg(long)]
+        trust_on_first_use: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List Racks
+    #[command(after_help = "Example:\n  convox-console rack list --org acme")]
+    List {
+        /// Name of the organization; all if not given
+        #[arg(long, value_name = "NAME")]
+        org: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Ask a Rack for itself, with the stored credential
+    #[command(after_help = "Example:\n  convox-console rack probe prod --org acme")]
+    Probe {
+        /// Its name in the organization
+        name: String,
+        /// Name of the organization
+        #[arg(long, value_name = "NAME")]
+        org: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Give a Rack another name
+    #[command(after_help = "Example:\n  convox-console rack rename lab --org acme --to staging")]
+    Rename {
+        /// Its name in the organization
+        name: String,
+        /// Name of the organization
+        #[arg(long, value_name = "NAME")]
+        org: String,
+        /// Its new name
+        #[arg(long, value_name = "NAME")]
+        to: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove a Rack from the Console; the Rack itself goes on
+    #[command(after_help = "Example:\n  convox-console rack remove lab --org acme")]
+    Remove {
+        /// Its name in the organization
+        name: String,
+        /// Name of the organization
+        #[arg(long, value_name = "NAME")]
+        org: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum AuditCommand {
+    /// List events, newest first. With --json whole events, else a table
+    #[command(after_help = "Examples:\n  convox-console audit list --org acme --since 24h --decision refused\n  \
+                            convox-console audit list --actor bob@example.com --effect shell --json")]
+    List {
+        /// Address of the user
+        #[arg(long, default_value = "", hide_default_value = true)]
+        actor: String,
+        /// Name of the organization; all if not given
+        #[arg(long, value_name = "NAME")]
+        org: Option<String>,
+        /// Name of the Rack at that time
+        #[arg(long, default_value = "", hide_default_value = true)]
+        rack: String,
+        /// App that was named
+        #[arg(long, default_value = "", hide_default_value = true)]
+        app: String,
+        /// What it would do
+        #[arg(long, default_value = "", hide_default_value = true,
+              value_parser = ["", "read", "read-secret", "write", "shell", "admin", "console"], hide_possible_values = true,
+              help = "read, read-secret, write, shell, admin or console")]
+        effect: String,
+        /// How it was decided
+        #[arg(long, default_value = "", hide_default_value = true, value_parser = ["", "allowed", "refused"],
+              hide_possible_values = true, help = "allowed or refused")]
+        decision: String,
+        /// Not older than this: 30m, 24h
+        #[arg(long, value_name = "DURATION")]
+        since: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..=100_000))]
+        limit: i64,
+        #[command(flatten)]
+        common: Common,
+    },
+}

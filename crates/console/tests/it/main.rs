@@ -1,0 +1,14 @@
+//! The promises of the door, against the real binary and a Rack that keeps every byte it is sent.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where it fails")]
+
+mod audit;
+mod console;
+mod identity;
+mod recorder;
+mod revocation;
+mod rights;
+mod secrets;
+mod standing;
+
+use console::Door;
+use recorder::Recorder;

@@ -1,0 +1,176 @@
+//! Where a Rack's password goes: to its own Rack, and nowhere else (T31, T32).
+
+use std::path::{Path, PathBuf};
+
+use crate::console::Database;
+use crate::{Door, Recorder};
+
+const CANARY: &str = "canaryRackPassword8hTq2VtR9mKx4LwZ8nB";
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() { found.extend(files(&entry.path())) } else { found.push(entry.path()) }
+    }
+    found
+}
+
+/// The needle as it is, in base64 at each of its three offsets, and in hex.
+fn forms(needle: &str) -> Vec<Vec<u8>> {
+    use base64::Engine as _;
+    let mut forms = vec![needle.as_bytes().to_vec(), needle.bytes().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()];
+    for (pad, cut) in [("", 0), ("x", 2), ("xx", 3)] {
+        let text = base64::engine::general_purpose::STANDARD_NO_PAD.encode(format!("{pad}{needle}"));
+        forms.push(text.as_bytes()[cut..text.len() - 2].to_vec());
+    }
+    forms
+}
+
+fn holds(bytes: &[u8], needle: &str) -> bool {
+    forms(needle).iter().any(|form| bytes.windows(form.len()).any(|window| window == form.as_slice()))
+}
+
+#[test]
+fn the_password_is_in_no_file_log_answer_or_argument_of_the_console() {
+    let rack = Recorder::start(CANARY);
+    let door = Door::with_rack(&rack);
+    let mut answers = String::new();
+    let client = door.client(&door.key, "acme/main");
+    for (method, path) in [
+        ("GET", "/apps"),
+        ("GET", "/racks"),
+        ("GET", "/racks/acme/main"),
+        ("GET", "/racks/acme/main/host"),
+        ("GET", "/auth"),
+        ("GET", "/nope"),
+        ("GET", "/api/v1/me"),
+        ("GET", "/api/v1/racks"),
+        ("GET", "/api/v1/organizations/acme/racks"),
+        ("GET", "/api/v1/organizations/acme/audit"),
+        ("POST", "/api/v1/organizations/acme/racks/main/probe"),
+        ("DELETE", "/apps/web"),
+        ("PUT", "/racks/acme/main"),
+    ] {
+        let reply = client.raw(method, path, &[], b"").unwrap();
+        answers.push_str(&format!("{:?} {}\n", reply.headers, reply.text()));
+    }
+    for command in [&["rack", "list"][..], &["rack", "probe", "main", "--org", "acme"], &["audit", "list"], &["key", "list"]] {
+        answers.push_str(&door.admin(command).to_string());
+    }
+    assert!(!holds(answers.as_bytes(), CANARY) && !answers.contains(&door.key));
+    // The Rack got it, in the form of the protocol: the search below would find it.
+    assert!(holds(rack.hits().last().unwrap().head.as_bytes(), CANARY));
+
+    let arguments = std::fs::read(format!("/proc/{}/cmdline", door.console.pid())).unwrap();
+    let environment = std::fs::read(format!("/proc/{}/environ", door.console.pid())).unwrap_or_default();
+    assert!(!holds(&arguments, CANARY) && !holds(&environment, CANARY));
+    assert!(!holds(door.console.log().as_bytes(), CANARY) && !holds(door.console.log().as_bytes(), &door.key));
+    let all = files(&door.data());
+    assert!(all.iter().any(|path| path.ends_with("console.db-wal")), "the server is running: {all:?}");
+    for path in all {
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(!holds(&bytes, CANARY), "{} holds the Rack's password", path.display());
+        assert!(!holds(&bytes, &door.key), "{} holds an API key", path.display());
+    }
+}
+
+#[test]
+fn a_sealed_password_that_was_moved_or_redirected_is_sent_nowhere() {
+    let (one, two, thief) = (Recorder::start("rackPassword1"), Recorder::start("rackPassword2"), Recorder::start("whatever"));
+    let door = Door::with_rack(&one);
+    door.add_rack("acme", "two", &two);
+    let clients = [door.client(&door.key, "acme/main"), door.client(&door.key, "acme/two")];
+    for client in &clients {
+        assert_eq!(client.get("/apps", "").unwrap().status, 200);
+    }
+    let database = Database::open(&door);
+    let (before_one, before_two) = (one.connections(), two.connections());
+    let refused = |what: &str| {
+        // The server takes over what the database says a moment later.
+        let seen = convox_testkit::eventually(std::time::Duration::from_secs(5), || {
+            clients.iter().all(|client| client.get("/apps/after", "").unwrap().status == 502).then_some(())
+        });
+        assert!(seen.is_some(), "{what}");
+        for client in &clients {
+            let (read, write) = (client.get("/apps/later", "").unwrap(), client.raw("DELETE", "/apps/later", &[], b"").unwrap());
+            assert_eq!((read.status, write.status), (502, 502), "{what}");
+            assert!(read.text().contains("credential") && read.text().contains("add the rack again"), "{}", read.text());
+        }
+    };
+
+    // Swapped between two rows.
+    database.run(
+        "CREATE TABLE swap AS SELECT id, password FROM racks; \
+         UPDATE racks SET generation = generation + 1, password = (SELECT s.password FROM swap s WHERE s.id <> racks.id); UPDATE feed SET seq = seq + 1",
+    );
+    refused("swapped");
+    // In its own row again, but pointing to a host of somebody who can edit the table.
+    database.run("UPDATE racks SET generation = generation + 1, password = (SELECT s.password FROM swap s WHERE s.id = racks.id)");
+    let (host, pin) = (thief.host.clone(), thief.fingerprint.to_string());
+    let text = format!("UPDATE racks SET host = '{host}', pin = '{pin}', generation = generation + 1; UPDATE feed SET seq = seq + 1");
+    database.run(Box::leak(text.into_boxed_str()));
+    refused("redirected");
+    assert_eq!(thief.connections(), 0, "nobody talks to the thief at all");
+    // With the pin taken away.
+    let text = format!(
+        "UPDATE racks SET host = CASE name WHEN 'main' THEN '{}' ELSE '{}' END, pin = NULL, generation = generation + 1; UPDATE feed SET seq = seq + 1",
+        one.host, two.host
+    );
+    database.run(Box::leak(text.into_boxed_str()));
+    refused("unpinned");
+    // Edited by one bit.
+    let text = format!(
+        "UPDATE racks SET pin = CASE name WHEN 'main' THEN '{}' ELSE '{}' END, generation = generation + 1, \
+         password = CAST(substr(password, 1, length(password) - 1) || x'00' AS BLOB); UPDATE feed SET seq = seq + 1",
+        one.fingerprint, two.fingerprint
+    );
+    database.run(Box::leak(text.into_boxed_str()));
+    refused("edited");
+
+    assert_eq!((one.connections(), two.connections()), (before_one, before_two));
+    assert!(one.hits_of("/apps/later?").is_empty() && two.hits_of("/apps/later?").is_empty());
+    // Everything as it was: it opens again.
+    database.run("UPDATE racks SET generation = generation + 1, password = (SELECT s.password FROM swap s WHERE s.id = racks.id); UPDATE feed SET seq = seq + 1");
+    let again = convox_testkit::eventually(std::time::Duration::from_secs(5), || {
+        (clients[0].get("/apps", "").unwrap().status == 200).then_some(())
+    });
+    assert!(again.is_some(), "{}", clients[0].get("/apps", "").unwrap().text());
+    assert!(!holds(door.console.log().as_bytes(), "rackPassword1"));
+}
+
+#[test]
+fn the_password_goes_to_the_pinned_certificate_only() {
+    let rack = Recorder::start("rackPassword1");
+    let door = Door::with_rack(&rack);
+    let client = door.client(&door.key, "acme/main");
+    assert_eq!(client.get("/apps", "").unwrap().status, 200);
+    // Somebody else listens at the address now.
+    let host = rack.host.clone();
+    drop(rack);
+    let port: u16 = host.rsplit_once(':').unwrap().1.parse().unwrap();
+    let other = convox_testkit::eventually(std::time::Duration::from_secs(10), || Recorder::at(port, "rackPassword1"));
+    let other = other.expect("the port is free again");
+    let refused = convox_testkit::eventually(std::time::Duration::from_secs(10), || {
+        let reply = client.get("/apps/pin", "").unwrap();
+        (reply.status == 502 && reply.text().contains("fingerprint")).then_some(reply)
+    });
+    let reply = refused.expect("the change is noticed");
+    assert!(reply.text().contains("nothing was sent"), "{}", reply.text());
+    assert!(other.hits().is_empty(), "{:?}", other.hits());
+}
+
+#[test]
+fn a_root_key_of_another_console_is_refused() {
+    let rack = Recorder::start("rackPassword1");
+    let mut door = Door::with_rack(&rack);
+    door.console.terminate();
+    let key = door.data().join("root.key");
+    let right = std::fs::read(&key).unwrap();
+    std::fs::write(&key, convox_seal::RootKey::generate().expose()).unwrap();
+    assert!(door.console.restart().is_err());
+    assert!(door.console.log().contains("root key"), "{}", door.console.log());
+    assert!(door.try_admin(&["key", "create", "--email", "admin@example.com", "--name", "x"]).unwrap_err().contains("root key"));
+    std::fs::write(&key, right).unwrap();
+    door.console.restart().unwrap();
+    assert_eq!(door.client(&door.key, "acme/main").get("/apps", "").unwrap().status, 200);
+}
