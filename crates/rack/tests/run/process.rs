@@ -285,13 +285,13 @@ async fn ctrl_c_reaches_the_command_and_not_the_process() {
 }
 
 #[tokio::test]
-#[ignore = "open fault: Ctrl-Z in an interactive shell of exec is often not seen as a stop; see CHANGELOG"]
 async fn an_interactive_shell_has_job_control() {
     let bench = Bench::new();
     bench.start("a1", "sleep 1000").await;
     let mut stream = bench.exec("a1", "PS1= exec bash --norc --noprofile -i", Some(TerminalSize::default())).await;
     let mut seen = Vec::new();
-    stream.input.write_all(b"stty -echo; sh -c 'echo go; sleep 1000'\n").await.unwrap();
+    // It speaks once its child is there: a shell that is stopped between vfork and exec of a child cannot stop itself, on any terminal.
+    stream.input.write_all(b"stty -echo; sh -c 'sleep 1000 & echo go; wait'\n").await.unwrap();
     while !String::from_utf8_lossy(&seen).contains("go\r\n") {
         timeout(SOON, stream.output.read_buf(&mut seen)).await.unwrap().unwrap();
     }
@@ -300,7 +300,8 @@ async fn an_interactive_shell_has_job_control() {
     while !String::from_utf8_lossy(&seen).contains("Stopped") {
         timeout(SOON, stream.output.read_buf(&mut seen)).await.unwrap().unwrap();
     }
-    stream.input.write_all(b"kill -9 %1; wait %1; exit 3\n").await.unwrap();
+    // Asked once, a shell stays for a job that it does not yet know to be dead; asked twice, it goes.
+    stream.input.write_all(b"kill -9 %1\nexit 3\nexit 3\n").await.unwrap();
     assert_eq!(finish(stream).await.1, 3);
 }
 
