@@ -9,6 +9,9 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 
 pub(crate) use admin::Admin;
 
+use crate::ops::passwords::PasswordRule;
+use crate::ops::sessions::Rules;
+
 /// The one door: people, organizations, keys and roles, and an authenticating proxy to Racks.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage.
@@ -49,6 +52,25 @@ pub(crate) struct Serve {
     /// Threads of the data path; one per core if not given.
     #[arg(long, value_name = "N")]
     pub(crate) shards: Option<usize>,
+    /// What the password of a person must be.
+    #[arg(long, value_name = "RULE", value_enum, default_value_t)]
+    pub(crate) password_rule: PasswordRule,
+    /// A browser is signed out when it is not used for so long.
+    #[arg(long, value_name = "MINUTES", default_value_t = 12 * 60, value_parser = clap::value_parser!(i64).range(1..=525_600))]
+    pub(crate) session_idle: i64,
+    /// A browser is signed out so long after it was signed in.
+    #[arg(long, value_name = "HOURS", default_value_t = 7 * 24, value_parser = clap::value_parser!(i64).range(1..=8_784))]
+    pub(crate) session_hours: i64,
+    /// Address of this Console for links in mails, such as https://console.example.com.
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+}
+
+impl Serve {
+    /// What the web asks of people.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules { password: self.password_rule, idle_ms: self.session_idle * 60_000, longest_ms: self.session_hours * 3_600_000 }
+    }
 }
 
 /// Where the Console's data and root key are.

@@ -45,6 +45,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
         audit,
         counters: Counters::default(),
         clock: Arc::clone(&ops.clock),
+        rules: args.rules(),
         ending: watch::Sender::new(false),
     });
     if let Some(fault) = app.credentials.without_roots() {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::audit::Audit;
 use crate::counters::Counters;
 use crate::credentials::Credentials;
+use crate::ops::sessions::Rules;
 use crate::snapshot::Snapshots;
 
 /// A running Console.
@@ -22,6 +23,7 @@ pub(crate) struct App {
     pub(crate) audit: Audit,
     pub(crate) counters: Counters,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rules: Rules,
     /// Turns true shortly before what is still open is cut, when the server ends.
     pub(crate) ending: watch::Sender<bool>,
 }
@@ -34,6 +36,7 @@ impl App {
             keyring: Arc::clone(&self.keyring),
             lookup: self.lookup.clone(),
             clock: Arc::clone(&self.clock),
+            rules: self.rules,
         }
     }
 

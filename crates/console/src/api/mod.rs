@@ -99,16 +99,17 @@ impl FromRequestParts<Arc<App>> for Caller {
         })?;
         let mut actor = anonymous(parts);
         actor.principal = Some(who.principal().clone());
+        actor.is_anonymous = false;
         let asked = (parts.method.clone(), parts.uri.path().to_owned());
         Ok(Self { who, actor, app: Arc::clone(app), asked, wants_json })
     }
 }
 
-/// The actor of a request before it is known who asks. Its principal must be set, or it stands above all: only for setup, whose
-/// use case asks for a code instead.
-fn anonymous(parts: &Parts) -> Actor {
+/// The actor of a request before it is known who asks: for use cases that ask for a code or a password instead.
+pub(crate) fn anonymous(parts: &Parts) -> Actor {
     Actor {
         principal: None,
+        is_anonymous: true,
         request_id: parts.extensions.get::<RequestId>().map(ToString::to_string).unwrap_or_default(),
         peer: parts.extensions.get::<Peer>().map(|peer| peer.0.ip().to_string()).unwrap_or_default(),
     }

@@ -93,7 +93,7 @@ async fn setup(State(app): State<Arc<App>>, request: Request) -> Answer {
     let body: SetupBody = serde_json::from_slice(&bytes)
         .map_err(|_| bad(OpsError::Input("the body is JSON with code, organization and email".to_owned())))?;
     let code = Secret::new(body.code);
-    let (key, made, seq) = app.ops().setup(&actor, &code, &body.organization, &body.email).await.map_err(bad)?;
+    let (key, made, seq) = app.ops().setup(&actor, &code, &body.organization, &body.email, None).await.map_err(bad)?;
     done(&app, seq, json!({ "organization": made.org_name.as_str(), "email": made.email.as_str(), "api_key": key.reveal() })).await
 }
 

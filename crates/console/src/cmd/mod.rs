@@ -111,7 +111,7 @@ async fn setup(code: Option<String>, org: &str, email: &str, common: &Common) ->
         Some(code) => Secret::new(code),
         None => secret::asked("Setup code: ")?,
     };
-    let (key, made, seq) = desk.ops.setup(&desk.actor, &code, org, email).await?;
+    let (key, made, seq) = desk.ops.setup(&desk.actor, &code, org, email, None).await?;
     let value = json!({ "organization": made.org_name.as_str(), "email": made.email.as_str(), "api_key": key.reveal() });
     let words = format!("Organization {} with administrator {}.\nAPI key (shown once): {}", made.org_name, made.email, key.reveal());
     desk.done(seq, &value, &words).await
