@@ -35,6 +35,7 @@ mod serve;
 mod snapshot;
 mod state;
 mod views;
+mod web;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -157,6 +157,16 @@ impl Snapshot {
         self.data_keys.get(org).map(|(_, key)| key)
     }
 
+    /// When a key or session was last used, as this server saw it, milliseconds since 1970; 0 if it did not.
+    pub(crate) fn key_used_ms(&self, id: &KeyId) -> i64 {
+        self.key_ids.get(id).map_or(0, |known| known.used_ms())
+    }
+
+    /// Whether there is anybody at all; a Console without users waits for its setup.
+    pub(crate) fn has_users(&self) -> bool {
+        !self.users.is_empty()
+    }
+
     /// All keys and sessions.
     pub(crate) fn all_keys(&self) -> impl Iterator<Item = &Arc<KnownKey>> {
         self.key_ids.values()

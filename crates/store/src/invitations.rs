@@ -75,13 +75,12 @@ impl Store {
     /// [`StoreError::Conflict`] when they are a member already.
     pub async fn put_invitation(&self, new: &NewInvitation, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
-            let member: Option<(String,)> = sqlx::query_as(
-                "SELECT u.id FROM users u JOIN members m ON m.user_id = u.id WHERE m.org_id = $1 AND u.email = $2",
-            )
-            .bind(new.org.as_str())
-            .bind(new.email.as_str())
-            .fetch_optional(&mut *tx)
-            .await?;
+            let member: Option<(String,)> =
+                sqlx::query_as("SELECT u.id FROM users u JOIN members m ON m.user_id = u.id WHERE m.org_id = $1 AND u.email = $2")
+                    .bind(new.org.as_str())
+                    .bind(new.email.as_str())
+                    .fetch_optional(&mut *tx)
+                    .await?;
             if member.is_some() {
                 return Err(StoreError::Conflict(format!("{} is already a member; change the role instead", new.email)));
             }
@@ -115,11 +114,8 @@ impl Store {
     /// [`StoreError::Missing`].
     pub async fn delete_invitation(&self, org: &OrgId, id: &str, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
-            let done = sqlx::query("DELETE FROM invitations WHERE org_id = $1 AND id = $2")
-                .bind(org.as_str())
-                .bind(id)
-                .execute(&mut *tx)
-                .await?;
+            let done =
+                sqlx::query("DELETE FROM invitations WHERE org_id = $1 AND id = $2").bind(org.as_str()).bind(id).execute(&mut *tx).await?;
             if done.rows_affected() == 0 {
                 return Err(StoreError::Missing("the invitation is gone: it was accepted, withdrawn or has ended".to_owned()));
             }
@@ -148,7 +144,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn list_invitations(&self, org: &OrgId, now_ms: i64, page: &Page) -> Result<Vec<InvitationRow>, StoreError> {
-        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as(
             "SELECT i.id, i.org_id, o.name, i.email, i.role, i.invited_by, i.created_ms, i.expires_ms \
              FROM invitations i JOIN orgs o ON o.id = i.org_id WHERE i.org_id = $1 AND i.expires_ms > $2 AND i.id > $3 ORDER BY i.id LIMIT $4"
         )
@@ -157,7 +154,8 @@ impl Store {
         .bind(page.after.clone().unwrap_or_default())
         .bind(page.bounded())
         .fetch_all(pool)
-        .await)?;
+        .await
+        })?;
         Ok(rows.into_iter().map(row).collect())
     }
 
@@ -180,8 +178,10 @@ impl Store {
             let (org, Ok(email), Ok(role)) = (OrgId::from_text(org), email.parse::<Email>(), role.parse::<Role>()) else {
                 return Err(ended());
             };
-            let known: Option<(String, Option<String>)> =
-                sqlx::query_as("SELECT id, password_hash FROM users WHERE email = $1").bind(email.as_str()).fetch_optional(&mut *tx).await?;
+            let known: Option<(String, Option<String>)> = sqlx::query_as("SELECT id, password_hash FROM users WHERE email = $1")
+                .bind(email.as_str())
+                .fetch_optional(&mut *tx)
+                .await?;
             match (&known, &accepted.password_hash) {
                 (None, Some(hash)) => {
                     insert_user!(tx, user, email, act.event.at_ms);

@@ -145,12 +145,29 @@ impl Store {
         Ok(row.map(key_row))
     }
 
+    /// The user's key of that name.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn find_key_named(&self, user: &UserId, name: &str) -> Result<Option<KeyRow>, StoreError> {
+        let row: Option<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT k.id, k.user_id, u.email, k.kind, k.name, k.last4, k.created_ms, k.expires_ms, k.used_ms \
+             FROM keys k JOIN users u ON u.id = k.user_id WHERE k.user_id = $1 AND k.name = $2"
+        )
+        .bind(user.as_str())
+        .bind(name)
+        .fetch_optional(pool)
+        .await)?;
+        Ok(row.map(key_row))
+    }
+
     /// Keys of a user, or of everybody; sessions of browsers are not among them.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn list_keys(&self, user: Option<&UserId>, page: &crate::Page) -> Result<Vec<KeyRow>, StoreError> {
-        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as(
             "SELECT k.id, k.user_id, u.email, k.kind, k.name, k.last4, k.created_ms, k.expires_ms, k.used_ms \
              FROM keys k JOIN users u ON u.id = k.user_id WHERE ($1 = '' OR k.user_id = $1) AND k.kind <> 'session' AND k.id > $2 ORDER BY k.id LIMIT $3"
         )
@@ -158,7 +175,8 @@ impl Store {
         .bind(page.after.clone().unwrap_or_default())
         .bind(page.bounded())
         .fetch_all(pool)
-        .await)?;
+        .await
+        })?;
         Ok(rows.into_iter().map(key_row).collect())
     }
 }

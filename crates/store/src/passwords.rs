@@ -19,7 +19,8 @@ pub struct SignInRow {
 /// Sets a password inside a transaction: other sessions and codes end with this.
 macro_rules! set_password {
     ($tx:ident, $user:expr, $hash:expr, $keep:expr) => {
-        let done = sqlx::query("UPDATE users SET password_hash = $2 WHERE id = $1").bind($user.as_str()).bind($hash).execute(&mut *$tx).await?;
+        let done =
+            sqlx::query("UPDATE users SET password_hash = $2 WHERE id = $1").bind($user.as_str()).bind($hash).execute(&mut *$tx).await?;
         if done.rows_affected() == 0 {
             return Err(StoreError::Missing("the user is gone".to_owned()));
         }
@@ -98,13 +99,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn find_reset(&self, code_hash: &[u8; 32], now_ms: i64) -> Result<Option<SignInRow>, StoreError> {
-        let row: Option<(String, String, Option<String>)> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+        let row: Option<(String, String, Option<String>)> = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as(
             "SELECT u.id, u.email, u.password_hash FROM resets r JOIN users u ON u.id = r.user_id WHERE r.code_hash = $1 AND r.expires_ms > $2"
         )
         .bind(&code_hash[..])
         .bind(now_ms)
         .fetch_optional(pool)
-        .await)?;
+        .await
+        })?;
         Ok(row.map(|(id, email, password_hash)| SignInRow { user: UserId::from_text(id), email, password_hash }))
     }
 

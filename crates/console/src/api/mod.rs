@@ -30,6 +30,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(clients::routes())
         .nest("/api/v1", v1::routes())
+        .merge(crate::web::router(&app))
         .fallback(async |headers: HeaderMap| plain(reply::error(StatusCode::NOT_FOUND, "", reply::wants_json(&headers))))
         .layer(axum::extract::DefaultBodyLimit::max(LARGEST_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), around))

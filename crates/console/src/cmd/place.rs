@@ -10,8 +10,8 @@ use convox_seal::{Keyring, LookupKey, OpenError, RootKey};
 use convox_store::{Page, Store};
 
 use crate::args::Place;
-use crate::ops::sessions::Rules;
 use crate::ops::Ops;
+use crate::ops::sessions::Rules;
 
 /// Opens everything that the use cases need. Refuses to go on with a missing, malformed or weak root key.
 pub(crate) async fn open(place: &Place) -> Result<Ops> {

@@ -99,6 +99,12 @@ impl Ops {
         Ok(self.store.list_keys(user.as_ref(), page).await?)
     }
 
+    /// The actor's one key that is regenerated, if they have it.
+    pub(crate) async fn find_default_key(&self, actor: &Actor) -> Result<Option<KeyRow>, OpsError> {
+        let (user, _) = self.whose(actor, None).await?;
+        Ok(self.store.find_key_named(&user, DEFAULT_NAME).await?)
+    }
+
     /// Keys of a member, for administrators.
     pub(crate) async fn list_members_keys(&self, actor: &Actor, org: &str, email: &str, page: &Page) -> Result<Vec<KeyRow>, OpsError> {
         let email: Email = email.parse()?;

@@ -35,7 +35,9 @@ impl PasswordRule {
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Length => "At least 12 characters; not one that is common or easy to guess.",
-            Self::Convox => "At least 8 characters with upper and lower case, a digit and a symbol; not one that is common or easy to guess.",
+            Self::Convox => {
+                "At least 8 characters with upper and lower case, a digit and a symbol; not one that is common or easy to guess."
+            }
         }
     }
 
@@ -147,7 +149,8 @@ impl Ops {
         self.rules.password.check(chosen, &row.email)?;
         let kept = hashed(chosen).await?;
         let (session, text) = self.new_session(&row.user, browser);
-        let act = actor.act_as(&*self.clock, &row.user, &row.email, "PasswordReset", format!("/users/{}/password", row.email), "reset-code");
+        let act =
+            actor.act_as(&*self.clock, &row.user, &row.email, "PasswordReset", format!("/users/{}/password", row.email), "reset-code");
         let seq = self.store.run_reset(&hash, &kept, &session, &act).await?;
         Ok(SignedIn { session: text, seq })
     }

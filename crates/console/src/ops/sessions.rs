@@ -62,7 +62,14 @@ impl Ops {
     }
 
     /// Signs somebody in who was just let in by another way, such as setup.
-    pub(crate) async fn sign_in_as(&self, actor: &Actor, browser: &Browser, user: &UserId, email: &str, rule: &str) -> Result<SignedIn, OpsError> {
+    pub(crate) async fn sign_in_as(
+        &self,
+        actor: &Actor,
+        browser: &Browser,
+        user: &UserId,
+        email: &str,
+        rule: &str,
+    ) -> Result<SignedIn, OpsError> {
         let (session, text) = self.new_session(user, browser);
         let act = actor.act_as(&*self.clock, user, email, "SignIn", format!("/users/{email}/sessions"), rule);
         let seq = self.store.insert_session(&session, None, &act).await?;

@@ -17,7 +17,14 @@ impl Ops {
 
     /// Makes organization, administrator and API key. Exactly one of racing callers wins. The actor has no principal yet: the code
     /// is their right.
-    pub(crate) async fn setup(&self, actor: &Actor, code: &Secret, org: &str, email: &str, password: Option<&Secret>) -> Result<(ApiKey, Setup, i64), OpsError> {
+    pub(crate) async fn setup(
+        &self,
+        actor: &Actor,
+        code: &Secret,
+        org: &str,
+        email: &str,
+        password: Option<&Secret>,
+    ) -> Result<(ApiKey, Setup, i64), OpsError> {
         let org_name: OrgName = org.parse()?;
         let email: Email = email.parse()?;
         let password_hash = match password {
