@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use arc_swap::ArcSwapOption;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use convox_client::{Client, Context, Endpoint, Key};
 use convox_model::{OrgId, RackId};
 use convox_proxy::Upstream;
 use convox_seal::{Binding, DataKey, Keyring, OpenError, Sealed, Secret};
@@ -133,6 +134,16 @@ impl Credentials {
             Some(opened) => Ok(opened),
             None => self.open_anew(rack, snapshot, now_ms),
         }
+    }
+
+    /// A client of `rack` with its own credential, for what the Console's pages ask of it.
+    pub(crate) fn client(&self, rack: &RackEntry, snapshot: &Snapshot) -> Result<Client, CredentialError> {
+        let row = &rack.row;
+        let address = |error: &dyn std::fmt::Display| CredentialError::Address(error.to_string());
+        let wrapped = snapshot.data_key(&row.org).ok_or(CredentialError::NoOrganization)?;
+        let password = open_password(row, &self.keyring.unwrap_data_key(wrapped, row.org.as_str())?)?;
+        let endpoint = Endpoint::console(&row.host, Key::new(password.expose())).map_err(|error| address(&error))?;
+        Ok(Client::new(endpoint, trust(row.pin.as_deref())?, Context::default()))
     }
 
     #[cold]

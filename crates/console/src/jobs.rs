@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use convox_store::sessions::Use;
 use futures_util::StreamExt as _;
 
 use crate::counters::Count;
 use crate::credentials::{RackEntry, forget};
 use crate::ops::Actor;
+use crate::ops::sessions::use_of;
 use crate::state::App;
 
 /// How often Racks are looked at, idle credentials forgotten, and counters told.
@@ -41,6 +43,28 @@ pub(crate) async fn look_at_racks(app: Arc<App>) {
         tokio::select! {
             () = tokio::time::sleep_until(next_round) => {}
             _ = changes.changed() => {}
+        }
+    }
+}
+
+/// Writes down when keys and sessions were last used, and lets sessions in use go on. All at once, so that a request never waits for it.
+pub(crate) async fn record_uses(app: Arc<App>) {
+    let mut recorded_ms = app.clock.now_ms();
+    loop {
+        tokio::time::sleep(ROUND).await;
+        let snapshot = app.snapshots.now();
+        let uses: Vec<Use> = snapshot
+            .all_keys()
+            .filter(|known| known.used_ms() > recorded_ms)
+            .filter_map(|known| {
+                let session_ends_ms = known.expires_ms.filter(|_| known.is_session);
+                Some(use_of(known.principal.key.as_ref()?, known.used_ms(), session_ends_ms, app.rules.idle_ms))
+            })
+            .collect();
+        let newest_ms = uses.iter().map(|one| one.used_ms).max();
+        match app.store.record_uses(&uses).await {
+            Ok(()) => recorded_ms = newest_ms.unwrap_or(recorded_ms),
+            Err(error) => tracing::warn!(%error, "could not write down when keys were used; the next round tries again"),
         }
     }
 }

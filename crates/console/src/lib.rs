@@ -15,6 +15,8 @@
 //! authorise, change, write down), called by [`api`] and [`cmd`] alike; [`serve`] starts and ends a server; [`jobs`] is what it does by itself;
 //! [`state`] is what its rooms share.
 //!
+//! The pages ([`web`]) ask Racks too: by [`reach`], which makes the same steps for a call of its own.
+//!
 //! `front`, `authn`, `authz`, `audit`, `credentials` and `relay` never write to the store, but for audit events; `api` and `cmd` never
 //! decide about rights: that is for `ops` and `model`.
 
@@ -29,6 +31,7 @@ mod credentials;
 mod front;
 mod jobs;
 mod ops;
+mod reach;
 mod relay;
 mod reply;
 mod serve;
