@@ -9,6 +9,7 @@ use futures_util::StreamExt as _;
 use crate::counters::Count;
 use crate::credentials::{RackEntry, forget};
 use crate::ops::Actor;
+use crate::ops::racks::inspect;
 use crate::ops::sessions::use_of;
 use crate::state::App;
 
@@ -16,6 +17,8 @@ use crate::state::App;
 const ROUND: Duration = Duration::from_mins(1);
 /// Racks that are looked at at the same time.
 const AT_ONCE: usize = 8;
+/// A certificate is looked up anew after so long, milliseconds.
+const CERTIFICATE_MS: i64 = 60 * 60 * 1000;
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(15);
 
@@ -31,19 +34,34 @@ pub(crate) async fn look_at_racks(app: Arc<App>) {
         let racks: Vec<Arc<RackEntry>> = app.snapshots.now().all_racks().filter(|rack| is_round || rack.is_unseen()).cloned().collect();
         futures_util::stream::iter(racks)
             .for_each_concurrent(AT_ONCE, |rack| {
-                let ops = app.ops();
-                async move {
-                    let actor = Actor::host();
-                    let look = ops.probe_rack(&actor, &rack.row.org_name, &rack.row.name);
-                    let answered = tokio::time::timeout(LOOK, look).await.ok().and_then(Result::ok);
-                    rack.keep(answered.as_ref().map(|probed| (probed.system.status.as_str(), probed.system.version.as_str())));
-                }
+                let app = Arc::clone(&app);
+                async move { look_at(&app, &rack).await }
             })
             .await;
         tokio::select! {
             () = tokio::time::sleep_until(next_round) => {}
             _ = changes.changed() => {}
         }
+    }
+}
+
+/// One look: does it answer, and how long will its certificate do?
+async fn look_at(app: &App, rack: &RackEntry) {
+    let (ops, actor) = (app.ops(), Actor::host());
+    let look = tokio::time::timeout(LOOK, ops.probe_rack(&actor, &rack.row.org_name, &rack.row.name)).await;
+    let now_ms = app.clock.now_ms();
+    let known = rack.seen().and_then(|seen| seen.certificate).filter(|(_, at_ms)| now_ms - at_ms < CERTIFICATE_MS);
+    let certificate = match known {
+        Some(known) => Some(known),
+        None => {
+            let shown = tokio::time::timeout(LOOK, inspect(&rack.row.host)).await.ok().and_then(Result::ok);
+            shown.map(|shown| (shown.not_after.saturating_mul(1000), now_ms))
+        }
+    };
+    match look {
+        Ok(Ok(probed)) => rack.keep(Ok((&probed.system.status, &probed.system.version)), certificate, now_ms),
+        Ok(Err(error)) => rack.keep(Err(error.to_string()), certificate, now_ms),
+        Err(_) => rack.keep(Err(format!("it did not answer within {} s", LOOK.as_secs())), certificate, now_ms),
     }
 }
 

@@ -72,7 +72,9 @@ impl Reach {
     async fn admit(&self, call: Result<Call, ClientError>, is_socket: bool) -> Result<(Permit, Call), OpsError> {
         let Self { app, who, actor, rack, .. } = self;
         let call = call.map_err(|error| OpsError::Input(error.to_string()))?;
-        let found = match_route(call.method().as_str(), call.path(), is_socket)
+        // Copies: a call's body is not to be looked at while something is waited for.
+        let (method, path) = (call.method().as_str().to_owned(), call.path().to_owned());
+        let found = match_route(&method, &path, is_socket)
             .ok_or_else(|| OpsError::Input("no Rack has such a route".to_owned()))?;
         let route = found.route;
         let event = |rule: &str, decision: &str| Event {
@@ -81,10 +83,10 @@ impl Reach {
             rack: rack.row.name.clone(),
             app: found.app.unwrap_or_default().to_owned(),
             effect: route.effect.as_str().to_owned(),
-            method: call.method().as_str().to_owned(),
+            method: method.clone(),
             rule: rule.to_owned(),
             decision: decision.to_owned(),
-            ..actor.event(&*app.clock, route.name, call.path().to_owned())
+            ..actor.event(&*app.clock, route.name, path.clone())
         };
         let permit = authorize(app, who, rack, route, found.app).map_err(|refusal| {
             app.counters.add(Count::Refused);

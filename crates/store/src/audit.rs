@@ -80,6 +80,22 @@ pub enum Entry {
 }
 
 impl Store {
+    /// The last event of that Rack that was allowed.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn last_of_rack(&self, org: &OrgId, rack: &str) -> Result<Option<Event>, StoreError> {
+        let row: Option<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT event, status, bytes_up, bytes_down, duration_ms FROM audit \
+             WHERE org_id = $1 AND rack = $2 AND decision = 'allowed' ORDER BY id DESC LIMIT 1"
+        )
+        .bind(org.as_str())
+        .bind(rack)
+        .fetch_optional(pool)
+        .await)?;
+        Ok(row.into_iter().filter_map(event).next())
+    }
+
     /// Writes a batch in one transaction: durable when this returns.
     ///
     /// # Errors
@@ -124,22 +140,22 @@ impl Store {
             .bind(page.bounded())
             .fetch_all(pool)
             .await)?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|(line, status, bytes_up, bytes_down, duration_ms)| {
-                let mut event: Event = serde_json::from_str(&line).ok()?;
-                event.status = status.and_then(|status| u16::try_from(status).ok());
-                event.bytes_up = bytes_up.map(i64::unsigned_abs);
-                event.bytes_down = bytes_down.map(i64::unsigned_abs);
-                event.duration_ms = duration_ms.map(i64::unsigned_abs);
-                Some(event)
-            })
-            .collect())
+        Ok(rows.into_iter().filter_map(event).collect())
     }
 }
 
 /// Event, status, bytes up and down, duration.
 type Row = (String, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
+
+/// A line that this version cannot read is left out.
+fn event((line, status, bytes_up, bytes_down, duration_ms): Row) -> Option<Event> {
+    let mut event: Event = serde_json::from_str(&line).ok()?;
+    event.status = status.and_then(|status| u16::try_from(status).ok());
+    event.bytes_up = bytes_up.map(i64::unsigned_abs);
+    event.bytes_down = bytes_down.map(i64::unsigned_abs);
+    event.duration_ms = duration_ms.map(i64::unsigned_abs);
+    Some(event)
+}
 
 fn number(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)

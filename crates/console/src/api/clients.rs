@@ -134,7 +134,8 @@ async fn rack(
         // v3 sets no parameters on a Rack whose version it does not know.
         let look = async { app.ops().probe_rack(&caller.actor, &rack.row.org_name, &rack.row.name).await };
         if let Ok(Ok(probed)) = tokio::time::timeout(LOOK, look).await {
-            rack.keep(Some((&probed.system.status, &probed.system.version)));
+            let certificate = rack.seen().and_then(|seen| seen.certificate);
+            rack.keep(Ok((&probed.system.status, &probed.system.version)), certificate, app.clock.now_ms());
         }
     }
     let detail = RackDetail {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use convox_client::{Endpoint, Error as ClientError, Key, Probed, Proxies};
-use convox_model::{RackId, RackName, Role};
+use convox_model::{Event, RackId, RackName, Role};
 use convox_seal::Secret;
 use convox_store::Page;
 use convox_store::orgs::OrgRow;
@@ -82,6 +82,8 @@ impl Ops {
             pin,
             generation: 1,
             created_ms: self.clock.now_ms(),
+            protected: false,
+            password_ms: self.clock.now_ms(),
         };
         let act = self.act_in(actor, &entered, "RackAdd", name.as_str(), &format!("racks/{name}"));
         let seq = self.store.insert_rack(&row, &act).await?;
@@ -108,6 +110,43 @@ impl Ops {
         let row = self.rack(&entered.org, name).await?;
         let act = self.act_in(actor, &entered, "RackRename", name, &format!("racks/{name}/name/{to}"));
         Ok(self.store.rename_rack(&row.id, &to, &act).await?)
+    }
+
+    /// Says whether a Rack may not be removed; for administrators, so that whoever may remove it cannot simply allow it.
+    pub(crate) async fn protect_rack(&self, actor: &Actor, org: &str, name: &str, protected: bool) -> Result<i64, OpsError> {
+        let entered = self.enter(actor, org, Role::Administrator).await?;
+        let row = self.rack(&entered.org, name).await?;
+        let action = if protected { "RackProtect" } else { "RackUnprotect" };
+        let act = self.act_in(actor, &entered, action, name, &format!("racks/{name}/protected"));
+        Ok(self.store.protect_rack(&row.id, protected, &act).await?)
+    }
+
+    /// Moves a Rack to another organization of the actor's; for administrators of both.
+    pub(crate) async fn move_rack(&self, actor: &Actor, org: &str, name: &str, to: &str) -> Result<i64, OpsError> {
+        let here = self.enter(actor, org, Role::Administrator).await?;
+        let there = self.enter(actor, to, Role::Administrator).await?;
+        let row = self.rack(&here.org, name).await?;
+        if here.org.id == there.org.id {
+            return Err(OpsError::Conflict(format!("{} is in {} already", row.name, there.org.name)));
+        }
+        let broken = |error| OpsError::Rack(format!("the stored credential of {} cannot be used: {error}; add the Rack again", row.path()));
+        let password = open_password(&row, &self.data_key(&here.org).await?).map_err(broken)?;
+        let sealed = seal_password(&self.data_key(&there.org).await?, &there.org.id, &row.id, &row.host, row.pin.as_deref(), &password);
+        let out = self.act_in(actor, &here, "RackMoveOut", name, &format!("racks/{name}/organization/{}", there.org.name));
+        let into = self.act_in(actor, &there, "RackMoveIn", name, &format!("racks/{name}/organization/{}", there.org.name));
+        Ok(self.store.move_rack(&row, &there.org.id, &sealed, &out, &into).await?)
+    }
+
+    /// Which certificate a host shows, without telling it anything: for whoever is about to add a Rack.
+    pub(crate) async fn look_at(&self, actor: &Actor, org: &str, host: &str) -> Result<Certificate, OpsError> {
+        self.enter(actor, org, Role::Operator).await?;
+        inspect(host).await
+    }
+
+    /// Who did what on a Rack last, for its details; `None` if nobody did.
+    pub(crate) async fn last_used_by(&self, actor: &Actor, org: &str, name: &str) -> Result<Option<Event>, OpsError> {
+        let entered = self.enter(actor, org, Role::Developer).await?;
+        Ok(self.store.last_of_rack(&entered.org.id, name).await?)
     }
 
     /// Removes a Rack from the Console; the Rack itself goes on.
@@ -160,7 +199,7 @@ async fn probe(host: &str, password: &Secret, trust: Trust) -> Result<Probed, Op
 }
 
 /// The certificate that a host shows, without telling it anything.
-async fn inspect(host: &str) -> Result<Certificate, OpsError> {
+pub(crate) async fn inspect(host: &str) -> Result<Certificate, OpsError> {
     let endpoint = address(host)?;
     let proxies = Proxies::default();
     let shown = tokio::time::timeout(PATIENCE, convox_client::inspect(&endpoint, &proxies)).await;

@@ -11,6 +11,7 @@ mod assets;
 mod guard;
 mod page;
 mod person;
+mod racks;
 mod setup;
 mod sign;
 mod words;
@@ -30,13 +31,14 @@ pub(crate) const HOME: &str = "/console";
 /// All pages.
 pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
     Router::new()
-        .route(HOME, get(async || Redirect::to("/console/account")))
+        .route(HOME, get(async || Redirect::to("/console/racks")))
         .nest(
             HOME,
             Router::new()
                 .merge(setup::routes())
                 .merge(sign::routes())
                 .merge(account::routes())
+                .merge(racks::routes())
                 .merge(assets::routes())
                 .fallback(page::not_found),
         )

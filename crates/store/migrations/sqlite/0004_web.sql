@@ -39,3 +39,6 @@ CREATE TABLE installs (
     ended_ms INTEGER
 ) STRICT;
 CREATE INDEX installs_org ON installs (org_id, id);
+
+-- Who used a Rack last.
+CREATE INDEX audit_rack ON audit (org_id, rack, id);
