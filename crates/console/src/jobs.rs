@@ -65,6 +65,18 @@ async fn look_at(app: &App, rack: &RackEntry) {
     }
 }
 
+/// Keeps the Racks of this machine running.
+pub(crate) async fn revive_racks(app: Arc<App>) {
+    let mut is_start = true;
+    loop {
+        if let Err(error) = app.ops().revive_racks(&app.homes, is_start).await {
+            tracing::error!(%error, "racks of this machine could not be looked after; the next round tries again");
+        }
+        is_start = false;
+        tokio::time::sleep(ROUND).await;
+    }
+}
+
 /// Writes down when keys and sessions were last used, and lets sessions in use go on. All at once, so that a request never waits for it.
 pub(crate) async fn record_uses(app: Arc<App>) {
     let mut recorded_ms = app.clock.now_ms();

@@ -19,6 +19,7 @@ use crate::cmd::place;
 use crate::counters::Counters;
 use crate::credentials::Credentials;
 use crate::jobs;
+use crate::ops::installs::Homes;
 use crate::relay::Relay;
 use crate::snapshot::Snapshots;
 use crate::state::App;
@@ -46,6 +47,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
         counters: Counters::default(),
         clock: Arc::clone(&ops.clock),
         rules: args.rules(),
+        homes: Homes::below(&args.place.data),
         ending: watch::Sender::new(false),
     });
     if let Some(fault) = app.credentials.without_roots() {
@@ -63,6 +65,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     let acknowledging = tokio::spawn(async move { acknowledger.snapshots.acknowledge(&acknowledger.store).await });
     tokio::spawn(jobs::look_at_racks(Arc::clone(&app)));
     tokio::spawn(jobs::tidy(Arc::clone(&app)));
+    tokio::spawn(jobs::revive_racks(Arc::clone(&app)));
     tokio::spawn(jobs::record_uses(Arc::clone(&app)));
 
     let mut stdout = std::io::stdout();

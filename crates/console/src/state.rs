@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::audit::Audit;
 use crate::counters::Counters;
 use crate::credentials::Credentials;
+use crate::ops::installs::Homes;
 use crate::ops::sessions::Rules;
 use crate::snapshot::Snapshots;
 
@@ -24,6 +25,8 @@ pub(crate) struct App {
     pub(crate) counters: Counters,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rules: Rules,
+    /// Racks of this machine.
+    pub(crate) homes: Homes,
     /// Turns true shortly before what is still open is cut, when the server ends.
     pub(crate) ending: watch::Sender<bool>,
 }

@@ -7,6 +7,7 @@
 pub mod act;
 pub mod audit;
 pub mod feed;
+pub mod installs;
 pub mod invitations;
 pub mod keys;
 pub mod members;

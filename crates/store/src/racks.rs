@@ -178,6 +178,21 @@ impl Store {
         Ok(row.map(rack_row))
     }
 
+    /// A Rack by its id.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn find_rack_by_id(&self, id: &RackId) -> Result<Option<RackRow>, StoreError> {
+        let row: Option<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
+             FROM racks r JOIN orgs o ON o.id = r.org_id WHERE r.id = $1"
+        )
+        .bind(id.as_str())
+        .fetch_optional(pool)
+        .await)?;
+        Ok(row.map(rack_row))
+    }
+
     /// Racks of an organization or of all, by id.
     ///
     /// # Errors

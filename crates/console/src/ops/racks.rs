@@ -57,6 +57,21 @@ impl Ops {
         password: &Secret,
         pin: Pin,
     ) -> Result<Added, OpsError> {
+        self.add_rack_as(actor, org, name, host, password, pin, RackId::new()).await
+    }
+
+    /// The same under an id that is known already.
+    #[expect(clippy::too_many_arguments, reason = "all of them are what a Rack is")]
+    pub(super) async fn add_rack_as(
+        &self,
+        actor: &Actor,
+        org: &str,
+        name: &str,
+        host: &str,
+        password: &Secret,
+        pin: Pin,
+        id: RackId,
+    ) -> Result<Added, OpsError> {
         let name: RackName = name.parse()?;
         let entered = self.enter(actor, org, Role::Operator).await?;
         let org = &entered.org;
@@ -68,7 +83,6 @@ impl Ops {
         }
         address(host)?;
         let (probed, pinned) = self.ask(host, password, pin).await?;
-        let id = RackId::new();
         let data_key = self.data_key(org).await?;
         let pin = pinned.map(|pin| pin.to_string());
         let row = RackRow {
@@ -172,7 +186,7 @@ impl Ops {
         found.ok_or_else(|| OpsError::Missing(format!("no such rack: {}/{}", org.name, plain(name))))
     }
 
-    async fn data_key(&self, org: &OrgRow) -> Result<convox_seal::DataKey, OpsError> {
+    pub(super) async fn data_key(&self, org: &OrgRow) -> Result<convox_seal::DataKey, OpsError> {
         let wrapped = self.store.data_key(&org.id).await?;
         self.keyring
             .unwrap_data_key(&wrapped, org.id.as_str())

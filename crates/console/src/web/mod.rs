@@ -7,13 +7,16 @@
 //! - the rest: a file for each group of pages, with its templates in `templates/`
 
 mod account;
+mod apps;
 mod assets;
 mod guard;
+mod install;
 mod page;
 mod person;
 mod racks;
 mod setup;
 mod sign;
+mod stream;
 mod words;
 
 use std::sync::Arc;
@@ -39,6 +42,8 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
                 .merge(sign::routes())
                 .merge(account::routes())
                 .merge(racks::routes())
+                .merge(install::routes())
+                .merge(apps::routes())
                 .merge(assets::routes())
                 .fallback(page::not_found),
         )
