@@ -28,11 +28,6 @@ impl Verified {
     pub(crate) fn actor(&self) -> HeaderValue {
         self.0.actor.clone()
     }
-
-    /// When their key ends, milliseconds since 1970.
-    pub(crate) fn expires_ms(&self) -> Option<i64> {
-        self.0.expires_ms
-    }
 }
 
 /// Why nobody was recognised. `Display` is what the caller is told.

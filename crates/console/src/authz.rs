@@ -127,6 +127,11 @@ impl Claim {
         }
     }
 
+    /// When their key ends as things stand now, milliseconds since 1970: an end can move while a stream is open.
+    fn ends_ms(&self) -> Option<i64> {
+        self.app.snapshots.now().again(self.who.principal()).and_then(|known| known.expires_ms)
+    }
+
     /// A cut, in the words and forms that the clients understand: text, and for a shell an exit code that is not success.
     fn cut(&self, code: u16, text: String) -> Reason {
         let mut messages = Vec::new();
@@ -190,8 +195,7 @@ impl convox_proxy::Permit for Permit {
                 if *ending.borrow_and_update() {
                     return claim.cut(RESTART, "the Console is restarting; try again in a moment".to_owned());
                 }
-                let end =
-                    claim.who.expires_ms().map(|end| Duration::from_millis((end - claim.app.clock.now_ms()).max(0).unsigned_abs() + 1));
+                let end = claim.ends_ms().map(|end| Duration::from_millis((end - claim.app.clock.now_ms()).max(0).unsigned_abs() + 1));
                 tokio::select! {
                     // Neither sender goes before `claim.app` does.
                     _ = changes.changed() => {}

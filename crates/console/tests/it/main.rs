@@ -3,6 +3,7 @@
 
 mod audit;
 mod console;
+mod documented;
 mod identity;
 mod recorder;
 mod revocation;

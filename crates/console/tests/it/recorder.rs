@@ -22,6 +22,11 @@ pub(crate) struct Hit {
 }
 
 impl Hit {
+    /// Whether the Console looked for itself whether the Rack answers.
+    pub(crate) fn is_a_look(&self) -> bool {
+        (self.line() == "GET /system" || self.is("GET /system?")) && self.all("convox-actor").is_empty()
+    }
+
     /// `METHOD TARGET`
     pub(crate) fn line(&self) -> &str {
         self.head.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1")
@@ -108,7 +113,7 @@ impl Recorder {
     /// Every request so far, but for the looks that the Console takes by itself.
     pub(crate) fn hits(&self) -> Vec<Hit> {
         let all = self.seen.hits.lock().unwrap();
-        all.iter().filter(|hit| !hit.is("GET /system?") || !hit.all("convox-actor").is_empty()).cloned().collect()
+        all.iter().filter(|hit| !hit.is_a_look()).cloned().collect()
     }
 
     /// The requests for `target` so far.
@@ -153,8 +158,9 @@ fn serve(tcp: TcpStream, config: &Arc<ServerConfig>, seen: &Seen, expected: &str
         if read_body(&mut stream, &hit).is_none() {
             return;
         }
-        let is_probe = hit.is("GET /system?") && hit.all("convox-actor").is_empty();
-        if !is_probe && let Some(look) = seen.look.lock().unwrap().as_mut() {
+        if !hit.is_a_look()
+            && let Some(look) = seen.look.lock().unwrap().as_mut()
+        {
             look(&hit);
         }
         seen.hits.lock().unwrap().push(hit.clone());
@@ -181,7 +187,7 @@ fn answer(stream: &mut Stream, hit: &Hit, seen: &Seen, expected: &str) -> std::i
         seen.open.fetch_sub(1, Ordering::Relaxed);
         return Err(ErrorKind::ConnectionAborted.into());
     }
-    if path.ends_with("tgz") {
+    if path.ends_with("tgz") && hit.line().starts_with("GET ") {
         stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
         seen.open.fetch_add(1, Ordering::Relaxed);
         let _ = endless(stream, |stream, line| {

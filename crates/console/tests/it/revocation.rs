@@ -92,7 +92,18 @@ fn a_key_made_anew_ends_what_the_old_one_opened() {
 
 #[test]
 fn a_removed_member_loses_what_is_open() {
-    all_ends("operator", |door| drop(door.admin(&["member", "remove", "ada@example.com", "--org", "acme"])), "access");
+    // A member of nothing has no key any more.
+    all_ends("operator", |door| drop(door.admin(&["member", "remove", "ada@example.com", "--org", "acme"])), "revoked");
+}
+
+#[test]
+fn a_removed_member_keeps_what_other_organizations_gave_them() {
+    let out = |door: &Door| {
+        door.admin(&["org", "create", "elsewhere"]);
+        door.admin(&["member", "add", "ada@example.com", "--org", "elsewhere", "--role", "developer"]);
+        door.admin(&["member", "remove", "ada@example.com", "--org", "acme"]);
+    };
+    all_ends("operator", out, "access");
 }
 
 #[test]
