@@ -61,9 +61,26 @@ pub(crate) struct Serve {
     /// A browser is signed out so long after it was signed in.
     #[arg(long, value_name = "HOURS", default_value_t = 7 * 24, value_parser = clap::value_parser!(i64).range(1..=8_784))]
     pub(crate) session_hours: i64,
-    /// Address of this Console for links in mails, such as https://console.example.com.
-    #[arg(long, value_name = "URL")]
+    /// Address of this Console in links that it makes: https://console.example.com.
+    #[arg(long, value_name = "URL", env = "CONVOX_CONSOLE_URL", value_parser = origin)]
     pub(crate) url: Option<String>,
+    /// Mail server: smtps://USER:PASSWORD@HOST or smtp://HOST:PORT?tls=required. A URL with a password belongs into the variable.
+    #[arg(long, value_name = "URL", env = "CONVOX_SMTP_URL", hide_env_values = true, requires = "url", requires = "mail_from")]
+    pub(crate) smtp_url: Option<String>,
+    /// Sender of mails: Console <console@example.com>.
+    #[arg(long, value_name = "ADDR", env = "CONVOX_MAIL_FROM")]
+    pub(crate) mail_from: Option<String>,
+}
+
+/// `https://host` or `https://host:port`, nothing behind it.
+pub(crate) fn origin(text: &str) -> Result<String, String> {
+    let wrong = || "give https://HOST or https://HOST:PORT".to_owned();
+    let host = text.strip_prefix("https://").ok_or_else(wrong)?.trim_end_matches('/');
+    let uri: http::Uri = host.parse().map_err(|_| wrong())?;
+    if host.is_empty() || uri.authority().is_none_or(|authority| authority.as_str() != host || host.contains('@')) {
+        return Err(wrong());
+    }
+    Ok(format!("https://{host}"))
 }
 
 impl Serve {

@@ -298,6 +298,8 @@ mod tests {
             password: Sealed::from_bytes(Vec::new()),
             generation: 1,
             created_ms: 0,
+            password_ms: 0,
+            protected: false,
         }))
     }
 

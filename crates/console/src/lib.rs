@@ -13,7 +13,7 @@
 //!
 //! No database and no lock from end to end: the walk reads [`snapshot`], which follows the store. Beside the walk: [`ops`] (use cases:
 //! authorise, change, write down), called by [`api`] and [`cmd`] alike; [`serve`] starts and ends a server; [`jobs`] is what it does by itself;
-//! [`state`] is what its rooms share.
+//! [`state`] is what its rooms share; [`mail`] sends links where there is a mail server.
 //!
 //! The pages ([`web`]) ask Racks too: by [`reach`], which makes the same steps for a call of its own.
 //!
@@ -30,6 +30,7 @@ mod counters;
 mod credentials;
 mod front;
 mod jobs;
+mod mail;
 mod ops;
 mod reach;
 mod relay;

@@ -74,8 +74,7 @@ impl Reach {
         let call = call.map_err(|error| OpsError::Input(error.to_string()))?;
         // Copies: a call's body is not to be looked at while something is waited for.
         let (method, path) = (call.method().as_str().to_owned(), call.path().to_owned());
-        let found = match_route(&method, &path, is_socket)
-            .ok_or_else(|| OpsError::Input("no Rack has such a route".to_owned()))?;
+        let found = match_route(&method, &path, is_socket).ok_or_else(|| OpsError::Input("no Rack has such a route".to_owned()))?;
         let route = found.route;
         let event = |rule: &str, decision: &str| Event {
             org: rack.row.org_name.clone(),
@@ -93,7 +92,7 @@ impl Reach {
             app.audit.refused(|| event(refusal.rule, "refused"), app.clock.now_ms());
             match refusal.status {
                 StatusCode::NOT_FOUND => OpsError::Missing(refusal.message),
-                _ => OpsError::Forbidden(refusal.message),
+                _ => OpsError::Denied(refusal.message),
             }
         })?;
         let permit = if route.effect == Effect::Read {
@@ -114,9 +113,10 @@ impl Reach {
         // Writing took a while, in which the right may have ended.
         if let Some(ended) = permit.ended() {
             permit.unused(ended.status());
-            return Err(OpsError::Forbidden(ended.to_string()));
+            return Err(OpsError::Denied(ended.to_string()));
         }
-        let named = call.header("convox-actor", &who.principal().email).and_then(|call| call.header(REQUEST_ID.as_str(), &actor.request_id));
+        let named =
+            call.header("convox-actor", &who.principal().email).and_then(|call| call.header(REQUEST_ID.as_str(), &actor.request_id));
         match named {
             Ok(call) => Ok((permit, call)),
             Err(error) => {

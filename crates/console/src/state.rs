@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::audit::Audit;
 use crate::counters::Counters;
 use crate::credentials::Credentials;
+use crate::mail::Mail;
 use crate::ops::installs::Homes;
 use crate::ops::sessions::Rules;
 use crate::snapshot::Snapshots;
@@ -25,6 +26,9 @@ pub(crate) struct App {
     pub(crate) counters: Counters,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rules: Rules,
+    /// How this Console is called in links that it sends; `None` when it was not told.
+    pub(crate) url: Option<String>,
+    pub(crate) mail: Mail,
     /// Racks of this machine.
     pub(crate) homes: Homes,
     /// Turns true shortly before what is still open is cut, when the server ends.

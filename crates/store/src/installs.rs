@@ -49,14 +49,16 @@ impl Store {
             if taken.is_some() {
                 return Err(StoreError::Conflict(format!("a Rack named {name} is already there, or being installed")));
             }
-            sqlx::query("INSERT INTO installs (id, org_id, name, status, log, started_by, started_ms) VALUES ($1, $2, $3, 'running', '', $4, $5)")
-                .bind(id)
-                .bind(org.as_str())
-                .bind(name)
-                .bind(act.event.actor.as_str())
-                .bind(act.event.at_ms)
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query(
+                "INSERT INTO installs (id, org_id, name, status, log, started_by, started_ms) VALUES ($1, $2, $3, 'running', '', $4, $5)",
+            )
+            .bind(id)
+            .bind(org.as_str())
+            .bind(name)
+            .bind(act.event.actor.as_str())
+            .bind(act.event.at_ms)
+            .execute(&mut *tx)
+            .await?;
         });
         Ok(seq)
     }

@@ -1,6 +1,6 @@
 //! Invitations: a one-time code in a link that makes its bearer a member. Whoever has no password yet chooses one with it.
 
-use convox_model::{Email, Event, OrgId, Role, UserId};
+use convox_model::{Email, Event, KeyId, OrgId, Role, UserId};
 
 use crate::members::insert_member;
 use crate::passwords::set_password;
@@ -57,6 +57,8 @@ pub struct Acceptance {
     pub password_hash: Option<String>,
     /// Their session from now on.
     pub session: NewSession,
+    /// The session of the same browser that ends with this.
+    pub before: Option<KeyId>,
     /// The event of a new user's making.
     pub made: Event,
 }
@@ -202,6 +204,9 @@ impl Store {
                 .await?;
             if member.is_none() {
                 insert_member!(tx, org, user, role, act.event.at_ms);
+            }
+            if let Some(before) = &accepted.before {
+                sqlx::query("DELETE FROM keys WHERE id = $1 AND kind = 'session'").bind(before.as_str()).execute(&mut *tx).await?;
             }
             let session = &accepted.session;
             insert_session!(tx, session, act.event.at_ms);

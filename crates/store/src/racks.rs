@@ -167,14 +167,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn find_rack(&self, org: &OrgId, name: &str) -> Result<Option<RackRow>, StoreError> {
-        let row: Option<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+        let row: Option<Row> = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as(
             "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
              FROM racks r JOIN orgs o ON o.id = r.org_id WHERE r.org_id = $1 AND r.name = $2"
         )
         .bind(org.as_str())
         .bind(name)
         .fetch_optional(pool)
-        .await)?;
+        .await
+        })?;
         Ok(row.map(rack_row))
     }
 
@@ -183,13 +185,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn find_rack_by_id(&self, id: &RackId) -> Result<Option<RackRow>, StoreError> {
-        let row: Option<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+        let row: Option<Row> = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as(
             "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
              FROM racks r JOIN orgs o ON o.id = r.org_id WHERE r.id = $1"
         )
         .bind(id.as_str())
         .fetch_optional(pool)
-        .await)?;
+        .await
+        })?;
         Ok(row.map(rack_row))
     }
 
@@ -198,7 +202,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn list_racks(&self, org: Option<&OrgId>, page: &Page) -> Result<Vec<RackRow>, StoreError> {
-        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as(
             "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
              FROM racks r JOIN orgs o ON o.id = r.org_id WHERE ($1 = '' OR r.org_id = $1) AND r.id > $2 ORDER BY r.id LIMIT $3"
         )
@@ -206,7 +211,8 @@ impl Store {
         .bind(page.after.clone().unwrap_or_default())
         .bind(page.bounded())
         .fetch_all(pool)
-        .await)?;
+        .await
+        })?;
         Ok(rows.into_iter().map(rack_row).collect())
     }
 }

@@ -159,7 +159,7 @@ impl Caller {
 fn refused(wants_json: bool, error: &OpsError) -> Refused {
     let status = match error {
         OpsError::Input(_) => StatusCode::BAD_REQUEST,
-        OpsError::Forbidden(_) => StatusCode::FORBIDDEN,
+        OpsError::Forbidden(_) | OpsError::Denied(_) => StatusCode::FORBIDDEN,
         OpsError::Missing(_) => StatusCode::NOT_FOUND,
         OpsError::Conflict(_) => StatusCode::CONFLICT,
         OpsError::Rack(_) => StatusCode::BAD_GATEWAY,

@@ -99,7 +99,8 @@ impl Home {
                 let _ = child.wait();
                 let log = self.text("log").unwrap_or_default();
                 let last = log.lines().last().unwrap_or("it said nothing").to_owned();
-                let why = ended.map_or_else(|| format!("not ready within {} s", PATIENCE.as_secs()), |status| format!("it ended ({status})"));
+                let why =
+                    ended.map_or_else(|| format!("not ready within {} s", PATIENCE.as_secs()), |status| format!("it ended ({status})"));
                 return Err(format!("{why}: {last}"));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -119,7 +120,9 @@ fn program() -> Result<PathBuf, OpsError> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.canonicalize().ok()?.parent()?.join("convox-rack")));
     let on_path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).map(|dir| dir.join("convox-rack")).collect::<Vec<_>>());
     let found = beside.into_iter().chain(on_path.into_iter().flatten()).find(|path| path.is_file());
-    found.ok_or_else(|| OpsError::Conflict("the program convox-rack is not on the Console's machine; put it beside convox-console".to_owned()))
+    found.ok_or_else(|| {
+        OpsError::Conflict("the program convox-rack is not on the Console's machine; put it beside convox-console".to_owned())
+    })
 }
 
 /// Nobody waits for it, but its end must be noticed, or its entry stays in the table of processes.
@@ -158,14 +161,24 @@ impl Ops {
         Ok(install)
     }
 
-    async fn install(&self, actor: &Actor, home: &Home, program: &Path, entered: &Entered, name: &RackName, id: RackId) -> Result<Added, OpsError> {
+    async fn install(
+        &self,
+        actor: &Actor,
+        home: &Home,
+        program: &Path,
+        entered: &Entered,
+        name: &RackName,
+        id: RackId,
+    ) -> Result<Added, OpsError> {
         let say = async |line: &str| self.store.log_install(id.as_str(), line).await;
         let cannot = |what: &str, error: &dyn std::fmt::Display| OpsError::Rack(format!("{what}: {error}"));
         say("Making a directory and a password.").await?;
         fs::create_dir_all(&home.0).and_then(|()| private(&home.0)).map_err(|error| cannot("the directory could not be made", &error))?;
         let password = generate_password();
         say("Starting the Rack.").await?;
-        let mut child = home.start(program, name.as_str(), "127.0.0.1:0", &password).map_err(|error| cannot("the Rack could not be started", &error))?;
+        let mut child = home
+            .start(program, name.as_str(), "127.0.0.1:0", &password)
+            .map_err(|error| cannot("the Rack could not be started", &error))?;
         let ready = home.until_ready(&mut child).await;
         leave(child);
         let (host, fingerprint) = ready.map_err(|words| cannot("the Rack did not start", &words))?;

@@ -66,28 +66,31 @@ impl Ops {
         Ok(Some(Opened { row, needs_password }))
     }
 
-    /// Accepts. A new person chooses a password; somebody who has one must be signed in as whoever was invited. Either way they get a
-    /// session with a new id.
+    /// Accepts. A new person chooses a password; somebody who has one is signed in as whoever was invited, or gives it. Either way they get
+    /// a session with a new id.
     pub(crate) async fn accept_invitation(
         &self,
         actor: &Actor,
         browser: &Browser,
         code: &Secret,
-        chosen: Option<&Secret>,
+        given: Option<&Secret>,
     ) -> Result<SignedIn, OpsError> {
         let gone = || OpsError::Conflict("this invitation was used, withdrawn or has ended; ask for a new one".to_owned());
         let Opened { row, needs_password } = self.open_invitation(code).await?.ok_or_else(gone)?;
         let email: Email = row.email.parse()?;
         let known = self.store.find_sign_in(email.as_str()).await?;
         let user = known.map_or_else(UserId::new, |known| known.user);
-        let password_hash = match (needs_password, chosen) {
+        let is_signed_in = actor.principal.as_ref().is_some_and(|who| who.user == user);
+        let password_hash = match (needs_password, given) {
             (true, Some(chosen)) => {
                 self.rules.password.check(chosen, email.as_str())?;
                 Some(hashed(chosen).await?)
             }
             (true, None) => return Err(OpsError::Input("choose a password".to_owned())),
-            (false, _) if actor.principal.as_ref().is_some_and(|who| who.user == user) => None,
-            (false, _) => return Err(OpsError::Forbidden(format!("sign in as {email} to accept"))),
+            (false, _) if is_signed_in => None,
+            (false, Some(given)) if self.verified(email.as_str(), given).await?.is_some() => None,
+            (false, Some(_)) => return Err(OpsError::Forbidden("that is not the password of this address".to_owned())),
+            (false, None) => return Err(OpsError::Forbidden(format!("sign in as {email} to accept"))),
         };
         let (session, text) = self.new_session(&user, browser);
         let target = format!("/organizations/{}/members/{email}", row.org_name);
@@ -98,7 +101,8 @@ impl Ops {
         made.id = uuid::Uuid::now_v7().to_string();
         "UserAdd".clone_into(&mut made.action);
         made.path = format!("/users/{email}");
-        let acceptance = Acceptance { code_hash: self.lookup.hash(code), password_hash, session, made };
+        let before = actor.principal.as_ref().and_then(|who| who.key.clone());
+        let acceptance = Acceptance { code_hash: self.lookup.hash(code), password_hash, session, before, made };
         let seq = self.store.accept_invitation(&acceptance, &act).await?;
         Ok(SignedIn { session: text, seq })
     }

@@ -55,6 +55,9 @@ pub(crate) enum OpsError {
     /// They may know of it, but not do it.
     #[error("{0}")]
     Forbidden(String),
+    /// The same, by the decision about a request for a Rack, which wrote it down itself.
+    #[error("{0}")]
+    Denied(String),
     /// It is not there, or they may not know of it.
     #[error("{0}")]
     Missing(String),
@@ -133,6 +136,8 @@ pub(crate) struct Entered {
     pub(crate) org: OrgRow,
     /// Which they needed for it.
     role: Role,
+    /// Which they have.
+    pub(crate) theirs: Role,
 }
 
 impl Ops {
@@ -145,7 +150,7 @@ impl Ops {
             let words = format!("this needs the role {role} in {}, and you are {theirs} there; ask one of its administrators", org.name);
             return Err(OpsError::Forbidden(words));
         }
-        Ok(Entered { org, role })
+        Ok(Entered { org, role, theirs })
     }
 
     /// A change inside an organization. `below` is the path of its target in it: `members/ada@example.com`.

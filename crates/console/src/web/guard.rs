@@ -5,13 +5,16 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
+use convox_model::Event;
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::page;
+use super::page::{self, Written};
+use super::person::Person;
+use crate::counters::Count;
 use crate::state::App;
 
 /// Nothing inline, nothing from elsewhere, in nobody's frame.
@@ -28,6 +31,10 @@ const CARRIED: [(&str, &str); 7] = [
 ];
 
 pub(super) async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let person = <Person as FromRequestParts<Arc<App>>>::from_request_parts(&mut parts, &app).await.ok();
+    let (method, target) = (parts.method.clone(), parts.uri.path().to_owned());
+    let request = Request::from_parts(parts, body);
     let path = request.uri().path();
     let is_setup = path == "/console/setup" || path.starts_with("/console/assets/");
     let mut response = if is_foreign(request.method(), request.headers()) {
@@ -38,6 +45,18 @@ pub(super) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     } else {
         next.run(request).await
     };
+    // What somebody had no right to is written down, as for the API.
+    if let Some(person) = person
+        && response.status() == StatusCode::FORBIDDEN
+        && response.extensions().get::<Written>().is_none()
+    {
+        app.counters.add(Count::Refused);
+        let event = || {
+            let event = person.actor.event(&*app.clock, "Refused", target);
+            Event { method: method.to_string(), decision: "refused".to_owned(), ..event }
+        };
+        app.audit.refused(event, app.clock.now_ms());
+    }
     let headers = response.headers_mut();
     for (name, value) in CARRIED {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));

@@ -37,8 +37,42 @@ pub(super) fn routes() -> Router<Arc<App>> {
 struct InstallPage {
     frame: Frame,
     orgs: Vec<String>,
+    earlier: Vec<InstallLine>,
     form: InstallForm,
     problem: Problem,
+}
+
+/// An earlier installation.
+struct InstallLine {
+    org: String,
+    id: String,
+    name: String,
+    status: String,
+    started: When,
+}
+
+/// Organizations whose installations are listed; whoever works in more finds a log by its Rack.
+const MOST_ORGS: usize = 10;
+
+async fn page(person: &Person, status: StatusCode, form: InstallForm, problem: Problem) -> Result<Response, Fault> {
+    let orgs = orgs_with(person, Role::Operator).await?;
+    if orgs.is_empty() {
+        let words = "you are an operator nowhere; ask an administrator of your organization, or create an organization of your own";
+        return Err(Fault::new(StatusCode::FORBIDDEN, words).framed(person.frame("racks")));
+    }
+    let now_ms = person.app.clock.now_ms();
+    let mut earlier = Vec::new();
+    for org in orgs.iter().take(MOST_ORGS) {
+        let rows = person.app.ops().list_installs(&person.actor, org).await?;
+        earlier.extend(rows.into_iter().map(|row| InstallLine {
+            org: org.clone(),
+            id: row.id,
+            name: row.name,
+            status: row.status,
+            started: when(row.started_ms, now_ms),
+        }));
+    }
+    Ok(show_with(status, &InstallPage { frame: person.frame("racks"), orgs, earlier, form, problem }))
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -49,12 +83,7 @@ struct InstallForm {
 }
 
 async fn ask(person: Person) -> Result<Response, Fault> {
-    let orgs = orgs_with(&person, Role::Operator).await?;
-    if orgs.is_empty() {
-        let words = "you are an operator nowhere; ask an administrator of your organization, or create an organization of your own";
-        return Err(Fault::new(StatusCode::FORBIDDEN, words).framed(person.frame("racks")));
-    }
-    Ok(show(&InstallPage { frame: person.frame("racks"), orgs, form: InstallForm::default(), problem: Problem::default() }))
+    page(&person, StatusCode::OK, InstallForm::default(), Problem::default()).await
 }
 
 async fn install(State(app): State<Arc<App>>, person: Person, Form(form): Form<InstallForm>) -> Result<Response, Fault> {
@@ -65,9 +94,7 @@ async fn install(State(app): State<Arc<App>>, person: Person, Form(form): Form<I
         Err(error) => {
             let field = if matches!(error, OpsError::Missing(_) | OpsError::Forbidden(_)) { "organization" } else { "name" };
             let (status, words) = status_and_words(&error);
-            let orgs = orgs_with(&person, Role::Operator).await?;
-            let problem = Problem::new(field, sentence(&words));
-            Ok(show_with(status, &InstallPage { frame: person.frame("racks"), orgs, form, problem }))
+            page(&person, status, form, Problem::new(field, sentence(&words))).await
         }
     }
 }

@@ -7,10 +7,13 @@
 //! - the rest: a file for each group of pages, with its templates in `templates/`
 
 mod account;
+mod activity;
 mod apps;
 mod assets;
 mod guard;
 mod install;
+mod invitation;
+mod organizations;
 mod page;
 mod person;
 mod racks;
@@ -44,6 +47,9 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
                 .merge(racks::routes())
                 .merge(install::routes())
                 .merge(apps::routes())
+                .merge(organizations::routes())
+                .merge(invitation::routes())
+                .merge(activity::routes())
                 .merge(assets::routes())
                 .fallback(page::not_found),
         )

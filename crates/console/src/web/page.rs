@@ -4,7 +4,6 @@ use askama::Template;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use http::StatusCode;
 
-use super::assets::{SCRIPT, STYLE};
 use crate::ops::OpsError;
 
 /// What stands around a page's content.
@@ -32,16 +31,6 @@ impl Frame {
 
     pub(crate) fn is_here(&self, here: &str) -> bool {
         self.here == here
-    }
-
-    /// Path of the style sheet; it changes with its content, so browsers may keep it.
-    pub(crate) fn style(&self) -> &'static str {
-        STYLE.path()
-    }
-
-    /// Path of the script.
-    pub(crate) fn script(&self) -> &'static str {
-        SCRIPT.path()
     }
 }
 
@@ -99,11 +88,16 @@ pub(crate) struct Fault {
     status: StatusCode,
     message: String,
     frame: Frame,
+    is_written: bool,
 }
+
+/// On an answer: that something was refused is in the log already.
+#[derive(Clone, Copy)]
+pub(super) struct Written;
 
 impl Fault {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), frame: Frame::default() }
+        Self { status, message: message.into(), frame: Frame::default(), is_written: false }
     }
 
     /// Keeps the navigation for somebody who is signed in.
@@ -117,7 +111,7 @@ impl Fault {
 pub(crate) fn status_and_words(error: &OpsError) -> (StatusCode, String) {
     let status = match error {
         OpsError::Input(_) => StatusCode::BAD_REQUEST,
-        OpsError::Forbidden(_) => StatusCode::FORBIDDEN,
+        OpsError::Forbidden(_) | OpsError::Denied(_) => StatusCode::FORBIDDEN,
         OpsError::Missing(_) => StatusCode::NOT_FOUND,
         OpsError::Conflict(_) => StatusCode::CONFLICT,
         OpsError::Rack(_) => StatusCode::BAD_GATEWAY,
@@ -138,13 +132,13 @@ pub(crate) fn status_and_words(error: &OpsError) -> (StatusCode, String) {
 impl From<OpsError> for Fault {
     fn from(error: OpsError) -> Self {
         let (status, message) = status_and_words(&error);
-        Self::new(status, message)
+        Self { is_written: matches!(error, OpsError::Denied(_)), ..Self::new(status, message) }
     }
 }
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        let Self { status, message, frame } = self;
+        let Self { status, message, frame, is_written } = self;
         let (what, next) = message.split_once("; ").unwrap_or((&message, ""));
         let title = match status {
             StatusCode::NOT_FOUND => "Not here",
@@ -152,7 +146,11 @@ impl IntoResponse for Fault {
             StatusCode::BAD_REQUEST | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => "That did not work",
             _ => "Something is wrong",
         };
-        show_with(status, &FaultPage { frame, title, what: sentence(what), next: sentence(next) })
+        let mut response = show_with(status, &FaultPage { frame, title, what: sentence(what), next: sentence(next) });
+        if is_written {
+            response.extensions_mut().insert(Written);
+        }
+        response
     }
 }
 

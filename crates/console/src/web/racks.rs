@@ -237,7 +237,10 @@ async fn add(State(app): State<Arc<App>>, person: Person, Form(form): Form<AddFo
     };
     let orgs = orgs_with(&person, Role::Operator).await?;
     let problem = Problem::new(field, sentence(&words));
-    Ok(show_with(status, &AddPage { frame: person.frame("racks"), orgs, form: AddForm { certificate: String::new(), ..form }, shown: None, problem }))
+    Ok(show_with(
+        status,
+        &AddPage { frame: person.frame("racks"), orgs, form: AddForm { certificate: String::new(), ..form }, shown: None, problem },
+    ))
 }
 
 #[derive(Template)]
@@ -255,6 +258,10 @@ struct RackPage {
     pin: String,
     certificate: Option<When>,
     added: When,
+    /// When it was last asked for its health.
+    looked: Option<When>,
+    /// Id of its installation, for whoever may read its log; empty for a Rack that was added.
+    install: String,
     password_since: When,
     last_used: Option<(String, String, When)>,
     protected: bool,
@@ -274,7 +281,9 @@ struct Done {
 }
 
 async fn details(person: Person, Path((org, name)): Path<(String, String)>, Query(query): Query<Done>) -> Result<Response, Fault> {
-    page(&person, StatusCode::OK, &org, &name, done(&query.done), Problem::default()).await.map_err(|fault| fault.framed(person.frame("racks")))
+    page(&person, StatusCode::OK, &org, &name, done(&query.done), Problem::default())
+        .await
+        .map_err(|fault| fault.framed(person.frame("racks")))
 }
 
 async fn page(person: &Person, status: StatusCode, org: &str, name: &str, done: &'static str, problem: Problem) -> Result<Response, Fault> {
@@ -286,6 +295,11 @@ async fn page(person: &Person, status: StatusCode, org: &str, name: &str, done: 
     let last = app.ops().last_used_by(&person.actor, org, name).await?;
     let mut other_orgs = orgs_with(person, Role::Administrator).await?;
     other_orgs.retain(|other| other != org);
+    let install = match app.ops().find_install(&person.actor, org, row.id.as_str()).await {
+        Ok(install) => install.id,
+        Err(OpsError::Missing(_) | OpsError::Forbidden(_)) => String::new(),
+        Err(error) => return Err(error.into()),
+    };
     let seen = reach.rack.seen();
     let line = line(&reach.rack, now_ms);
     Ok(show_with(
@@ -296,13 +310,15 @@ async fn page(person: &Person, status: StatusCode, org: &str, name: &str, done: 
             name: name.to_owned(),
             path: row.path(),
             health: line.health,
-            fault: seen.map(|seen| sentence(&seen.fault)).unwrap_or_default(),
+            fault: seen.as_ref().map(|seen| sentence(&seen.fault)).unwrap_or_default(),
             version: line.version,
             provider: row.provider.clone(),
             host: row.host.clone(),
             pin: row.pin.clone().unwrap_or_default(),
             certificate: line.certificate,
             added: when(row.created_ms, now_ms),
+            looked: seen.as_ref().map(|seen| when(seen.at_ms, now_ms)),
+            install,
             password_since: when(row.password_ms, now_ms),
             last_used: last.map(|event| (event.actor, event.action, when(event.at_ms, now_ms))),
             protected: row.protected,

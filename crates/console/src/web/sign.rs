@@ -112,12 +112,31 @@ struct ForgottenPage {
     is_sent: bool,
 }
 
-async fn ask_address() -> Response {
-    show(&ForgottenPage { frame: Frame::default(), has_mail: false, is_sent: false })
+async fn ask_address(State(app): State<Arc<App>>) -> Response {
+    show(&ForgottenPage { frame: Frame::default(), has_mail: app.mail.is_there(), is_sent: false })
 }
 
-async fn forgotten() -> Response {
-    show(&ForgottenPage { frame: Frame::default(), has_mail: false, is_sent: true })
+#[derive(Deserialize)]
+struct AddressForm {
+    email: String,
+}
+
+/// The same answer, as fast, whether anybody has that address or not.
+async fn forgotten(State(app): State<Arc<App>>, visitor: Visitor, Form(AddressForm { email }): Form<AddressForm>) -> Response {
+    let (true, Some(url)) = (app.mail.is_there(), app.url.clone()) else {
+        return show(&ForgottenPage { frame: Frame::default(), has_mail: false, is_sent: false });
+    };
+    tokio::spawn(async move {
+        let email = email.trim().to_ascii_lowercase();
+        match app.ops().start_reset(&visitor.actor, &email).await {
+            Ok(Some((code, _))) => {
+                let _ = app.mail.reset(&email, &format!("{url}/console/reset#{}", code.reveal())).await;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "a forgotten password could not be replaced"),
+        }
+    });
+    show(&ForgottenPage { frame: Frame::default(), has_mail: true, is_sent: true })
 }
 
 #[derive(Template)]

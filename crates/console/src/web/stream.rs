@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use convox_client::Socket;
 use convox_proxy::Permit as _;
 use futures_util::stream;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use tokio::sync::mpsc;
 
 use crate::authz::Permit;
@@ -47,6 +47,35 @@ pub(super) fn events<F: Future<Output = ()> + Send + 'static>(source: impl FnOnc
     tokio::spawn(source(Events(sender)));
     let body = stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|piece| (Ok::<_, std::io::Error>(piece), receiver)));
     ([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(body)).into_response()
+}
+
+/// Where the pieces of a file are put.
+pub(super) struct Pieces(mpsc::Sender<Result<Bytes, std::io::Error>>);
+
+impl Pieces {
+    /// A piece; false when nobody takes it any more.
+    pub(super) async fn send(&self, text: String) -> bool {
+        self.0.send(Ok(text.into())).await.is_ok()
+    }
+
+    /// Ends it so that whoever takes it sees that something is missing.
+    pub(super) async fn fail(&self) {
+        let _ = self.0.send(Err(std::io::Error::other("cut short"))).await;
+    }
+}
+
+/// A file of that name that `source` fills.
+pub(super) fn download<F: Future<Output = ()> + Send + 'static>(
+    kind: &'static str,
+    name: &str,
+    source: impl FnOnce(Pieces) -> F,
+) -> Response {
+    let (sender, receiver) = mpsc::channel(2);
+    tokio::spawn(source(Pieces(sender)));
+    let body = stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|piece| (piece, receiver)));
+    // Names of organizations are letters, digits and dashes.
+    let disposition = format!("attachment; filename=\"{name}\"");
+    ([(CONTENT_TYPE, kind.to_owned()), (CONTENT_DISPOSITION, disposition)], Body::from_stream(body)).into_response()
 }
 
 /// The lines that a Rack sends on a socket. Ends with the socket, with the permit, or when nobody looks any more.
