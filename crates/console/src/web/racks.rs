@@ -227,6 +227,8 @@ async fn add(State(app): State<Arc<App>>, person: Person, Form(form): Form<AddFo
         return Err(refused.into());
     }
     let (status, words) = status_and_words(&refused);
+    // What is wrong is in the form; and what stands before a Console may put a page of its own in the place of a 502.
+    let status = if status == StatusCode::BAD_GATEWAY { StatusCode::UNPROCESSABLE_ENTITY } else { status };
     let field = match &refused {
         OpsError::Input(_) if form.name.parse::<convox_model::RackName>().is_err() => "name",
         OpsError::Input(words) if words.contains("password") => "password",
