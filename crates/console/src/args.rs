@@ -4,6 +4,7 @@ pub(crate) mod admin;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
@@ -55,12 +56,12 @@ pub(crate) struct Serve {
     /// What the password of a person must be.
     #[arg(long, value_name = "RULE", value_enum, default_value_t)]
     pub(crate) password_rule: PasswordRule,
-    /// A browser is signed out when it is not used for so long.
-    #[arg(long, value_name = "MINUTES", default_value_t = 12 * 60, value_parser = clap::value_parser!(i64).range(1..=525_600))]
-    pub(crate) session_idle: i64,
+    /// A browser is signed out when it is not used for so long: 30m, 12h.
+    #[arg(long, value_name = "DURATION", default_value = "12h", value_parser = session_time)]
+    pub(crate) session_idle: Duration,
     /// A browser is signed out so long after it was signed in.
-    #[arg(long, value_name = "HOURS", default_value_t = 7 * 24, value_parser = clap::value_parser!(i64).range(1..=8_784))]
-    pub(crate) session_hours: i64,
+    #[arg(long, value_name = "DURATION", default_value = "168h", value_parser = session_time)]
+    pub(crate) session_longest: Duration,
     /// Address of this Console in links that it makes: https://console.example.com.
     #[arg(long, value_name = "URL", env = "CONVOX_CONSOLE_URL", value_parser = origin)]
     pub(crate) url: Option<String>,
@@ -70,6 +71,16 @@ pub(crate) struct Serve {
     /// Sender of mails: Console <console@example.com>.
     #[arg(long, value_name = "ADDR", env = "CONVOX_MAIL_FROM")]
     pub(crate) mail_from: Option<String>,
+}
+
+/// One second to a year.
+fn session_time(text: &str) -> Result<Duration, String> {
+    let time = convox_wire::duration::go_parse(text).map_err(|_| "write 30m or 12h".to_owned())?;
+    if (Duration::from_secs(1)..=Duration::from_hours(366 * 24)).contains(&time) {
+        Ok(time)
+    } else {
+        Err("give one second to a year".to_owned())
+    }
 }
 
 /// `https://host` or `https://host:port`, nothing behind it.
@@ -86,7 +97,8 @@ pub(crate) fn origin(text: &str) -> Result<String, String> {
 impl Serve {
     /// What the web asks of people.
     pub(crate) fn rules(&self) -> Rules {
-        Rules { password: self.password_rule, idle_ms: self.session_idle * 60_000, longest_ms: self.session_hours * 3_600_000 }
+        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        Rules { password: self.password_rule, idle_ms: ms(self.session_idle), longest_ms: ms(self.session_longest) }
     }
 }
 

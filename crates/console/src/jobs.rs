@@ -79,16 +79,17 @@ pub(crate) async fn revive_racks(app: Arc<App>) {
 
 /// Writes down when keys and sessions were last used, and lets sessions in use go on. All at once, so that a request never waits for it.
 pub(crate) async fn record_uses(app: Arc<App>) {
+    let round = Duration::from_millis(app.rules.round_ms().unsigned_abs());
     let mut recorded_ms = app.clock.now_ms();
     loop {
-        tokio::time::sleep(ROUND).await;
+        tokio::time::sleep(round).await;
         let snapshot = app.snapshots.now();
         let uses: Vec<Use> = snapshot
             .all_keys()
             .filter(|known| known.used_ms() > recorded_ms)
             .filter_map(|known| {
                 let session_ends_ms = known.expires_ms.filter(|_| known.is_session);
-                Some(use_of(known.principal.key.as_ref()?, known.used_ms(), session_ends_ms, app.rules.idle_ms))
+                Some(use_of(known.principal.key.as_ref()?, known.used_ms(), session_ends_ms, &app.rules))
             })
             .collect();
         let newest_ms = uses.iter().map(|one| one.used_ms).max();

@@ -41,7 +41,7 @@ pub(crate) struct KnownKey {
 }
 
 impl KnownKey {
-    /// Notes that it is used, to a few seconds: shards would wait for each other if each request wrote it down.
+    /// Notes that it is used, to half a second: shards would wait for each other if each request wrote it down.
     pub(crate) fn note_use(&self, now_ms: i64) {
         if (now_ms - self.used_ms.load(Ordering::Relaxed)).abs() > USED_MS {
             self.used_ms.store(now_ms, Ordering::Relaxed);
@@ -61,7 +61,7 @@ impl KnownKey {
 }
 
 /// How exactly the last use of a key is known, milliseconds.
-const USED_MS: i64 = 5_000;
+const USED_MS: i64 = 500;
 
 /// One moment.
 #[derive(Debug, Default)]

@@ -20,6 +20,19 @@ pub(crate) struct Rules {
     pub(crate) longest_ms: i64,
 }
 
+impl Rules {
+    /// How often the use of keys is written down, milliseconds.
+    pub(crate) fn round_ms(&self) -> i64 {
+        (self.idle_ms / 10).clamp(1_000, 60_000)
+    }
+
+    /// When a session ends that was used at `used_ms`. A use counts until it is written down, and small moves are not, so this is a little
+    /// later than the idle time.
+    fn idle_end_ms(&self, used_ms: i64) -> i64 {
+        used_ms + self.idle_ms + self.idle_ms / 10 + self.round_ms()
+    }
+}
+
 impl Default for Rules {
     fn default() -> Self {
         Self { password: PasswordRule::Length, idle_ms: 12 * 3_600_000, longest_ms: 7 * 24 * 3_600_000 }
@@ -121,7 +134,7 @@ impl Ops {
             kind: KeyKind::Session,
             hash: text.lookup_hash(&self.lookup),
             last4: text.last4().to_owned(),
-            expires_ms: Some(now_ms + self.rules.idle_ms.min(self.rules.longest_ms)),
+            expires_ms: Some(self.rules.idle_end_ms(now_ms).min(now_ms + self.rules.longest_ms)),
         };
         let session = NewSession {
             key,
@@ -151,10 +164,10 @@ impl Actor {
 }
 
 /// What is to be written down of a key that was used at `used_ms`; the end of a session moves once a tenth of its idle time went by.
-pub(crate) fn use_of(id: &KeyId, used_ms: i64, session_expires_ms: Option<i64>, idle_ms: i64) -> Use {
+pub(crate) fn use_of(id: &KeyId, used_ms: i64, session_expires_ms: Option<i64>, rules: &Rules) -> Use {
     let moved = session_expires_ms.and_then(|before| {
-        let after = used_ms + idle_ms;
-        (after - before > idle_ms / 10).then_some(after)
+        let after = rules.idle_end_ms(used_ms);
+        (after - before > rules.idle_ms / 10).then_some(after)
     });
     Use { id: id.clone(), used_ms, expires_ms: moved }
 }
@@ -165,11 +178,14 @@ mod tests {
 
     #[test]
     fn a_session_in_use_does_not_end_and_its_end_does_not_move_at_every_click() {
-        let id = KeyId::new();
-        let moved = |used_ms, end| use_of(&id, used_ms, end, 1_000).expires_ms;
-        assert_eq!(moved(10_000, Some(11_000)), None);
-        assert_eq!(moved(10_100, Some(11_000)), None);
-        assert_eq!(moved(10_101, Some(11_000)), Some(11_101));
-        assert_eq!(moved(10_500, None), None, "an API key's end never moves");
+        let (id, rules) = (KeyId::new(), Rules { idle_ms: 100_000, ..Rules::default() });
+        let moved = |used_ms, end| use_of(&id, used_ms, end, &rules).expires_ms;
+        // Signed in at 0: 100 s, a tenth of it, and a round of 10 s.
+        assert_eq!(rules.idle_end_ms(0), 120_000);
+        assert_eq!(moved(10_000, Some(120_000)), None);
+        assert_eq!(moved(10_001, Some(120_000)), Some(130_001));
+        assert_eq!(moved(50_000, None), None, "an API key's end never moves");
+        // The last use that is not written down leaves the whole idle time.
+        assert!(rules.idle_end_ms(0) >= 10_000 + rules.idle_ms);
     }
 }
