@@ -55,16 +55,27 @@ async function serve(t, program, args, env, wanted, log) {
   assert.fail(`${program} ended before it was ready: ${await readFile(log, 'utf8')}`);
 }
 
-/// A Console on a new database.
-export async function startConsole(t, { args = [], env = {}, listen = '127.0.0.1:0' } = {}) {
+/// A new database on the PostgreSQL server that `CONVOX_TEST_POSTGRES` names; nothing without one.
+async function postgres(t) {
+  const server = process.env.CONVOX_TEST_POSTGRES;
+  if (!server) return {};
+  const name = `browser_${process.pid}_${Date.now()}`;
+  await run('psql', [server, '-qc', `CREATE DATABASE ${name}`]);
+  later(t, () => run('psql', [server, '-qc', `DROP DATABASE ${name}`]));
+  return { CONVOX_DATABASE: server.replace(/[^/]*$/, name) };
+}
+
+/// A Console on a new database: a file, or with `shared` one of the PostgreSQL server if there is one.
+export async function startConsole(t, { args = [], env = {}, listen = '127.0.0.1:0', shared = false } = {}) {
   const dir = await scratch(t);
   const data = join(dir, 'console');
   await mkdir(data, { mode: 0o700 });
   await run(join(bin, 'convox-console'), ['root-key', '--out', join(data, 'root.key')]);
+  const database = shared ? await postgres(t) : {};
   const wanted = [/^listening on https:\/\/(\S+) fingerprint (\S+)/, /^setup code: (\S+)/];
   const [[, host, fingerprint], [, code]] = await serve(
-    t, 'convox-console', ['serve', '--listen', listen, '--data', data, ...args], env, wanted, join(dir, 'console.log'));
-  const admin = async (...words) => JSON.parse((await run(join(bin, 'convox-console'), [...words, '--data', data, '--json'])).stdout);
+    t, 'convox-console', ['serve', '--listen', listen, '--data', data, ...args], { ...database, ...env }, wanted, join(dir, 'console.log'));
+  const admin = async (...words) => JSON.parse((await run(join(bin, 'convox-console'), [...words, '--data', data, '--json'], { env: { ...process.env, ...database } })).stdout);
   // Racks that the Console installed outlive it, as they should. This test's end with the test.
   later(t, async () => {
     for (const id of await readdir(join(data, 'racks')).catch(() => [])) {

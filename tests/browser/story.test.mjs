@@ -7,7 +7,7 @@ import { PASSWORD, commandLine, eventually, later, look, person, setUp, shut, si
 after(shut);
 
 test('from the setup code to a deployed app, and everything in between', async (t) => {
-  const at = await startConsole(t);
+  const at = await startConsole(t, { shared: true });
   const ada = await person(t, at);
   const convox = await commandLine(t);
   let key;

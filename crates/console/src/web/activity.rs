@@ -325,6 +325,6 @@ mod tests {
     #[test]
     fn a_query_leads_to_the_next_page() {
         let query = ActivityQuery { org: "acme".into(), person: "a+b@x.y".into(), ..ActivityQuery::default() };
-        assert_eq!(query.encode(Some("0199")), "org=acme&person=a%2Bb%40x.y&from=&after=0199");
+        assert_eq!(query.encode(Some("0199")), "after=0199&from=&org=acme&person=a%2Bb%40x.y");
     }
 }
