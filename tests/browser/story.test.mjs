@@ -141,8 +141,11 @@ test('from the setup code to a deployed app, and everything in between', async (
     await ada.getByRole('button', { name: 'Make it' }).click();
     await ada.locator('#wrong-name').waitFor();
     await ada.locator('#name').fill('labz');
+    const session = async () => (await ada.context().cookies())[0].value;
+    const before = await session();
     await ada.getByRole('button', { name: 'Make it' }).click();
     await ada.getByRole('heading', { name: 'labz' }).waitFor();
+    assert.notEqual(await session(), before, 'whoever may do more has a new session');
     await ada.getByLabel('New name').fill('acme');
     await ada.getByRole('button', { name: 'Rename' }).click();
     await ada.locator('#wrong-name').waitFor();
@@ -260,12 +263,13 @@ test('from the setup code to a deployed app, and everything in between', async (
     assert.match((await convox(['switch', 'acme/main'])).stdout, /Switched to acme\/main/);
     await convox(['apps', 'create', 'hello', '--wait'], { cwd: join(process.env.CONVOX_EXAMPLES, 'hello-web') });
     await convox(['env', 'set', 'GREETING=secret-greeting', '-a', 'hello']);
-    await convox(['deploy', '-a', 'hello'], { cwd: join(process.env.CONVOX_EXAMPLES, 'hello-web') });
+    await convox(['deploy', '-a', 'hello', '--wait'], { cwd: join(process.env.CONVOX_EXAMPLES, 'hello-web') });
     key = words[4];
   });
 
   await step('apps of a Rack: what runs, releases, environment, live logs', async () => {
     await ada.goto('/console/racks/acme/main');
+    await ada.getByRole('region', { name: 'Processes' }).getByText('hello').first().waitFor();
     await look(ada, 'rack');
     await ada.getByRole('link', { name: 'hello' }).click();
     await ada.getByRole('heading', { name: 'Processes' }).waitFor();

@@ -90,7 +90,7 @@ impl Ops {
     }
 
     /// The actor's session under a new id.
-    pub(super) async fn renew_session(&self, actor: &Actor, browser: &Browser) -> Result<SignedIn, OpsError> {
+    pub(crate) async fn renew_session(&self, actor: &Actor, browser: &Browser) -> Result<SignedIn, OpsError> {
         let who = actor.principal.as_ref().ok_or_else(|| OpsError::Input("whose session?".to_owned()))?;
         let (session, text) = self.new_session(&who.user, browser);
         let act = actor.act(&*self.clock, "SessionRenew", format!("/users/{}/sessions", who.email));

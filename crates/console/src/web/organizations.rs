@@ -13,7 +13,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::page::{Fault, Frame, Problem, go, sentence, show_with, status_and_words};
-use super::person::Person;
+use super::person::{Person, with_session};
 use super::words::{When, when};
 use crate::mail::Sent;
 use crate::ops::OpsError;
@@ -85,9 +85,12 @@ struct NameForm {
 async fn create(State(app): State<Arc<App>>, person: Person, Form(form): Form<NameForm>) -> Result<Response, Fault> {
     let name = form.name.trim().to_owned();
     match app.ops().create_org(&person.actor, &name).await {
-        Ok((_, seq)) => {
-            app.settle(seq).await;
-            Ok(go(&format!("/console/organizations/{name}?done=created")))
+        Ok(_) => {
+            // They may do more from now on, so their session has a new id.
+            let renewed = app.ops().renew_session(&person.actor, &person.browser).await?;
+            app.settle(renewed.seq).await;
+            let response = go(&format!("/console/organizations/{name}?done=created"));
+            Ok(with_session(response, &renewed.session, app.rules.longest_ms))
         }
         Err(error @ (OpsError::Input(_) | OpsError::Conflict(_))) => {
             let (status, words) = status_and_words(&error);

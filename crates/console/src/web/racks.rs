@@ -7,9 +7,11 @@ use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Form, Router};
+use convox_client::Call;
 use convox_model::Role;
 use convox_seal::Secret;
-use convox_wire::api::App as RackApp;
+use convox_wire::api::{App as RackApp, Process, Release};
+use convox_wire::options::SystemProcessesOptions;
 use http::StatusCode;
 use serde::Deserialize;
 
@@ -245,6 +247,24 @@ async fn add(State(app): State<Arc<App>>, person: Person, Form(form): Form<AddFo
     ))
 }
 
+/// What runs on a Rack, of all apps or of the Rack itself.
+struct ProcessLine {
+    id: String,
+    app: String,
+    service: String,
+    release: String,
+    started: Option<When>,
+}
+
+/// A version of the Rack itself.
+struct ReleaseLine {
+    id: String,
+    created: Option<When>,
+}
+
+/// Versions on the page.
+const RELEASES: usize = 5;
+
 #[derive(Template)]
 #[template(path = "rack.html")]
 struct RackPage {
@@ -273,6 +293,8 @@ struct RackPage {
     other_orgs: Vec<String>,
     /// `Err`: why the Rack did not say.
     apps: Result<Vec<RackApp>, String>,
+    processes: Result<Vec<ProcessLine>, String>,
+    releases: Result<Vec<ReleaseLine>, String>,
     problem: Problem,
 }
 
@@ -293,7 +315,22 @@ async fn page(person: &Person, status: StatusCode, org: &str, name: &str, done: 
     let reach = Reach::to(app, &person.who, &person.actor, &format!("{org}/{name}"))?;
     let (row, now_ms) = (&reach.rack.row, app.clock.now_ms());
     let role = person.principal().role_in(&row.org);
-    let apps = reach.value::<Vec<RackApp>>(convox_client::Call::get(&["apps"])).await;
+    let everything = SystemProcessesOptions { all: Some(true) };
+    // Go servers say `null` for an empty list.
+    let (apps, processes, releases) = tokio::join!(
+        reach.value::<Option<Vec<RackApp>>>(Call::get(&["apps"])),
+        reach.value::<Option<Vec<Process>>>(Call::get(&["system", "processes"]).and_then(|call| call.options(&everything))),
+        reach.value::<Option<Vec<Release>>>(Call::get(&["system", "releases"])),
+    );
+    let process = |process: Process| ProcessLine {
+        id: process.id,
+        app: process.app,
+        service: process.name,
+        release: process.release,
+        started: process.started.millis().map(|at_ms| when(at_ms, now_ms)),
+    };
+    let release = |release: Release| ReleaseLine { id: release.id, created: release.created.millis().map(|at_ms| when(at_ms, now_ms)) };
+    let said = |error: OpsError| sentence(&error.to_string());
     let last = app.ops().last_used_by(&person.actor, org, name).await?;
     let mut other_orgs = orgs_with(person, Role::Administrator).await?;
     other_orgs.retain(|other| other != org);
@@ -327,7 +364,9 @@ async fn page(person: &Person, status: StatusCode, org: &str, name: &str, done: 
             may_operate: role.is_some_and(|role| role >= Role::Operator),
             may_administer: role == Some(Role::Administrator),
             other_orgs,
-            apps: apps.map_err(|error| sentence(&error.to_string())),
+            apps: apps.map(Option::unwrap_or_default).map_err(said),
+            processes: processes.map(|all| all.unwrap_or_default().into_iter().map(process).collect()).map_err(said),
+            releases: releases.map(|all| all.unwrap_or_default().into_iter().take(RELEASES).map(release).collect()).map_err(said),
             problem,
         },
     ))
