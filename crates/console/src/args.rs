@@ -62,7 +62,7 @@ pub(crate) struct Serve {
     /// A browser is signed out so long after it was signed in.
     #[arg(long, value_name = "DURATION", default_value = "168h", value_parser = session_time)]
     pub(crate) session_longest: Duration,
-    /// Address of this Console in links that it makes: https://console.example.com.
+    /// Address of this Console in links that it makes: `https://console.example.com`.
     #[arg(long, value_name = "URL", env = "CONVOX_CONSOLE_URL", value_parser = origin)]
     pub(crate) url: Option<String>,
     /// Mail server: smtps://USER:PASSWORD@HOST or smtp://HOST:PORT?tls=required. A URL with a password belongs into the variable.
