@@ -54,6 +54,16 @@ impl Call {
         Self { method, path, headers: Vec::new(), query: String::new(), body: Body::empty(), form: Params::new() }
     }
 
+    /// Its method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Its path, escaped, without the query.
+    pub fn path(&self) -> &str {
+        self.path.split_once('?').map_or(&self.path, |(path, _)| path)
+    }
+
     /// `GET`, from pieces; see [`Call::new`].
     pub fn get(pieces: &[&str]) -> Result<Self, Error> {
         Self::new(Method::GET, pieces)

@@ -4,10 +4,14 @@ pub(crate) mod admin;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 pub(crate) use admin::Admin;
+
+use crate::ops::passwords::PasswordRule;
+use crate::ops::sessions::Rules;
 
 /// The one door: people, organizations, keys and roles, and an authenticating proxy to Racks.
 ///
@@ -49,6 +53,53 @@ pub(crate) struct Serve {
     /// Threads of the data path; one per core if not given.
     #[arg(long, value_name = "N")]
     pub(crate) shards: Option<usize>,
+    /// What the password of a person must be.
+    #[arg(long, value_name = "RULE", value_enum, default_value_t)]
+    pub(crate) password_rule: PasswordRule,
+    /// A browser is signed out when it is not used for so long: 30m, 12h.
+    #[arg(long, value_name = "DURATION", default_value = "12h", value_parser = session_time)]
+    pub(crate) session_idle: Duration,
+    /// A browser is signed out so long after it was signed in.
+    #[arg(long, value_name = "DURATION", default_value = "168h", value_parser = session_time)]
+    pub(crate) session_longest: Duration,
+    /// Address of this Console in links that it makes: `https://console.example.com`.
+    #[arg(long, value_name = "URL", env = "CONVOX_CONSOLE_URL", value_parser = origin)]
+    pub(crate) url: Option<String>,
+    /// Mail server: smtps://USER:PASSWORD@HOST or smtp://HOST:PORT?tls=required. A URL with a password belongs into the variable.
+    #[arg(long, value_name = "URL", env = "CONVOX_SMTP_URL", hide_env_values = true, requires = "url", requires = "mail_from")]
+    pub(crate) smtp_url: Option<String>,
+    /// Sender of mails: Console <console@example.com>.
+    #[arg(long, value_name = "ADDR", env = "CONVOX_MAIL_FROM")]
+    pub(crate) mail_from: Option<String>,
+}
+
+/// One second to a year.
+fn session_time(text: &str) -> Result<Duration, String> {
+    let time = convox_wire::duration::go_parse(text).map_err(|_| "write 30m or 12h".to_owned())?;
+    if (Duration::from_secs(1)..=Duration::from_hours(366 * 24)).contains(&time) {
+        Ok(time)
+    } else {
+        Err("give one second to a year".to_owned())
+    }
+}
+
+/// `https://host` or `https://host:port`, nothing behind it.
+pub(crate) fn origin(text: &str) -> Result<String, String> {
+    let wrong = || "give https://HOST or https://HOST:PORT".to_owned();
+    let host = text.strip_prefix("https://").ok_or_else(wrong)?.trim_end_matches('/');
+    let uri: http::Uri = host.parse().map_err(|_| wrong())?;
+    if host.is_empty() || uri.authority().is_none_or(|authority| authority.as_str() != host || host.contains('@')) {
+        return Err(wrong());
+    }
+    Ok(format!("https://{host}"))
+}
+
+impl Serve {
+    /// What the web asks of people.
+    pub(crate) fn rules(&self) -> Rules {
+        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        Rules { password: self.password_rule, idle_ms: ms(self.session_idle), longest_ms: ms(self.session_longest) }
+    }
 }
 
 /// Where the Console's data and root key are.

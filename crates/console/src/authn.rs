@@ -83,8 +83,8 @@ pub(crate) fn verify(key: &str, snapshot: &Snapshot, lookup: &LookupKey, clock: 
         return Err(AuthError::Missing);
     }
     let (kind, hash) = lookup.hash_key(key).map_err(AuthError::Format)?;
-    // A setup code makes the first administrator and is nothing else.
-    if kind == KeyKind::Setup {
+    // A one-time code is for its one use, and a session is for the cookie of the browser that has it.
+    if !kind.is_api_key() {
         return Err(AuthError::Format(KeyFormatError::Prefix));
     }
     let known =
@@ -92,7 +92,19 @@ pub(crate) fn verify(key: &str, snapshot: &Snapshot, lookup: &LookupKey, clock: 
     if known.expires_ms.is_some_and(|end| end <= clock.now_ms()) {
         return Err(AuthError::Expired(Arc::clone(known)));
     }
+    known.note_use(clock.now_ms());
     Ok(Verified(Arc::clone(known)))
+}
+
+/// Who a browser's session belongs to; `None` once it has ended. Only for the value of our own cookie.
+pub(crate) fn session(text: &str, snapshot: &Snapshot, lookup: &LookupKey, clock: &dyn Clock) -> Option<Verified> {
+    let (kind, hash) = lookup.hash_key(text).ok()?;
+    let known = snapshot.key(&hash).filter(|known| kind == KeyKind::Session && known.is_session)?;
+    if known.expires_ms.is_none_or(|end| end <= clock.now_ms()) {
+        return None;
+    }
+    known.note_use(clock.now_ms());
+    Some(Verified(Arc::clone(known)))
 }
 
 /// Both steps, for requests that the Console answers itself.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use arc_swap::ArcSwapOption;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use convox_client::{Client, Context, Endpoint, Key};
 use convox_model::{OrgId, RackId};
 use convox_proxy::Upstream;
 use convox_seal::{Binding, DataKey, Keyring, OpenError, Sealed, Secret};
@@ -45,6 +46,12 @@ pub(crate) struct Seen {
     pub(crate) status: String,
     /// Empty when it never told.
     pub(crate) version: String,
+    /// Why it did not answer; empty when it did.
+    pub(crate) fault: String,
+    /// When that was, milliseconds since 1970.
+    pub(crate) at_ms: i64,
+    /// When its certificate ends, milliseconds since 1970, and when that was looked up.
+    pub(crate) certificate: Option<(i64, i64)>,
 }
 
 impl std::fmt::Debug for RackEntry {
@@ -91,14 +98,19 @@ impl RackEntry {
         self.opened.load().as_ref().filter(|opened| (now_ms - opened.at_ms).abs() < AGE_MS).cloned()
     }
 
+    /// What the last look showed; `None` before the first.
+    pub(crate) fn seen(&self) -> Option<Arc<Seen>> {
+        self.seen.load_full()
+    }
+
     /// `running`, `unreachable`, ... as last seen; `unknown` before that.
     pub(crate) fn status(&self) -> String {
-        self.seen.load().as_ref().map_or_else(|| "unknown".to_owned(), |seen| seen.status.clone())
+        self.seen().map_or_else(|| "unknown".to_owned(), |seen| seen.status.clone())
     }
 
     /// Its version as last told; empty before that.
     pub(crate) fn version(&self) -> String {
-        self.seen.load().as_ref().map(|seen| seen.version.clone()).unwrap_or_default()
+        self.seen().map(|seen| seen.version.clone()).unwrap_or_default()
     }
 
     /// Whether nobody has looked at it yet.
@@ -106,11 +118,11 @@ impl RackEntry {
         self.seen.load().is_none()
     }
 
-    /// Keeps what a look at the Rack showed: its status and version, or that it did not answer.
-    pub(crate) fn keep(&self, answered: Option<(&str, &str)>) {
+    /// Keeps what a look at the Rack showed: its status and version, or why it did not answer.
+    pub(crate) fn keep(&self, answered: Result<(&str, &str), String>, certificate: Option<(i64, i64)>, at_ms: i64) {
         let seen = match answered {
-            Some((status, version)) => Seen { status: plain(status), version: plain(version) },
-            None => Seen { status: "unreachable".to_owned(), version: self.version() },
+            Ok((status, version)) => Seen { status: plain(status), version: plain(version), fault: String::new(), at_ms, certificate },
+            Err(fault) => Seen { status: "unreachable".to_owned(), version: self.version(), fault, at_ms, certificate },
         };
         self.seen.store(Some(Arc::new(seen)));
     }
@@ -133,6 +145,16 @@ impl Credentials {
             Some(opened) => Ok(opened),
             None => self.open_anew(rack, snapshot, now_ms),
         }
+    }
+
+    /// A client of `rack` with its own credential, for what the Console's pages ask of it.
+    pub(crate) fn client(&self, rack: &RackEntry, snapshot: &Snapshot) -> Result<Client, CredentialError> {
+        let row = &rack.row;
+        let address = |error: &dyn std::fmt::Display| CredentialError::Address(error.to_string());
+        let wrapped = snapshot.data_key(&row.org).ok_or(CredentialError::NoOrganization)?;
+        let password = open_password(row, &self.keyring.unwrap_data_key(wrapped, row.org.as_str())?)?;
+        let endpoint = Endpoint::console(&row.host, Key::new(password.expose())).map_err(|error| address(&error))?;
+        Ok(Client::new(endpoint, trust(row.pin.as_deref())?, Context::default()))
     }
 
     #[cold]
@@ -246,6 +268,8 @@ mod tests {
             pin: Some(pin),
             generation: 1,
             created_ms: 0,
+            protected: false,
+            password_ms: 0,
         };
         assert!(open_password(&row, &key).unwrap().matches("secret"));
         let renamed = RackRow { name: "other".to_owned(), generation: 2, ..row.clone() };
@@ -274,6 +298,8 @@ mod tests {
             password: Sealed::from_bytes(Vec::new()),
             generation: 1,
             created_ms: 0,
+            password_ms: 0,
+            protected: false,
         }))
     }
 

@@ -17,8 +17,8 @@ const RACK: HeaderName = HeaderName::from_static("rack");
 
 /// Paths that the Console answers itself and never forwards, even when a Rack is named (protocol 5.1).
 pub(crate) fn is_own(path: &str) -> bool {
-    const WHOLE: [&str; 7] = ["/", "/auth", "/racks", "/machines", "/setup", "/health", "/favicon.ico"];
-    const BELOW: [&str; 6] = ["/racks/", "/machines/", "/organizations/", "/login/", "/api/v1/", "/session/"];
+    const WHOLE: [&str; 8] = ["/", "/console", "/auth", "/racks", "/machines", "/setup", "/health", "/favicon.ico"];
+    const BELOW: [&str; 7] = ["/console/", "/racks/", "/machines/", "/organizations/", "/login/", "/api/v1/", "/session/"];
     WHOLE.contains(&path) || BELOW.iter().any(|prefix| path.starts_with(prefix))
 }
 

@@ -3,17 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use convox_store::sessions::Use;
 use futures_util::StreamExt as _;
 
 use crate::counters::Count;
 use crate::credentials::{RackEntry, forget};
 use crate::ops::Actor;
+use crate::ops::racks::inspect;
+use crate::ops::sessions::use_of;
 use crate::state::App;
 
 /// How often Racks are looked at, idle credentials forgotten, and counters told.
 const ROUND: Duration = Duration::from_mins(1);
 /// Racks that are looked at at the same time.
 const AT_ONCE: usize = 8;
+/// A certificate is looked up anew after so long, milliseconds.
+const CERTIFICATE_MS: i64 = 60 * 60 * 1000;
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(15);
 
@@ -29,18 +34,68 @@ pub(crate) async fn look_at_racks(app: Arc<App>) {
         let racks: Vec<Arc<RackEntry>> = app.snapshots.now().all_racks().filter(|rack| is_round || rack.is_unseen()).cloned().collect();
         futures_util::stream::iter(racks)
             .for_each_concurrent(AT_ONCE, |rack| {
-                let ops = app.ops();
-                async move {
-                    let actor = Actor::host();
-                    let look = ops.probe_rack(&actor, &rack.row.org_name, &rack.row.name);
-                    let answered = tokio::time::timeout(LOOK, look).await.ok().and_then(Result::ok);
-                    rack.keep(answered.as_ref().map(|probed| (probed.system.status.as_str(), probed.system.version.as_str())));
-                }
+                let app = Arc::clone(&app);
+                async move { look_at(&app, &rack).await }
             })
             .await;
         tokio::select! {
             () = tokio::time::sleep_until(next_round) => {}
             _ = changes.changed() => {}
+        }
+    }
+}
+
+/// One look: does it answer, and how long will its certificate do?
+async fn look_at(app: &App, rack: &RackEntry) {
+    let (ops, actor) = (app.ops(), Actor::host());
+    let look = tokio::time::timeout(LOOK, ops.probe_rack(&actor, &rack.row.org_name, &rack.row.name)).await;
+    let now_ms = app.clock.now_ms();
+    let known = rack.seen().and_then(|seen| seen.certificate).filter(|(_, at_ms)| now_ms - at_ms < CERTIFICATE_MS);
+    let certificate = match known {
+        Some(known) => Some(known),
+        None => {
+            let shown = tokio::time::timeout(LOOK, inspect(&rack.row.host)).await.ok().and_then(Result::ok);
+            shown.map(|shown| (shown.not_after.saturating_mul(1000), now_ms))
+        }
+    };
+    match look {
+        Ok(Ok(probed)) => rack.keep(Ok((&probed.system.status, &probed.system.version)), certificate, now_ms),
+        Ok(Err(error)) => rack.keep(Err(error.to_string()), certificate, now_ms),
+        Err(_) => rack.keep(Err(format!("it did not answer within {} s", LOOK.as_secs())), certificate, now_ms),
+    }
+}
+
+/// Keeps the Racks of this machine running.
+pub(crate) async fn revive_racks(app: Arc<App>) {
+    let mut is_start = true;
+    loop {
+        if let Err(error) = app.ops().revive_racks(&app.homes, is_start).await {
+            tracing::error!(%error, "racks of this machine could not be looked after; the next round tries again");
+        }
+        is_start = false;
+        tokio::time::sleep(ROUND).await;
+    }
+}
+
+/// Writes down when keys and sessions were last used, and lets sessions in use go on. All at once, so that a request never waits for it.
+pub(crate) async fn record_uses(app: Arc<App>) {
+    let round = Duration::from_millis(app.rules.round_ms().unsigned_abs());
+    let mut recorded_ms = app.clock.now_ms();
+    loop {
+        tokio::time::sleep(round).await;
+        let snapshot = app.snapshots.now();
+        let uses: Vec<Use> = snapshot
+            .all_keys()
+            .filter(|known| known.used_ms() > recorded_ms)
+            .filter_map(|known| {
+                let session_ends_ms = known.expires_ms.filter(|_| known.is_session);
+                Some(use_of(known.principal.key.as_ref()?, known.used_ms(), session_ends_ms, &app.rules))
+            })
+            .collect();
+        let newest_ms = uses.iter().map(|one| one.used_ms).max();
+        match app.store.record_uses(&uses).await {
+            Ok(()) => recorded_ms = newest_ms.unwrap_or(recorded_ms),
+            Err(error) => tracing::warn!(%error, "could not write down when keys were used; the next round tries again"),
         }
     }
 }

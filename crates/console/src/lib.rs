@@ -13,7 +13,9 @@
 //!
 //! No database and no lock from end to end: the walk reads [`snapshot`], which follows the store. Beside the walk: [`ops`] (use cases:
 //! authorise, change, write down), called by [`api`] and [`cmd`] alike; [`serve`] starts and ends a server; [`jobs`] is what it does by itself;
-//! [`state`] is what its rooms share.
+//! [`state`] is what its rooms share; [`mail`] sends links where there is a mail server.
+//!
+//! The pages ([`web`]) ask Racks too: by [`reach`], which makes the same steps for a call of its own.
 //!
 //! `front`, `authn`, `authz`, `audit`, `credentials` and `relay` never write to the store, but for audit events; `api` and `cmd` never
 //! decide about rights: that is for `ops` and `model`.
@@ -28,13 +30,16 @@ mod counters;
 mod credentials;
 mod front;
 mod jobs;
+mod mail;
 mod ops;
+mod reach;
 mod relay;
 mod reply;
 mod serve;
 mod snapshot;
 mod state;
 mod views;
+mod web;
 
 use std::io::Write as _;
 use std::process::ExitCode;

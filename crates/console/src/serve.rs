@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use convox_proxy::{Limits, Server, TlsServer, Tower};
+use convox_seal::Secret;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -19,6 +20,8 @@ use crate::cmd::place;
 use crate::counters::Counters;
 use crate::credentials::Credentials;
 use crate::jobs;
+use crate::mail::Mail;
+use crate::ops::installs::Homes;
 use crate::relay::Relay;
 use crate::snapshot::Snapshots;
 use crate::state::App;
@@ -35,6 +38,8 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     }
     let ops = place::open(&args.place).await?;
     let tls = tls::load(&args)?;
+    let smtp_url = args.smtp_url.clone().map(Secret::new);
+    let mail = Mail::new(smtp_url.as_ref(), args.mail_from.as_deref())?;
     let (audit, writer) = Audit::new();
     let app = Arc::new(App {
         snapshots: Snapshots::load(&ops.store).await?,
@@ -45,6 +50,10 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
         audit,
         counters: Counters::default(),
         clock: Arc::clone(&ops.clock),
+        rules: args.rules(),
+        url: args.url.clone(),
+        mail,
+        homes: Homes::below(&args.place.data),
         ending: watch::Sender::new(false),
     });
     if let Some(fault) = app.credentials.without_roots() {
@@ -62,6 +71,8 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     let acknowledging = tokio::spawn(async move { acknowledger.snapshots.acknowledge(&acknowledger.store).await });
     tokio::spawn(jobs::look_at_racks(Arc::clone(&app)));
     tokio::spawn(jobs::tidy(Arc::clone(&app)));
+    tokio::spawn(jobs::revive_racks(Arc::clone(&app)));
+    tokio::spawn(jobs::record_uses(Arc::clone(&app)));
 
     let mut stdout = std::io::stdout();
     writeln!(stdout, "listening on https://{} fingerprint {}", server.local_addr(), tls.fingerprint())?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use convox_model::{Grant, KeyId, OrgId, Principal, RackId, UserId};
-use convox_seal::WrappedDataKey;
+use convox_seal::{KeyKind, WrappedDataKey};
 use convox_store::Store;
 use convox_store::snapshot::Rows;
 use http::HeaderValue;
@@ -34,15 +34,34 @@ pub(crate) struct KnownKey {
     pub(crate) actor: HeaderValue,
     /// End, milliseconds since 1970.
     pub(crate) expires_ms: Option<i64>,
+    /// Whether it is a session of a browser.
+    pub(crate) is_session: bool,
+    /// Last use, milliseconds since 1970; 0 before the first. Outlives the snapshot.
+    used_ms: Arc<AtomicI64>,
 }
 
 impl KnownKey {
-    fn new(principal: Principal, expires_ms: Option<i64>) -> Self {
+    /// Notes that it is used, to half a second: shards would wait for each other if each request wrote it down.
+    pub(crate) fn note_use(&self, now_ms: i64) {
+        if (now_ms - self.used_ms.load(Ordering::Relaxed)).abs() > USED_MS {
+            self.used_ms.store(now_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// When it was last used, milliseconds since 1970; 0 if not since this server's start.
+    pub(crate) fn used_ms(&self) -> i64 {
+        self.used_ms.load(Ordering::Relaxed)
+    }
+
+    fn new(principal: Principal, expires_ms: Option<i64>, is_session: bool, used_ms: Arc<AtomicI64>) -> Self {
         // Addresses are plain ASCII when they come in; a row that was edited to something else names nobody.
         let actor = HeaderValue::from_str(&principal.email).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { principal, actor, expires_ms }
+        Self { principal, actor, expires_ms, is_session, used_ms }
     }
 }
+
+/// How exactly the last use of a key is known, milliseconds.
+const USED_MS: i64 = 500;
 
 /// One moment.
 #[derive(Debug, Default)]
@@ -75,10 +94,13 @@ impl Snapshot {
         };
         let mut snapshot = Self { seq: rows.seq, ..Self::default() };
         for user in rows.users.keys() {
-            snapshot.users.insert(user.clone(), Arc::new(KnownKey::new(principal(user, None, String::new()), None)));
+            snapshot.users.insert(user.clone(), Arc::new(KnownKey::new(principal(user, None, String::new()), None, false, Arc::default())));
         }
         for key in rows.keys {
-            let known = Arc::new(KnownKey::new(principal(&key.user, Some(key.id.clone()), key.last4), key.expires_ms));
+            let is_session = key.kind == KeyKind::Session;
+            let shown = if is_session { "web".to_owned() } else { key.last4 };
+            let used_ms = before.key_ids.get(&key.id).map(|known| Arc::clone(&known.used_ms)).unwrap_or_default();
+            let known = Arc::new(KnownKey::new(principal(&key.user, Some(key.id.clone()), shown), key.expires_ms, is_session, used_ms));
             snapshot.keys.insert(key.hash, Arc::clone(&known));
             snapshot.key_ids.insert(key.id, known);
         }
@@ -133,6 +155,21 @@ impl Snapshot {
     /// The wrapped data key of an organization.
     pub(crate) fn data_key(&self, org: &OrgId) -> Option<&WrappedDataKey> {
         self.data_keys.get(org).map(|(_, key)| key)
+    }
+
+    /// When a key or session was last used, as this server saw it, milliseconds since 1970; 0 if it did not.
+    pub(crate) fn key_used_ms(&self, id: &KeyId) -> i64 {
+        self.key_ids.get(id).map_or(0, |known| known.used_ms())
+    }
+
+    /// Whether there is anybody at all; a Console without users waits for its setup.
+    pub(crate) fn has_users(&self) -> bool {
+        !self.users.is_empty()
+    }
+
+    /// All keys and sessions.
+    pub(crate) fn all_keys(&self) -> impl Iterator<Item = &Arc<KnownKey>> {
+        self.key_ids.values()
     }
 
     /// All Racks.

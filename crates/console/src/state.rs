@@ -10,6 +10,9 @@ use tokio::sync::watch;
 use crate::audit::Audit;
 use crate::counters::Counters;
 use crate::credentials::Credentials;
+use crate::mail::Mail;
+use crate::ops::installs::Homes;
+use crate::ops::sessions::Rules;
 use crate::snapshot::Snapshots;
 
 /// A running Console.
@@ -22,6 +25,12 @@ pub(crate) struct App {
     pub(crate) audit: Audit,
     pub(crate) counters: Counters,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rules: Rules,
+    /// How this Console is called in links that it sends; `None` when it was not told.
+    pub(crate) url: Option<String>,
+    pub(crate) mail: Mail,
+    /// Racks of this machine.
+    pub(crate) homes: Homes,
     /// Turns true shortly before what is still open is cut, when the server ends.
     pub(crate) ending: watch::Sender<bool>,
 }
@@ -34,6 +43,7 @@ impl App {
             keyring: Arc::clone(&self.keyring),
             lookup: self.lookup.clone(),
             clock: Arc::clone(&self.clock),
+            rules: self.rules,
         }
     }
 

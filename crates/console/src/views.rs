@@ -2,6 +2,7 @@
 
 use convox_client::Probed;
 use convox_model::Event;
+use convox_store::invitations::InvitationRow;
 use convox_store::keys::KeyRow;
 use convox_store::members::MemberRow;
 use convox_store::orgs::OrgRow;
@@ -32,10 +33,17 @@ pub(crate) fn member(row: &MemberRow) -> Value {
     json!({ "id": row.user, "email": row.email, "role": row.role, "created": time(row.created_ms) })
 }
 
+pub(crate) fn invitation(row: &InvitationRow) -> Value {
+    json!({
+        "id": row.id, "organization": row.org_name, "email": row.email, "role": row.role, "invited_by": row.invited_by,
+        "created": time(row.created_ms), "expires": time(row.expires_ms),
+    })
+}
+
 pub(crate) fn key(row: &KeyRow) -> Value {
     json!({
         "id": row.id, "email": row.email, "kind": row.kind, "name": row.name, "last4": row.last4,
-        "created": time(row.created_ms), "expires": time(row.expires_ms),
+        "created": time(row.created_ms), "expires": time(row.expires_ms), "used": time(row.used_ms),
     })
 }
 

@@ -21,28 +21,45 @@ pub enum KeyKind {
     Deploy,
     /// The one-time code of a new Console.
     Setup,
+    /// A session of a browser: only a cookie carries it.
+    Session,
+    /// The one-time code of an invitation.
+    Invitation,
+    /// The one-time code that stands for a forgotten password.
+    Reset,
 }
 
 impl KeyKind {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::User, Self::Deploy, Self::Setup];
+    pub const ALL: [Self; 6] = [Self::User, Self::Deploy, Self::Setup, Self::Session, Self::Invitation, Self::Reset];
 
-    /// `cxu`, `cxd`, `cxs`
+    /// `cxu`, `cxd`, `cxs`, `cxw`, `cxi`, `cxr`
     pub fn prefix(self) -> &'static str {
         match self {
             Self::User => "cxu",
             Self::Deploy => "cxd",
             Self::Setup => "cxs",
+            Self::Session => "cxw",
+            Self::Invitation => "cxi",
+            Self::Reset => "cxr",
         }
     }
 
-    /// `user`, `deploy`, `setup`: how it is stored and shown.
+    /// `user`, `deploy`, `setup`, `session`, `invitation`, `reset`: how it is stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
             Self::Deploy => "deploy",
             Self::Setup => "setup",
+            Self::Session => "session",
+            Self::Invitation => "invitation",
+            Self::Reset => "reset",
         }
+    }
+
+    /// Whether it may stand in an `Authorization` header: a person's or a machine's API key.
+    pub fn is_api_key(self) -> bool {
+        matches!(self, Self::User | Self::Deploy)
     }
 
     /// Reads [`Self::as_str`].

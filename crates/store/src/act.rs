@@ -13,7 +13,7 @@ use crate::StoreError;
 pub struct Act {
     /// Goes into the audit log with the change.
     pub event: Event,
-    /// The key that asks; `None` for the command line on the server itself.
+    /// The key or session that asks; `None` for the command line on the server itself.
     pub key: Option<KeyId>,
     /// The least role that the key's owner must have, and where.
     pub needs: Option<(OrgId, Role)>,
@@ -33,12 +33,13 @@ pub(crate) type Standing = Option<(String, Option<i64>, Option<String>)>;
 pub(crate) fn judge(act: &Act, standing: Standing) -> Result<(), StoreError> {
     let refused = |words: &str| Err(StoreError::Refused(words.to_owned()));
     let Some((kind, expires_ms, role)) = standing else {
-        return refused("your API key was revoked meanwhile");
+        return refused("your API key was revoked, or you were signed out, meanwhile");
     };
+    let is_session = kind == KeyKind::Session.as_str();
     if expires_ms.is_some_and(|end| end <= act.event.at_ms) {
-        return refused("your API key has ended meanwhile");
+        return refused(if is_session { "your session has ended meanwhile; sign in again" } else { "your API key has ended meanwhile" });
     }
-    if kind != KeyKind::User.as_str() {
+    if kind != KeyKind::User.as_str() && !is_session {
         return refused("a deploy key works on Racks; use a key of your own to change the Console");
     }
     match &act.needs {
@@ -84,6 +85,7 @@ mod tests {
         assert!(judge(&act(None), standing("user", None, None)).is_ok());
         assert!(judge(&act(Some(Role::Operator)), standing("user", Some(1_001), Some("operator"))).is_ok());
         assert!(judge(&act(Some(Role::Operator)), standing("user", None, Some("administrator"))).is_ok());
+        assert!(judge(&act(Some(Role::Operator)), standing("session", Some(1_001), Some("operator"))).is_ok());
     }
 
     #[test]
@@ -92,6 +94,8 @@ mod tests {
         for (act, standing) in [
             (act(None), None),
             (act(None), standing("user", Some(1_000), None)),
+            (act(None), standing("session", Some(1_000), None)),
+            (act(None), standing("invitation", None, None)),
             (act(None), standing("deploy", None, None)),
             (act(None), standing("setup", None, None)),
             (operator(), standing("user", None, None)),

@@ -46,6 +46,8 @@ pub struct KeyRow {
     pub created_ms: i64,
     /// End, milliseconds since 1970.
     pub expires_ms: Option<i64>,
+    /// Last use, milliseconds since 1970, to about a minute; `None` before the first.
+    pub used_ms: Option<i64>,
 }
 
 /// Inserts a key inside a transaction.
@@ -134,7 +136,7 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn find_key(&self, id: &KeyId) -> Result<Option<KeyRow>, StoreError> {
         let row: Option<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
-            "SELECT k.id, k.user_id, u.email, k.kind, k.name, k.last4, k.created_ms, k.expires_ms \
+            "SELECT k.id, k.user_id, u.email, k.kind, k.name, k.last4, k.created_ms, k.expires_ms, k.used_ms \
              FROM keys k JOIN users u ON u.id = k.user_id WHERE k.id = $1"
         )
         .bind(id.as_str())
@@ -143,26 +145,44 @@ impl Store {
         Ok(row.map(key_row))
     }
 
-    /// Keys of a user, or of everybody.
+    /// The user's key of that name.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn find_key_named(&self, user: &UserId, name: &str) -> Result<Option<KeyRow>, StoreError> {
+        let row: Option<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT k.id, k.user_id, u.email, k.kind, k.name, k.last4, k.created_ms, k.expires_ms, k.used_ms \
+             FROM keys k JOIN users u ON u.id = k.user_id WHERE k.user_id = $1 AND k.name = $2"
+        )
+        .bind(user.as_str())
+        .bind(name)
+        .fetch_optional(pool)
+        .await)?;
+        Ok(row.map(key_row))
+    }
+
+    /// Keys of a user, or of everybody; sessions of browsers are not among them.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn list_keys(&self, user: Option<&UserId>, page: &crate::Page) -> Result<Vec<KeyRow>, StoreError> {
-        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
-            "SELECT k.id, k.user_id, u.email, k.kind, k.name, k.last4, k.created_ms, k.expires_ms \
-             FROM keys k JOIN users u ON u.id = k.user_id WHERE ($1 = '' OR k.user_id = $1) AND k.id > $2 ORDER BY k.id LIMIT $3"
+        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as(
+            "SELECT k.id, k.user_id, u.email, k.kind, k.name, k.last4, k.created_ms, k.expires_ms, k.used_ms \
+             FROM keys k JOIN users u ON u.id = k.user_id WHERE ($1 = '' OR k.user_id = $1) AND k.kind <> 'session' AND k.id > $2 ORDER BY k.id LIMIT $3"
         )
         .bind(user.map(UserId::as_str).unwrap_or_default())
         .bind(page.after.clone().unwrap_or_default())
         .bind(page.bounded())
         .fetch_all(pool)
-        .await)?;
+        .await
+        })?;
         Ok(rows.into_iter().map(key_row).collect())
     }
 }
 
-type Row = (String, String, String, String, String, String, i64, Option<i64>);
+type Row = (String, String, String, String, String, String, i64, Option<i64>, Option<i64>);
 
-fn key_row((id, user, email, kind, name, last4, created_ms, expires_ms): Row) -> KeyRow {
-    KeyRow { id: KeyId::from_text(id), user: UserId::from_text(user), email, kind, name, last4, created_ms, expires_ms }
+fn key_row((id, user, email, kind, name, last4, created_ms, expires_ms, used_ms): Row) -> KeyRow {
+    KeyRow { id: KeyId::from_text(id), user: UserId::from_text(user), email, kind, name, last4, created_ms, expires_ms, used_ms }
 }

@@ -7,11 +7,15 @@
 pub mod act;
 pub mod audit;
 pub mod feed;
+pub mod installs;
+pub mod invitations;
 pub mod keys;
 pub mod members;
 pub mod orgs;
+pub mod passwords;
 pub mod racks;
 mod schema;
+pub mod sessions;
 pub mod setup;
 pub mod snapshot;
 pub mod users;

@@ -144,12 +144,31 @@ impl Store {
         Ok(rows.into_iter().filter_map(|(org, role)| Some((OrgId::from_text(org), role.parse().ok()?))).collect())
     }
 
+    /// Members of an organization whose address contains `part`, by address. `page.after` is the last address of the page before.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn search_members(&self, org: &OrgId, part: &str, page: &Page) -> Result<Vec<MemberRow>, StoreError> {
+        let like = format!("%{}%", part.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
+        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT u.id, u.email, m.role, m.created_ms FROM users u JOIN members m ON m.user_id = u.id AND m.org_id = $1 \
+             WHERE u.email > $2 AND u.email LIKE $3 ESCAPE '\\' ORDER BY u.email LIMIT $4"
+        )
+        .bind(org.as_str())
+        .bind(page.after.clone().unwrap_or_default())
+        .bind(like)
+        .bind(page.bounded())
+        .fetch_all(pool)
+        .await)?;
+        Ok(rows.into_iter().map(row).collect())
+    }
+
     /// Members of an organization, by user id.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn list_members(&self, org: &OrgId, page: &Page) -> Result<Vec<MemberRow>, StoreError> {
-        let rows: Vec<(String, String, String, i64)> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
             "SELECT u.id, u.email, m.role, m.created_ms FROM members m JOIN users u ON u.id = m.user_id \
              WHERE m.org_id = $1 AND u.id > $2 ORDER BY u.id LIMIT $3"
         )
@@ -158,9 +177,13 @@ impl Store {
         .bind(page.bounded())
         .fetch_all(pool)
         .await)?;
-        Ok(rows
-            .into_iter()
-            .map(|(id, email, role, created_ms)| MemberRow { user: UserId::from_text(id), email, role: role.parse().ok(), created_ms })
-            .collect())
+        Ok(rows.into_iter().map(row).collect())
     }
+}
+
+/// User, address, role, since when.
+type Row = (String, String, String, i64);
+
+fn row((id, email, role, created_ms): Row) -> MemberRow {
+    MemberRow { user: UserId::from_text(id), email, role: role.parse().ok(), created_ms }
 }

@@ -28,6 +28,10 @@ pub struct RackRow {
     pub generation: i64,
     /// When it was added, milliseconds since 1970.
     pub created_ms: i64,
+    /// Whether it may not be removed.
+    pub protected: bool,
+    /// Since when the password is what it is, milliseconds since 1970.
+    pub password_ms: i64,
 }
 
 impl RackRow {
@@ -37,10 +41,10 @@ impl RackRow {
     }
 }
 
-pub(crate) type Row = (String, String, String, String, String, String, Option<String>, Vec<u8>, i64, i64);
+pub(crate) type Row = (String, String, String, String, String, String, Option<String>, Vec<u8>, i64, i64, i64, i64);
 
 impl Store {
-    /// Adds a Rack. Its `org_name` and `created_ms` are not looked at.
+    /// Adds a Rack. Its `org_name`, `protected` and times are not looked at.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the organization has a Rack of that name.
@@ -52,8 +56,8 @@ impl Store {
     async fn insert_rack_row(&self, rack: &RackRow, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
             sqlx::query(
-                "INSERT INTO racks (id, org_id, name, provider, host, pin, password, generation, created_ms) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                "INSERT INTO racks (id, org_id, name, provider, host, pin, password, generation, created_ms, password_ms) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)",
             )
             .bind(rack.id.as_str())
             .bind(rack.org.as_str())
@@ -90,12 +94,66 @@ impl Store {
         Ok(seq)
     }
 
-    /// Removes a Rack from the Console; the Rack itself goes on.
+    /// Says whether a Rack may not be removed.
     ///
     /// # Errors
     /// [`StoreError::Missing`].
+    pub async fn protect_rack(&self, id: &RackId, protected: bool, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            let done = sqlx::query("UPDATE racks SET protected = $2 WHERE id = $1")
+                .bind(id.as_str())
+                .bind(i64::from(protected))
+                .execute(&mut *tx)
+                .await?;
+            if done.rows_affected() == 0 {
+                return Err(gone());
+            }
+        });
+        Ok(seq)
+    }
+
+    /// Moves a Rack to another organization, with its password sealed anew for its place there: in one step, so that it is never in
+    /// neither. `there` is the act in the other organization; both rights are looked at.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the name is taken there, or the Rack was changed meanwhile.
+    pub async fn move_rack(&self, before: &RackRow, to: &OrgId, password: &Sealed, act: &Act, there: &Act) -> Result<i64, StoreError> {
+        let taken = || format!("a Rack named {} is already in that organization; rename one of them first", before.name);
+        self.move_rack_row(before, to, password, act, there).await.map_err(|error| error.taken(taken))
+    }
+
+    async fn move_rack_row(&self, before: &RackRow, to: &OrgId, password: &Sealed, act: &Act, there: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            crate::act::check!(tx, there);
+            let done = sqlx::query(
+                "UPDATE racks SET org_id = $2, password = $3, generation = generation + 1 WHERE id = $1 AND org_id = $4 AND generation = $5",
+            )
+            .bind(before.id.as_str())
+            .bind(to.as_str())
+            .bind(password.as_bytes())
+            .bind(before.org.as_str())
+            .bind(before.generation)
+            .execute(&mut *tx)
+            .await?;
+            if done.rows_affected() == 0 {
+                return Err(StoreError::Conflict("the Rack was changed meanwhile; look at it again".to_owned()));
+            }
+            crate::audit::insert!(tx, &there.event);
+        });
+        Ok(seq)
+    }
+
+    /// Removes a Rack from the Console; the Rack itself goes on.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`]; [`StoreError::Conflict`] for a protected one.
     pub async fn delete_rack(&self, id: &RackId, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
+            let kept: Option<(i64,)> =
+                sqlx::query_as("SELECT protected FROM racks WHERE id = $1").bind(id.as_str()).fetch_optional(&mut *tx).await?;
+            if kept.is_some_and(|(protected,)| protected != 0) {
+                return Err(StoreError::Conflict("the Rack is protected; take the protection away first".to_owned()));
+            }
             let done = sqlx::query("DELETE FROM racks WHERE id = $1").bind(id.as_str()).execute(&mut *tx).await?;
             if done.rows_affected() == 0 {
                 return Err(gone());
@@ -109,14 +167,33 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn find_rack(&self, org: &OrgId, name: &str) -> Result<Option<RackRow>, StoreError> {
-        let row: Option<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
-            "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms \
+        let row: Option<Row> = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as(
+            "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
              FROM racks r JOIN orgs o ON o.id = r.org_id WHERE r.org_id = $1 AND r.name = $2"
         )
         .bind(org.as_str())
         .bind(name)
         .fetch_optional(pool)
-        .await)?;
+        .await
+        })?;
+        Ok(row.map(rack_row))
+    }
+
+    /// A Rack by its id.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn find_rack_by_id(&self, id: &RackId) -> Result<Option<RackRow>, StoreError> {
+        let row: Option<Row> = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as(
+            "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
+             FROM racks r JOIN orgs o ON o.id = r.org_id WHERE r.id = $1"
+        )
+        .bind(id.as_str())
+        .fetch_optional(pool)
+        .await
+        })?;
         Ok(row.map(rack_row))
     }
 
@@ -125,15 +202,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn list_racks(&self, org: Option<&OrgId>, page: &Page) -> Result<Vec<RackRow>, StoreError> {
-        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
-            "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms \
+        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as(
+            "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
              FROM racks r JOIN orgs o ON o.id = r.org_id WHERE ($1 = '' OR r.org_id = $1) AND r.id > $2 ORDER BY r.id LIMIT $3"
         )
         .bind(org.map(OrgId::as_str).unwrap_or_default())
         .bind(page.after.clone().unwrap_or_default())
         .bind(page.bounded())
         .fetch_all(pool)
-        .await)?;
+        .await
+        })?;
         Ok(rows.into_iter().map(rack_row).collect())
     }
 }
@@ -142,7 +221,8 @@ fn gone() -> StoreError {
     StoreError::Missing("the Rack is gone".to_owned())
 }
 
-pub(crate) fn rack_row((id, org, org_name, name, provider, host, pin, password, generation, created_ms): Row) -> RackRow {
+pub(crate) fn rack_row(row: Row) -> RackRow {
+    let (id, org, org_name, name, provider, host, pin, password, generation, created_ms, protected, password_ms) = row;
     RackRow {
         id: RackId::from_text(id),
         org: OrgId::from_text(org),
@@ -154,5 +234,7 @@ pub(crate) fn rack_row((id, org, org_name, name, provider, host, pin, password, 
         password: Sealed::from_bytes(password),
         generation,
         created_ms,
+        protected: protected != 0,
+        password_ms,
     }
 }

@@ -18,4 +18,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0003_audit_org.sql"),
         postgres: include_str!("../migrations/postgres/0003_audit_org.sql"),
     },
+    Migration {
+        name: "0004_web",
+        sqlite: include_str!("../migrations/sqlite/0004_web.sql"),
+        postgres: include_str!("../migrations/postgres/0004_web.sql"),
+    },
 ];

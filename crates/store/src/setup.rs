@@ -6,6 +6,7 @@ use convox_seal::WrappedDataKey;
 use crate::keys::{NewKey, insert_key};
 use crate::members::insert_member;
 use crate::orgs::insert_org;
+use crate::passwords::set_password;
 use crate::users::insert_user;
 use crate::{Act, Store, StoreError, change};
 
@@ -22,6 +23,8 @@ pub struct Setup {
     pub email: Email,
     /// Their key; `key.user` is their id.
     pub key: NewKey,
+    /// Argon2id of what they sign in to the web with, if they chose it already.
+    pub password_hash: Option<String>,
 }
 
 impl Store {
@@ -70,6 +73,9 @@ impl Store {
             }
             insert_org!(tx, setup.org, setup.org_name, setup.data_key, act.event.at_ms);
             insert_user!(tx, user, setup.email, act.event.at_ms);
+            if let Some(hash) = &setup.password_hash {
+                set_password!(tx, user, hash.as_str(), "");
+            }
             insert_member!(tx, setup.org, user, Role::Administrator, act.event.at_ms);
             let key = &setup.key;
             insert_key!(tx, key, act.event.at_ms);

@@ -66,7 +66,7 @@ macro_rules! read {
             users: sqlx::query_as("SELECT id, email FROM users").fetch_all(&mut *$tx).await?,
             members: sqlx::query_as("SELECT org_id, user_id, role FROM members").fetch_all(&mut *$tx).await?,
             racks: sqlx::query_as(
-                "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms \
+                "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
                  FROM racks r JOIN orgs o ON o.id = r.org_id ORDER BY o.name, r.name",
             )
             .fetch_all(&mut *$tx)

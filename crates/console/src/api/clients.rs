@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{MethodRouter, any, get};
 use convox_wire::api::{Identity, Organization, RackDetail, RackEntry as Entry};
-use http::{Method, StatusCode};
+use http::header::ACCEPT;
+use http::{HeaderMap, Method, StatusCode};
 
 use super::{Caller, Refused, plain};
 use crate::credentials::RackEntry;
 use crate::front::{self, NoRack};
 use crate::reply;
 use crate::state::App;
+use crate::web::HOME;
 
 /// How long one waits for the version of a Rack that nobody has looked at yet.
 const LOOK: Duration = Duration::from_secs(5);
@@ -65,7 +67,11 @@ async fn auth(caller: Caller) -> Response {
     plain(reply::json(StatusCode::OK, &Identity { id: principal.user.to_string(), email: principal.email.clone() }))
 }
 
-async fn welcome() -> Response {
+/// A browser finds the pages, anything else a word about what this is.
+async fn welcome(headers: HeaderMap) -> Response {
+    if headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/html")) {
+        return Redirect::to(HOME).into_response();
+    }
     plain(reply::text("This is a Convox Console.\n\nLog in from your machine:  convox login HOST\nThe API is under /api/v1.\n"))
 }
 
@@ -128,7 +134,8 @@ async fn rack(
         // v3 sets no parameters on a Rack whose version it does not know.
         let look = async { app.ops().probe_rack(&caller.actor, &rack.row.org_name, &rack.row.name).await };
         if let Ok(Ok(probed)) = tokio::time::timeout(LOOK, look).await {
-            rack.keep(Some((&probed.system.status, &probed.system.version)));
+            let certificate = rack.seen().and_then(|seen| seen.certificate);
+            rack.keep(Ok((&probed.system.status, &probed.system.version)), certificate, app.clock.now_ms());
         }
     }
     let detail = RackDetail {

@@ -30,6 +30,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(clients::routes())
         .nest("/api/v1", v1::routes())
+        .merge(crate::web::router(&app))
         .fallback(async |headers: HeaderMap| plain(reply::error(StatusCode::NOT_FOUND, "", reply::wants_json(&headers))))
         .layer(axum::extract::DefaultBodyLimit::max(LARGEST_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), around))
@@ -99,16 +100,17 @@ impl FromRequestParts<Arc<App>> for Caller {
         })?;
         let mut actor = anonymous(parts);
         actor.principal = Some(who.principal().clone());
+        actor.is_anonymous = false;
         let asked = (parts.method.clone(), parts.uri.path().to_owned());
         Ok(Self { who, actor, app: Arc::clone(app), asked, wants_json })
     }
 }
 
-/// The actor of a request before it is known who asks. Its principal must be set, or it stands above all: only for setup, whose
-/// use case asks for a code instead.
-fn anonymous(parts: &Parts) -> Actor {
+/// The actor of a request before it is known who asks: for use cases that ask for a code or a password instead.
+pub(crate) fn anonymous(parts: &Parts) -> Actor {
     Actor {
         principal: None,
+        is_anonymous: true,
         request_id: parts.extensions.get::<RequestId>().map(ToString::to_string).unwrap_or_default(),
         peer: parts.extensions.get::<Peer>().map(|peer| peer.0.ip().to_string()).unwrap_or_default(),
     }
@@ -157,7 +159,7 @@ impl Caller {
 fn refused(wants_json: bool, error: &OpsError) -> Refused {
     let status = match error {
         OpsError::Input(_) => StatusCode::BAD_REQUEST,
-        OpsError::Forbidden(_) => StatusCode::FORBIDDEN,
+        OpsError::Forbidden(_) | OpsError::Denied(_) => StatusCode::FORBIDDEN,
         OpsError::Missing(_) => StatusCode::NOT_FOUND,
         OpsError::Conflict(_) => StatusCode::CONFLICT,
         OpsError::Rack(_) => StatusCode::BAD_GATEWAY,

@@ -36,6 +36,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/organizations/{org}", put(rename_org))
         .route("/organizations/{org}/members", get(list_members).post(add_member))
         .route("/organizations/{org}/members/{email}", put(change_member).delete(remove_member))
+        .route("/organizations/{org}/invitations", get(list_invitations).post(invite))
+        .route("/organizations/{org}/invitations/{id}", delete(uninvite))
         .route("/organizations/{org}/members/{email}/keys", get(list_members_keys))
         .route("/organizations/{org}/members/{email}/keys/{id}", delete(revoke_members_key))
         .route("/organizations/{org}/racks", get(list_racks).post(add_rack))
@@ -93,7 +95,7 @@ async fn setup(State(app): State<Arc<App>>, request: Request) -> Answer {
     let body: SetupBody = serde_json::from_slice(&bytes)
         .map_err(|_| bad(OpsError::Input("the body is JSON with code, organization and email".to_owned())))?;
     let code = Secret::new(body.code);
-    let (key, made, seq) = app.ops().setup(&actor, &code, &body.organization, &body.email).await.map_err(bad)?;
+    let (key, made, seq) = app.ops().setup(&actor, &code, &body.organization, &body.email, None).await.map_err(bad)?;
     done(&app, seq, json!({ "organization": made.org_name.as_str(), "email": made.email.as_str(), "api_key": key.reveal() })).await
 }
 
@@ -219,6 +221,24 @@ async fn remove_member(State(app): State<Arc<App>>, caller: Caller, Path((org, e
 async fn list_members(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, Query(paging): Query<Paging>) -> Answer {
     let rows = app.ops().list_members(&caller.actor, &org, &paging.page()).await.map_err(|error| caller.refused(&error))?;
     Ok(ok(&rows.iter().map(views::member).collect()))
+}
+
+async fn list_invitations(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, Query(paging): Query<Paging>) -> Answer {
+    let rows = app.ops().list_invitations(&caller.actor, &org, &paging.page()).await.map_err(|error| caller.refused(&error))?;
+    Ok(ok(&rows.iter().map(views::invitation).collect()))
+}
+
+/// Gives the code of the link, once; whoever asks knows how the Console is called.
+async fn invite(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, request: Request) -> Answer {
+    let body: MemberBody = body(&caller, request).await?;
+    let invited = app.ops().invite(&caller.actor, &org, &body.email, body.role).await.map_err(|error| caller.refused(&error))?;
+    let path = format!("/console/invitation#{}", invited.code.reveal());
+    done(&app, invited.seq, json!({ "email": invited.email, "role": body.role, "path": path })).await
+}
+
+async fn uninvite(State(app): State<Arc<App>>, caller: Caller, Path((org, id)): Path<(String, String)>) -> Answer {
+    let seq = app.ops().uninvite(&caller.actor, &org, &id).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "withdrawn": id })).await
 }
 
 #[derive(Deserialize)]

@@ -46,6 +46,9 @@ pub(crate) enum Admin {
     /// Members of organizations and their roles
     #[command(subcommand)]
     Member(Member),
+    /// Invitations: links that make whoever opens them a member
+    #[command(subcommand)]
+    Invitation(Invitation),
     /// API keys
     #[command(subcommand)]
     Key(KeyCommand),
@@ -70,6 +73,17 @@ pub(crate) enum User {
     /// List users
     #[command(after_help = "Example:\n  convox-console user list --json")]
     List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Make a link with which somebody who forgot their password chooses a new one. It works once, within an hour
+    #[command(after_help = "Example:\n  convox-console user reset-link bob@example.com --url https://console.example.com")]
+    ResetLink {
+        /// Their address
+        email: String,
+        /// Address of the Console
+        #[arg(long, value_name = "URL", env = "CONVOX_CONSOLE_URL", value_parser = super::origin)]
+        url: String,
         #[command(flatten)]
         common: Common,
     },
@@ -158,6 +172,48 @@ pub(crate) enum Member {
     Remove {
         /// Their address
         email: String,
+        /// Name of the organization
+        #[arg(long, value_name = "NAME")]
+        org: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Invitation {
+    /// Invite somebody; prints the link once. It works once, within a week
+    #[command(after_help = "Example:\n  convox-console invitation create bob@example.com --org acme --role developer \\\n    \
+                            --url https://console.example.com")]
+    Create {
+        /// Their address
+        email: String,
+        /// Name of the organization
+        #[arg(long, value_name = "NAME")]
+        org: String,
+        /// developer, operator or administrator
+        #[arg(long)]
+        role: Role,
+        /// Address of the Console
+        #[arg(long, value_name = "URL", env = "CONVOX_CONSOLE_URL", value_parser = super::origin)]
+        url: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List open invitations
+    #[command(after_help = "Example:\n  convox-console invitation list --org acme")]
+    List {
+        /// Name of the organization
+        #[arg(long, value_name = "NAME")]
+        org: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Withdraw an invitation
+    #[command(after_help = "Example:\n  convox-console invitation withdraw 0199... --org acme")]
+    Withdraw {
+        /// As `invitation list` shows it
+        id: String,
         /// Name of the organization
         #[arg(long, value_name = "NAME")]
         org: String,

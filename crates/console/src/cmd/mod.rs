@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use self::output::Output;
 use crate::args::Common;
-use crate::args::admin::{Admin, AuditCommand, KeyCommand, Member, Org, Rack, User};
+use crate::args::admin::{Admin, AuditCommand, Invitation, KeyCommand, Member, Org, Rack, User};
 use crate::ops::racks::Pin;
 use crate::ops::{Actor, Ops, OpsError};
 use crate::views;
@@ -31,6 +31,7 @@ pub(crate) async fn run(command: Admin) -> Result<()> {
         Admin::User(command) => user(command).await,
         Admin::Org(command) => org(command).await,
         Admin::Member(command) => member(command).await,
+        Admin::Invitation(command) => invitation(command).await,
         Admin::Key(command) => key(command).await,
         Admin::Rack(command) => rack(command).await,
         Admin::Audit(command) => audit(command).await,
@@ -111,7 +112,7 @@ async fn setup(code: Option<String>, org: &str, email: &str, common: &Common) ->
         Some(code) => Secret::new(code),
         None => secret::asked("Setup code: ")?,
     };
-    let (key, made, seq) = desk.ops.setup(&desk.actor, &code, org, email).await?;
+    let (key, made, seq) = desk.ops.setup(&desk.actor, &code, org, email, None).await?;
     let value = json!({ "organization": made.org_name.as_str(), "email": made.email.as_str(), "api_key": key.reveal() });
     let words = format!("Organization {} with administrator {}.\nAPI key (shown once): {}", made.org_name, made.email, key.reveal());
     desk.done(seq, &value, &words).await
@@ -128,6 +129,14 @@ async fn user(command: User) -> Result<()> {
             let desk = Desk::open(&common).await?;
             let rows = all(async |page| desk.ops.list_users(&desk.actor, page).await, |row| row.id.as_str()).await?;
             desk.output.list(&["id", "email", "created"], rows.iter().map(views::user).collect())
+        }
+        User::ResetLink { email, url, common } => {
+            let desk = Desk::open(&common).await?;
+            let made = desk.ops.start_reset(&desk.actor, &email).await?;
+            let (code, seq) = made.with_context(|| format!("no such user: {email}"))?;
+            let link = format!("{url}/console/reset#{}", code.reveal());
+            let words = format!("Link for {email}, good for one hour and once:\n{link}");
+            desk.done(seq, &json!({ "email": email, "link": link }), &words).await
         }
         User::Remove { email, common } => {
             let desk = Desk::open(&common).await?;
@@ -178,6 +187,28 @@ async fn member(command: Member) -> Result<()> {
             let desk = Desk::open(&common).await?;
             let seq = desk.ops.remove_member(&desk.actor, &org, &email).await?;
             desk.done(seq, &json!({ "removed": email }), &format!("{email} is no longer a member of {org}.")).await
+        }
+    }
+}
+
+async fn invitation(command: Invitation) -> Result<()> {
+    match command {
+        Invitation::Create { email, org, role, url, common } => {
+            let desk = Desk::open(&common).await?;
+            let invited = desk.ops.invite(&desk.actor, &org, &email, role).await?;
+            let link = format!("{url}/console/invitation#{}", invited.code.reveal());
+            let words = format!("Link for {email}, good for a week and once:\n{link}");
+            desk.done(invited.seq, &json!({ "email": invited.email, "role": role, "link": link }), &words).await
+        }
+        Invitation::List { org, common } => {
+            let desk = Desk::open(&common).await?;
+            let rows = all(async |page| desk.ops.list_invitations(&desk.actor, &org, page).await, |row| row.id.as_str()).await?;
+            desk.output.list(&["id", "email", "role", "invited_by", "expires"], rows.iter().map(views::invitation).collect())
+        }
+        Invitation::Withdraw { id, org, common } => {
+            let desk = Desk::open(&common).await?;
+            let seq = desk.ops.uninvite(&desk.actor, &org, &id).await?;
+            desk.done(seq, &json!({ "withdrawn": id }), "Withdrawn.").await
         }
     }
 }
@@ -266,7 +297,7 @@ async fn audit(command: AuditCommand) -> Result<()> {
         }
         None => 0,
     };
-    let filter = Filter { actor, rack, app, effect, decision, since_ms, org: None };
+    let filter = Filter { actor, rack, app, effect, decision, since_ms, ..Filter::default() };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let next = async |page: &Page| desk.ops.list_audit(&desk.actor, org.as_deref(), filter.clone(), page).await;
     let events = pages(limit, next, |event| event.id.as_str()).await?;

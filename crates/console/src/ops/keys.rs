@@ -30,7 +30,7 @@ impl Ops {
         kind: KeyKind,
         expires_in_hours: Option<i64>,
     ) -> Result<Made, OpsError> {
-        if kind == KeyKind::Setup {
+        if !kind.is_api_key() {
             return Err(OpsError::Input("a key's kind is user or deploy".to_owned()));
         }
         if name.is_empty() || name.len() > 64 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
@@ -99,6 +99,12 @@ impl Ops {
         Ok(self.store.list_keys(user.as_ref(), page).await?)
     }
 
+    /// The actor's one key that is regenerated, if they have it.
+    pub(crate) async fn find_default_key(&self, actor: &Actor) -> Result<Option<KeyRow>, OpsError> {
+        let (user, _) = self.whose(actor, None).await?;
+        Ok(self.store.find_key_named(&user, DEFAULT_NAME).await?)
+    }
+
     /// Keys of a member, for administrators.
     pub(crate) async fn list_members_keys(&self, actor: &Actor, org: &str, email: &str, page: &Page) -> Result<Vec<KeyRow>, OpsError> {
         let email: Email = email.parse()?;
@@ -130,7 +136,9 @@ impl Ops {
     /// What is asked for, or the end of the asking key if that comes first: a key does not outlive the one that made it.
     async fn no_later_than_theirs(&self, actor: &Actor, asked_ms: Option<i64>) -> Result<Option<i64>, OpsError> {
         let Some(key) = actor.principal.as_ref().and_then(|who| who.key.as_ref()) else { return Ok(asked_ms) };
-        let theirs_ms = self.store.find_key(key).await?.and_then(|row| row.expires_ms);
+        // A session of the web ends soon, and what is made in it stays: whoever signed in is a person.
+        let row = self.store.find_key(key).await?.filter(|row| row.kind != KeyKind::Session.as_str());
+        let theirs_ms = row.and_then(|row| row.expires_ms);
         match (asked_ms, theirs_ms) {
             (Some(asked_ms), Some(theirs_ms)) if asked_ms > theirs_ms => {
                 Err(OpsError::Input("a key does not outlive the one that made it; log in with one that lives longer".to_owned()))

@@ -73,6 +73,12 @@ impl Ops {
         Ok(self.store.list_members(&entered.org.id, page).await?)
     }
 
+    /// Members whose address contains `part`, for its members; `page.after` is an address.
+    pub(crate) async fn search_members(&self, actor: &Actor, org: &str, part: &str, page: &Page) -> Result<Vec<MemberRow>, OpsError> {
+        let entered = self.enter(actor, org, Role::Developer).await?;
+        Ok(self.store.search_members(&entered.org.id, part, page).await?)
+    }
+
     /// The member with that address. Users who are not members of this organization do not exist for whoever works in it.
     pub(super) async fn member(&self, org: &convox_model::OrgId, name: &str, email: &Email) -> Result<UserId, OpsError> {
         if let Some(user) = self.store.find_user(email.as_str()).await?

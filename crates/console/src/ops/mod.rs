@@ -3,11 +3,15 @@
 //! Each takes an [`Actor`] and gives the position of the feed at which its change is in effect. Rights are looked at twice: here, to answer
 //! in words, and by the store inside the change's transaction, because they may have ended meanwhile.
 
+pub(crate) mod installs;
+pub(crate) mod invitations;
 pub(crate) mod keys;
 pub(crate) mod log;
 pub(crate) mod members;
 pub(crate) mod orgs;
+pub(crate) mod passwords;
 pub(crate) mod racks;
+pub(crate) mod sessions;
 pub(crate) mod setup;
 
 use std::sync::Arc;
@@ -25,13 +29,17 @@ pub(crate) struct Ops {
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) lookup: LookupKey,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rules: sessions::Rules,
 }
 
 /// Who asks, and from where.
 #[derive(Clone, Debug)]
 pub(crate) struct Actor {
-    /// `None` for the command line on the server itself, which may do everything: it has the database and the root key anyway.
+    /// `None` for the command line on the server itself, which may do everything: it has the database and the root key anyway. And for
+    /// somebody who is not known yet, who only gets to use cases that ask for a code or a password.
     pub(crate) principal: Option<Principal>,
+    /// Whether nobody is known yet.
+    pub(crate) is_anonymous: bool,
     /// Of the request; empty on the command line.
     pub(crate) request_id: String,
     /// Address of the caller; empty on the command line.
@@ -47,6 +55,9 @@ pub(crate) enum OpsError {
     /// They may know of it, but not do it.
     #[error("{0}")]
     Forbidden(String),
+    /// The same, by the decision about a request for a Rack, which wrote it down itself.
+    #[error("{0}")]
+    Denied(String),
     /// It is not there, or they may not know of it.
     #[error("{0}")]
     Missing(String),
@@ -81,7 +92,7 @@ impl From<NameError> for OpsError {
 impl Actor {
     /// The command line on the server.
     pub(crate) fn host() -> Self {
-        Self { principal: None, request_id: String::new(), peer: String::new() }
+        Self { principal: None, is_anonymous: false, request_id: String::new(), peer: String::new() }
     }
 
     /// What the log says of them doing `action` to `target`: the path of the thing, as the API names it.
@@ -91,7 +102,7 @@ impl Actor {
             id: uuid::Uuid::now_v7().to_string(),
             at_ms: clock.now_ms(),
             request_id: self.request_id.clone(),
-            actor: who.map_or("console command line", |who| &who.email).to_owned(),
+            actor: who.map_or(if self.is_anonymous { "unknown" } else { "console command line" }, |who| &who.email).to_owned(),
             actor_id: who.map_or("", |who| who.user.as_str()).to_owned(),
             key_last4: who.map_or("", |who| &who.key_last4).to_owned(),
             effect: "console".to_owned(),
@@ -108,7 +119,7 @@ impl Actor {
     /// Their role in an organization; the server's command line stands above all.
     fn role_in(&self, org: &OrgId) -> Option<Role> {
         match &self.principal {
-            None => Some(Role::Administrator),
+            None => (!self.is_anonymous).then_some(Role::Administrator),
             Some(principal) => principal.role_in(org),
         }
     }
@@ -125,6 +136,8 @@ pub(crate) struct Entered {
     pub(crate) org: OrgRow,
     /// Which they needed for it.
     role: Role,
+    /// Which they have.
+    pub(crate) theirs: Role,
 }
 
 impl Ops {
@@ -137,7 +150,7 @@ impl Ops {
             let words = format!("this needs the role {role} in {}, and you are {theirs} there; ask one of its administrators", org.name);
             return Err(OpsError::Forbidden(words));
         }
-        Ok(Entered { org, role })
+        Ok(Entered { org, role, theirs })
     }
 
     /// A change inside an organization. `below` is the path of its target in it: `members/ada@example.com`.

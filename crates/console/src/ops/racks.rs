@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use convox_client::{Endpoint, Error as ClientError, Key, Probed, Proxies};
-use convox_model::{RackId, RackName, Role};
+use convox_model::{Event, RackId, RackName, Role};
 use convox_seal::Secret;
 use convox_store::Page;
 use convox_store::orgs::OrgRow;
@@ -57,6 +57,21 @@ impl Ops {
         password: &Secret,
         pin: Pin,
     ) -> Result<Added, OpsError> {
+        self.add_rack_as(actor, org, name, host, password, pin, RackId::new()).await
+    }
+
+    /// The same under an id that is known already.
+    #[expect(clippy::too_many_arguments, reason = "all of them are what a Rack is")]
+    pub(super) async fn add_rack_as(
+        &self,
+        actor: &Actor,
+        org: &str,
+        name: &str,
+        host: &str,
+        password: &Secret,
+        pin: Pin,
+        id: RackId,
+    ) -> Result<Added, OpsError> {
         let name: RackName = name.parse()?;
         let entered = self.enter(actor, org, Role::Operator).await?;
         let org = &entered.org;
@@ -68,7 +83,6 @@ impl Ops {
         }
         address(host)?;
         let (probed, pinned) = self.ask(host, password, pin).await?;
-        let id = RackId::new();
         let data_key = self.data_key(org).await?;
         let pin = pinned.map(|pin| pin.to_string());
         let row = RackRow {
@@ -82,6 +96,8 @@ impl Ops {
             pin,
             generation: 1,
             created_ms: self.clock.now_ms(),
+            protected: false,
+            password_ms: self.clock.now_ms(),
         };
         let act = self.act_in(actor, &entered, "RackAdd", name.as_str(), &format!("racks/{name}"));
         let seq = self.store.insert_rack(&row, &act).await?;
@@ -110,6 +126,43 @@ impl Ops {
         Ok(self.store.rename_rack(&row.id, &to, &act).await?)
     }
 
+    /// Says whether a Rack may not be removed; for administrators, so that whoever may remove it cannot simply allow it.
+    pub(crate) async fn protect_rack(&self, actor: &Actor, org: &str, name: &str, protected: bool) -> Result<i64, OpsError> {
+        let entered = self.enter(actor, org, Role::Administrator).await?;
+        let row = self.rack(&entered.org, name).await?;
+        let action = if protected { "RackProtect" } else { "RackUnprotect" };
+        let act = self.act_in(actor, &entered, action, name, &format!("racks/{name}/protected"));
+        Ok(self.store.protect_rack(&row.id, protected, &act).await?)
+    }
+
+    /// Moves a Rack to another organization of the actor's; for administrators of both.
+    pub(crate) async fn move_rack(&self, actor: &Actor, org: &str, name: &str, to: &str) -> Result<i64, OpsError> {
+        let here = self.enter(actor, org, Role::Administrator).await?;
+        let there = self.enter(actor, to, Role::Administrator).await?;
+        let row = self.rack(&here.org, name).await?;
+        if here.org.id == there.org.id {
+            return Err(OpsError::Conflict(format!("{} is in {} already", row.name, there.org.name)));
+        }
+        let broken = |error| OpsError::Rack(format!("the stored credential of {} cannot be used: {error}; add the Rack again", row.path()));
+        let password = open_password(&row, &self.data_key(&here.org).await?).map_err(broken)?;
+        let sealed = seal_password(&self.data_key(&there.org).await?, &there.org.id, &row.id, &row.host, row.pin.as_deref(), &password);
+        let out = self.act_in(actor, &here, "RackMoveOut", name, &format!("racks/{name}/organization/{}", there.org.name));
+        let into = self.act_in(actor, &there, "RackMoveIn", name, &format!("racks/{name}/organization/{}", there.org.name));
+        Ok(self.store.move_rack(&row, &there.org.id, &sealed, &out, &into).await?)
+    }
+
+    /// Which certificate a host shows, without telling it anything: for whoever is about to add a Rack.
+    pub(crate) async fn look_at(&self, actor: &Actor, org: &str, host: &str) -> Result<Certificate, OpsError> {
+        self.enter(actor, org, Role::Operator).await?;
+        inspect(host).await
+    }
+
+    /// Who did what on a Rack last, for its details; `None` if nobody did.
+    pub(crate) async fn last_used_by(&self, actor: &Actor, org: &str, name: &str) -> Result<Option<Event>, OpsError> {
+        let entered = self.enter(actor, org, Role::Developer).await?;
+        Ok(self.store.last_of_rack(&entered.org.id, name).await?)
+    }
+
     /// Removes a Rack from the Console; the Rack itself goes on.
     pub(crate) async fn remove_rack(&self, actor: &Actor, org: &str, name: &str) -> Result<i64, OpsError> {
         let entered = self.enter(actor, org, Role::Operator).await?;
@@ -133,7 +186,7 @@ impl Ops {
         found.ok_or_else(|| OpsError::Missing(format!("no such rack: {}/{}", org.name, plain(name))))
     }
 
-    async fn data_key(&self, org: &OrgRow) -> Result<convox_seal::DataKey, OpsError> {
+    pub(super) async fn data_key(&self, org: &OrgRow) -> Result<convox_seal::DataKey, OpsError> {
         let wrapped = self.store.data_key(&org.id).await?;
         self.keyring
             .unwrap_data_key(&wrapped, org.id.as_str())
@@ -160,7 +213,7 @@ async fn probe(host: &str, password: &Secret, trust: Trust) -> Result<Probed, Op
 }
 
 /// The certificate that a host shows, without telling it anything.
-async fn inspect(host: &str) -> Result<Certificate, OpsError> {
+pub(crate) async fn inspect(host: &str) -> Result<Certificate, OpsError> {
     let endpoint = address(host)?;
     let proxies = Proxies::default();
     let shown = tokio::time::timeout(PATIENCE, convox_client::inspect(&endpoint, &proxies)).await;

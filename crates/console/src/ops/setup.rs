@@ -5,6 +5,7 @@ use convox_seal::{ApiKey, KeyKind, Secret};
 use convox_store::keys::DEFAULT_NAME;
 use convox_store::setup::Setup;
 
+use super::passwords::hashed;
 use super::{Actor, Ops, OpsError};
 
 impl Ops {
@@ -16,9 +17,23 @@ impl Ops {
 
     /// Makes organization, administrator and API key. Exactly one of racing callers wins. The actor has no principal yet: the code
     /// is their right.
-    pub(crate) async fn setup(&self, actor: &Actor, code: &Secret, org: &str, email: &str) -> Result<(ApiKey, Setup, i64), OpsError> {
+    pub(crate) async fn setup(
+        &self,
+        actor: &Actor,
+        code: &Secret,
+        org: &str,
+        email: &str,
+        password: Option<&Secret>,
+    ) -> Result<(ApiKey, Setup, i64), OpsError> {
         let org_name: OrgName = org.parse()?;
         let email: Email = email.parse()?;
+        let password_hash = match password {
+            Some(chosen) => {
+                self.rules.password.check(chosen, email.as_str())?;
+                Some(hashed(chosen).await?)
+            }
+            None => None,
+        };
         let id = OrgId::new();
         let key = ApiKey::generate(KeyKind::User);
         let setup = Setup {
@@ -26,6 +41,7 @@ impl Ops {
             org: id,
             org_name,
             email,
+            password_hash,
             key: self.key_row(&key, UserId::new(), DEFAULT_NAME.to_owned(), None),
         };
         let mut act = actor.act(&*self.clock, "Setup", format!("/organizations/{}/members/{}", setup.org_name, setup.email));

@@ -18,7 +18,7 @@ fn told(words: &[&str], commands: &mut Vec<String>, options: &mut Vec<(String, S
         .collect();
     if listed.is_empty() {
         let command = words.join(" ");
-        for line in help.lines().map(str::trim_start).filter(|line| line.starts_with('-')) {
+        for line in help.lines().map(str::trim_start).filter(|line| line.starts_with('-') && !line.starts_with("- ")) {
             let option = line.split([' ', ',', '=']).find(|word| word.starts_with("--")).unwrap();
             options.push((command.clone(), option.to_owned()));
         }

@@ -1,0 +1,174 @@
+//! What all pages share: the frame around them, how they are answered, and what a fault looks like.
+
+use askama::Template;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use http::StatusCode;
+
+use crate::ops::OpsError;
+
+/// What stands around a page's content.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Frame {
+    /// Who is signed in; empty before that.
+    pub(crate) email: String,
+    /// The current entry of the navigation: `racks`, `organizations`, `activity`, `account`.
+    pub(crate) here: &'static str,
+    /// What was just done, in words; empty if nothing.
+    pub(crate) done: &'static str,
+}
+
+impl Frame {
+    /// For somebody who is signed in.
+    pub(crate) fn of(email: &str, here: &'static str) -> Self {
+        Self { email: email.to_owned(), here, done: "" }
+    }
+
+    /// Says what was just done.
+    pub(crate) fn with_done(mut self, done: &'static str) -> Self {
+        self.done = done;
+        self
+    }
+
+    pub(crate) fn is_here(&self, here: &str) -> bool {
+        self.here == here
+    }
+}
+
+/// A message beside the field that it is about; the field `""` is the form as a whole.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Problem {
+    field: &'static str,
+    message: String,
+}
+
+impl Problem {
+    pub(crate) fn new(field: &'static str, message: impl Into<String>) -> Self {
+        Self { field, message: message.into() }
+    }
+
+    /// What is wrong with that field; empty if nothing.
+    pub(crate) fn of(&self, field: &str) -> &str {
+        if self.field == field { &self.message } else { "" }
+    }
+}
+
+/// A page as an answer.
+pub(crate) fn show(template: &impl Template) -> Response {
+    show_with(StatusCode::OK, template)
+}
+
+/// A page with another status than 200: a form that was not accepted, for one.
+pub(crate) fn show_with(status: StatusCode, template: &impl Template) -> Response {
+    match template.render() {
+        Ok(html) => (status, Html(html)).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page could not be made");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// After a form: to the page that shows what came of it, so that loading it again does not do it again.
+pub(crate) fn go(path: &str) -> Response {
+    Redirect::to(path).into_response()
+}
+
+#[derive(Template)]
+#[template(path = "fault.html")]
+struct FaultPage {
+    frame: Frame,
+    title: &'static str,
+    what: String,
+    next: String,
+}
+
+/// Why there is no page. A use case's error becomes one by `?`.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    status: StatusCode,
+    message: String,
+    frame: Frame,
+    is_written: bool,
+}
+
+/// On an answer: that something was refused is in the log already.
+#[derive(Clone, Copy)]
+pub(super) struct Written;
+
+impl Fault {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), frame: Frame::default(), is_written: false }
+    }
+
+    /// Keeps the navigation for somebody who is signed in.
+    pub(crate) fn framed(mut self, frame: Frame) -> Self {
+        self.frame = frame;
+        self
+    }
+}
+
+/// What a use case's error is in HTTP, in words for whoever asked.
+pub(crate) fn status_and_words(error: &OpsError) -> (StatusCode, String) {
+    let status = match error {
+        OpsError::Input(_) => StatusCode::BAD_REQUEST,
+        OpsError::Forbidden(_) | OpsError::Denied(_) => StatusCode::FORBIDDEN,
+        OpsError::Missing(_) => StatusCode::NOT_FOUND,
+        OpsError::Conflict(_) => StatusCode::CONFLICT,
+        OpsError::Rack(_) => StatusCode::BAD_GATEWAY,
+        OpsError::Store(error) if error.is_unavailable() => StatusCode::SERVICE_UNAVAILABLE,
+        OpsError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let words = match error {
+        OpsError::Store(inner) => {
+            // What exactly is wrong with the database is for the log.
+            tracing::error!(error = %inner, "the database could not be used");
+            "the Console's database cannot be used; try again later, and tell whoever runs it".to_owned()
+        }
+        other => other.to_string(),
+    };
+    (status, words)
+}
+
+impl From<OpsError> for Fault {
+    fn from(error: OpsError) -> Self {
+        let (status, message) = status_and_words(&error);
+        Self { is_written: matches!(error, OpsError::Denied(_)), ..Self::new(status, message) }
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let Self { status, message, frame, is_written } = self;
+        let (what, next) = message.split_once("; ").unwrap_or((&message, ""));
+        let title = match status {
+            StatusCode::NOT_FOUND => "Not here",
+            StatusCode::FORBIDDEN => "Not allowed",
+            StatusCode::BAD_REQUEST | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => "That did not work",
+            _ => "Something is wrong",
+        };
+        let mut response = show_with(status, &FaultPage { frame, title, what: sentence(what), next: sentence(next) });
+        if is_written {
+            response.extensions_mut().insert(Written);
+        }
+        response
+    }
+}
+
+/// With a capital and a full stop, as people read it.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut chars = text.trim().chars();
+    let Some(first) = chars.next() else { return String::new() };
+    let rest = chars.as_str();
+    let end = if rest.ends_with(['.', '?', '!']) { "" } else { "." };
+    format!("{}{rest}{end}", first.to_uppercase())
+}
+
+/// A fault without a person.
+pub(crate) fn error(status: StatusCode, message: &str) -> Fault {
+    Fault::new(status, message)
+}
+
+/// For paths below the pages that are none.
+pub(crate) async fn not_found() -> Fault {
+    error(StatusCode::NOT_FOUND, "there is no such page; the links above lead to those that are there")
+}

@@ -1,0 +1,151 @@
+//! Who is signed in. The cookie is the only thing that counts here, and counts nowhere else.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, OptionalFromRequestParts, OriginalUri};
+use axum::response::{IntoResponse, Redirect, Response};
+use convox_model::Principal;
+use convox_seal::ApiKey;
+use http::header::{COOKIE, SET_COOKIE, USER_AGENT};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::page::Frame;
+use crate::api::anonymous;
+use crate::authn::{self, Verified};
+use crate::ops::Actor;
+use crate::ops::sessions::Browser;
+use crate::state::App;
+
+/// `__Host-`: only this host over TLS, every path, no domain.
+const COOKIE_NAME: &str = "__Host-convox";
+
+/// Somebody who is signed in.
+pub(crate) struct Person {
+    pub(crate) who: Verified,
+    pub(crate) actor: Actor,
+    pub(crate) browser: Browser,
+    pub(crate) app: Arc<App>,
+    /// How the browser calls this Console.
+    pub(crate) host: String,
+}
+
+/// Somebody who is not, or not yet.
+pub(crate) struct Visitor {
+    pub(crate) actor: Actor,
+    pub(crate) browser: Browser,
+    /// How the browser calls this Console.
+    pub(crate) host: String,
+}
+
+impl Person {
+    pub(crate) fn principal(&self) -> &Principal {
+        self.who.principal()
+    }
+
+    /// What pages show around their content. `here` is the entry of the navigation that is current.
+    pub(crate) fn frame(&self, here: &'static str) -> Frame {
+        Frame::of(&self.principal().email, here)
+    }
+}
+
+/// Sends whoever is not signed in to the page for it, and back after that.
+pub(crate) struct SignInFirst(String);
+
+impl IntoResponse for SignInFirst {
+    fn into_response(self) -> Response {
+        Redirect::to(&format!("/console/sign-in?next={}", self.0)).into_response()
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Visitor {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &Arc<App>) -> Result<Self, Self::Rejection> {
+        let actor = anonymous(parts);
+        let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default().to_owned();
+        Ok(Self { browser: Browser { peer: actor.peer.clone(), agent: text(USER_AGENT) }, host: text(http::header::HOST), actor })
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Person {
+    type Rejection = SignInFirst;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, SignInFirst> {
+        let found = cookie(&parts.headers).and_then(|text| authn::session(text, &app.snapshots.now(), &app.lookup, &*app.clock));
+        let Ok(Visitor { mut actor, browser, host }) = Visitor::from_request_parts(parts, app).await;
+        let Some(who) = found else {
+            // Back to a page, never to the target of a form.
+            let asked = parts.extensions.get::<OriginalUri>().filter(|_| parts.method == Method::GET);
+            return Err(SignInFirst(asked.map_or("/console", |uri| uri.path()).to_owned()));
+        };
+        actor.principal = Some(who.principal().clone());
+        actor.is_anonymous = false;
+        Ok(Self { who, actor, browser, app: Arc::clone(app), host })
+    }
+}
+
+impl OptionalFromRequestParts<Arc<App>> for Person {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Option<Self>, Self::Rejection> {
+        Ok(<Self as FromRequestParts<Arc<App>>>::from_request_parts(parts, app).await.ok())
+    }
+}
+
+/// The value of our cookie. Twice is as good as none: which of the two counts?
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let mut found = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter_map(|(name, value)| (name == COOKIE_NAME).then_some(value));
+    let first = found.next()?;
+    found.next().is_none().then_some(first)
+}
+
+/// Gives the browser its session, for as long as it stays open or the server lets it.
+pub(crate) fn with_session(mut response: Response, session: &ApiKey, longest_ms: i64) -> Response {
+    let text = format!("{COOKIE_NAME}={}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={}", session.reveal(), longest_ms / 1000);
+    if let Ok(mut value) = HeaderValue::from_str(&text) {
+        value.set_sensitive(true);
+        response.headers_mut().append(SET_COOKIE, value);
+    }
+    response
+}
+
+/// Takes the browser's session away.
+pub(crate) fn without_session(mut response: Response) -> Response {
+    let text = HeaderValue::from_static("__Host-convox=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0");
+    response.headers_mut().append(SET_COOKIE, text);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(COOKIE, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn one_cookie_of_ours_is_found_among_others() {
+        assert_eq!(cookie(&headers(&["a=b; __Host-convox=cxw_1; c=d"])), Some("cxw_1"));
+        assert_eq!(cookie(&headers(&["a=b", "__Host-convox=cxw_1"])), Some("cxw_1"));
+    }
+
+    #[test]
+    fn none_or_two_are_nobody() {
+        for values in [&[][..], &["a=b"], &["__host-convox=x"], &["__Host-convox"], &["__Host-convox=x; __Host-convox=y"]] {
+            assert_eq!(cookie(&headers(values)), None, "{values:?}");
+        }
+        assert_eq!(cookie(&headers(&["__Host-convox=x", "__Host-convox=y"])), None);
+    }
+}

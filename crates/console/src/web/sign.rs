@@ -1,0 +1,223 @@
+//! Signing in and out, and the way back for those who forgot their password.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Form, Router};
+use convox_seal::Secret;
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::page::{Fault, Frame, Problem, go, sentence, show, show_with, status_and_words};
+use super::person::{Person, Visitor, with_session, without_session};
+use crate::counters::Count;
+use crate::ops::OpsError;
+use crate::state::App;
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/sign-in", get(ask).post(sign_in))
+        .route("/sign-out", post(sign_out))
+        .route("/forgotten", get(ask_address).post(forgotten))
+        .route("/reset", get(ask_code))
+        .route("/reset/open", post(open_reset))
+        .route("/reset/finish", post(finish_reset))
+}
+
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+struct SignInPage {
+    frame: Frame,
+    email: String,
+    next: String,
+    problem: Problem,
+}
+
+#[derive(Deserialize)]
+struct Next {
+    #[serde(default)]
+    next: String,
+}
+
+/// A path of our pages, or the first one: a link must not lead through the sign-in to another site.
+fn own_page(next: &str) -> &str {
+    let is_plain = next.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-%@+~".contains(&byte));
+    if is_plain && (next == "/console" || next.starts_with("/console/")) && !next.contains("//") { next } else { "/console" }
+}
+
+async fn ask(person: Option<Person>, Query(Next { next }): Query<Next>) -> Response {
+    if person.is_some() {
+        return go(own_page(&next));
+    }
+    show(&SignInPage { frame: Frame::default(), email: String::new(), next: own_page(&next).to_owned(), problem: Problem::default() })
+}
+
+#[derive(Deserialize)]
+struct SignInForm {
+    email: String,
+    password: String,
+    #[serde(default)]
+    next: String,
+}
+
+async fn sign_in(
+    State(app): State<Arc<App>>,
+    before: Option<Person>,
+    visitor: Visitor,
+    Form(form): Form<SignInForm>,
+) -> Result<Response, Fault> {
+    let SignInForm { email, password, next } = form;
+    let password = Secret::new(password);
+    let before = before.and_then(|person| person.principal().key.clone());
+    match app.ops().sign_in(&visitor.actor, &visitor.browser, &email, &password, before.as_ref()).await {
+        Ok(signed_in) => {
+            app.settle(signed_in.seq).await;
+            Ok(with_session(go(own_page(&next)), &signed_in.session, app.rules.longest_ms))
+        }
+        Err(OpsError::Forbidden(words)) => {
+            app.counters.add(Count::Unidentified);
+            let event = || {
+                let event = visitor.actor.event(&*app.clock, "SignIn", "/console/sign-in".to_owned());
+                convox_model::Event { decision: "refused".to_owned(), rule: "wrong-password".to_owned(), ..event }
+            };
+            app.audit.unidentified(event, app.clock.now_ms());
+            let problem = Problem::new("", sentence(&words));
+            let page = SignInPage { frame: Frame::default(), email, next: own_page(&next).to_owned(), problem };
+            Ok(show_with(StatusCode::FORBIDDEN, &page))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn sign_out(State(app): State<Arc<App>>, person: Option<Person>) -> Result<Response, Fault> {
+    if let Some(person) = person
+        && let Some(session) = &person.principal().key
+    {
+        let seq = app.ops().sign_out(&person.actor, session.as_str()).await?;
+        app.settle(seq).await;
+    }
+    Ok(without_session(go("/console/sign-in")))
+}
+
+#[derive(Template)]
+#[template(path = "forgotten.html")]
+struct ForgottenPage {
+    frame: Frame,
+    /// Whether this Console sends mail.
+    has_mail: bool,
+    /// Whether it was just asked for.
+    is_sent: bool,
+}
+
+async fn ask_address(State(app): State<Arc<App>>) -> Response {
+    show(&ForgottenPage { frame: Frame::default(), has_mail: app.mail.is_there(), is_sent: false })
+}
+
+#[derive(Deserialize)]
+struct AddressForm {
+    email: String,
+}
+
+/// The same answer, as fast, whether anybody has that address or not.
+async fn forgotten(State(app): State<Arc<App>>, visitor: Visitor, Form(AddressForm { email }): Form<AddressForm>) -> Response {
+    let (true, Some(url)) = (app.mail.is_there(), app.url.clone()) else {
+        return show(&ForgottenPage { frame: Frame::default(), has_mail: false, is_sent: false });
+    };
+    tokio::spawn(async move {
+        let email = email.trim().to_ascii_lowercase();
+        match app.ops().start_reset(&visitor.actor, &email).await {
+            Ok(Some((code, _))) => {
+                let _ = app.mail.reset(&email, &format!("{url}/console/reset#{}", code.reveal())).await;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "a forgotten password could not be replaced"),
+        }
+    });
+    show(&ForgottenPage { frame: Frame::default(), has_mail: true, is_sent: true })
+}
+
+#[derive(Template)]
+#[template(path = "reset.html")]
+struct ResetPage {
+    frame: Frame,
+    /// Whose password; empty while the code is asked for.
+    email: String,
+    code: String,
+    rule: &'static str,
+    problem: Problem,
+}
+
+#[derive(Deserialize)]
+struct CodeForm {
+    code: String,
+}
+
+/// The code comes behind the `#` of the link, which no browser sends and no log sees; the script puts it into the form.
+async fn ask_code() -> Response {
+    show(&ResetPage { frame: Frame::default(), email: String::new(), code: String::new(), rule: "", problem: Problem::default() })
+}
+
+async fn open_reset(State(app): State<Arc<App>>, Form(CodeForm { code }): Form<CodeForm>) -> Result<Response, Fault> {
+    let code = code.trim().to_owned();
+    let rule = app.rules.password.words();
+    match app.ops().find_reset(&Secret::new(code.clone())).await? {
+        Some(email) => Ok(show(&ResetPage { frame: Frame::default(), email, code, rule, problem: Problem::default() })),
+        None => {
+            let problem = Problem::new("code", "This link was used or has ended. Ask for a new one.");
+            let page = ResetPage { frame: Frame::default(), email: String::new(), code: String::new(), rule, problem };
+            Ok(show_with(StatusCode::CONFLICT, &page))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct ResetForm {
+    code: String,
+    email: String,
+    password: String,
+}
+
+async fn finish_reset(State(app): State<Arc<App>>, visitor: Visitor, Form(form): Form<ResetForm>) -> Result<Response, Fault> {
+    let ResetForm { code, email, password } = form;
+    let done = app.ops().run_reset(&visitor.actor, &visitor.browser, &Secret::new(code.clone()), &Secret::new(password)).await;
+    match done {
+        Ok(signed_in) => {
+            app.settle(signed_in.seq).await;
+            Ok(with_session(go("/console"), &signed_in.session, app.rules.longest_ms))
+        }
+        Err(error @ OpsError::Input(_)) => {
+            let (status, words) = status_and_words(&error);
+            let problem = Problem::new("password", sentence(&words));
+            Ok(show_with(status, &ResetPage { frame: Frame::default(), email, code, rule: app.rules.password.words(), problem }))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signing_in_leads_to_a_page_of_ours_only() {
+        for own in ["/console", "/console/racks", "/console/racks/acme/main%20x"] {
+            assert_eq!(own_page(own), own);
+        }
+        for other in [
+            "",
+            "/",
+            "//evil.example",
+            "/console//evil.example",
+            "https://evil.example",
+            "/consolex",
+            "/console/\\evil",
+            "/console/a?b",
+            "/console/\r\n",
+        ] {
+            assert_eq!(own_page(other), "/console", "{other}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Sessions of browsers: keys of kind `session`, with an end that moves while they are used and one that does not.
+
+use convox_model::{KeyId, UserId};
+
+use crate::keys::NewKey;
+use crate::{Act, Store, StoreError, change};
+
+/// So many a person has at a time; a further sign-in ends the one that ends first.
+pub const MOST: i64 = 50;
+
+/// A new session.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    /// Its key: `expires_ms` is the end that moves.
+    pub key: NewKey,
+    /// The end that does not move, milliseconds since 1970.
+    pub ends_ms: i64,
+    /// Address that it was signed in from.
+    pub peer: String,
+    /// The browser, as it calls itself.
+    pub agent: String,
+}
+
+/// A session's row, without its hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Its id.
+    pub id: KeyId,
+    /// When it was signed in, milliseconds since 1970.
+    pub created_ms: i64,
+    /// End unless it is used before, milliseconds since 1970.
+    pub expires_ms: i64,
+    /// Last use, milliseconds since 1970, to about a minute.
+    pub used_ms: i64,
+    /// Address that it was signed in from.
+    pub peer: String,
+    /// The browser, as it calls itself.
+    pub agent: String,
+}
+
+/// A key or session that was used.
+#[derive(Clone, Debug)]
+pub struct Use {
+    /// Which.
+    pub id: KeyId,
+    /// When, milliseconds since 1970.
+    pub used_ms: i64,
+    /// For a session: its end from now on, milliseconds since 1970; never later than its last end.
+    pub expires_ms: Option<i64>,
+}
+
+/// Inserts a session inside a transaction, and makes room for it.
+macro_rules! insert_session {
+    ($tx:ident, $session:expr, $at_ms:expr) => {
+        let key = &$session.key;
+        $crate::keys::insert_key!($tx, key, $at_ms);
+        sqlx::query("UPDATE keys SET ends_ms = $2, peer = $3, agent = $4 WHERE id = $1")
+            .bind(key.id.as_str())
+            .bind($session.ends_ms)
+            .bind($session.peer.as_str())
+            .bind($session.agent.as_str())
+            .execute(&mut *$tx)
+            .await?;
+        sqlx::query(
+            "DELETE FROM keys WHERE user_id = $1 AND kind = 'session' AND (expires_ms <= $2 OR id NOT IN \
+             (SELECT id FROM keys WHERE user_id = $1 AND kind = 'session' ORDER BY expires_ms DESC, id DESC LIMIT $3))",
+        )
+        .bind(key.user.as_str())
+        .bind($at_ms)
+        .bind($crate::sessions::MOST)
+        .execute(&mut *$tx)
+        .await?;
+    };
+}
+pub(crate) use insert_session;
+
+impl Store {
+    /// Keeps a new session; `before`, the one that it takes the place of, ends with this.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the user is gone.
+    pub async fn insert_session(&self, session: &NewSession, before: Option<&KeyId>, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            let owner: Option<(String,)> =
+                sqlx::query_as("SELECT id FROM users WHERE id = $1").bind(session.key.user.as_str()).fetch_optional(&mut *tx).await?;
+            if owner.is_none() {
+                return Err(StoreError::Missing("the user is gone".to_owned()));
+            }
+            if let Some(before) = before {
+                sqlx::query("DELETE FROM keys WHERE id = $1 AND kind = 'session'").bind(before.as_str()).execute(&mut *tx).await?;
+            }
+            insert_session!(tx, session, act.event.at_ms);
+        });
+        Ok(seq)
+    }
+
+    /// Ends the sessions of a user, but for `keep`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn delete_sessions(&self, user: &UserId, keep: Option<&KeyId>, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            sqlx::query("DELETE FROM keys WHERE user_id = $1 AND kind = 'session' AND id <> $2")
+                .bind(user.as_str())
+                .bind(keep.map(KeyId::as_str).unwrap_or_default())
+                .execute(&mut *tx)
+                .await?;
+        });
+        Ok(seq)
+    }
+
+    /// Live sessions of a user, the one used last first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn list_sessions(&self, user: &UserId, now_ms: i64) -> Result<Vec<SessionRow>, StoreError> {
+        let rows: Vec<(String, i64, i64, i64, String, String)> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT id, created_ms, expires_ms, COALESCE(used_ms, created_ms), peer, agent FROM keys \
+             WHERE user_id = $1 AND kind = 'session' AND expires_ms > $2 ORDER BY COALESCE(used_ms, created_ms) DESC, id DESC LIMIT $3"
+        )
+        .bind(user.as_str())
+        .bind(now_ms)
+        .bind(MOST)
+        .fetch_all(pool)
+        .await)?;
+        let row = |(id, created_ms, expires_ms, used_ms, peer, agent)| SessionRow {
+            id: KeyId::from_text(id),
+            created_ms,
+            expires_ms,
+            used_ms,
+            peer,
+            agent,
+        };
+        Ok(rows.into_iter().map(row).collect())
+    }
+
+    /// Writes down which keys and sessions were used. Not a change that anybody made: no audit event. The feed moves if an end did.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn record_uses(&self, uses: &[Use]) -> Result<(), StoreError> {
+        if uses.is_empty() {
+            return Ok(());
+        }
+        convox_db::transaction!(&self.db, |tx| {
+            if uses.iter().any(|one| one.expires_ms.is_some()) {
+                sqlx::query("UPDATE feed SET seq = seq + 1 WHERE id = 1").execute(&mut *tx).await?;
+            }
+            for one in uses {
+                sqlx::query(
+                    "UPDATE keys SET used_ms = CASE WHEN used_ms > $2 THEN used_ms ELSE $2 END, \
+                     expires_ms = CASE WHEN ends_ms IS NULL OR $3 = 0 THEN expires_ms WHEN $3 > ends_ms THEN ends_ms ELSE $3 END WHERE id = $1",
+                )
+                .bind(one.id.as_str())
+                .bind(one.used_ms)
+                .bind(one.expires_ms.unwrap_or_default())
+                .execute(&mut *tx)
+                .await?;
+            }
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,159 @@
+//! Sessions, passwords and invitations.
+
+use convox_model::{OrgId, Role, UserId};
+use convox_seal::KeyKind;
+use convox_store::invitations::{Acceptance, NewInvitation};
+use convox_store::sessions::{MOST, Use};
+use convox_store::{Page, Store, StoreError};
+
+use super::{NOW, act, key, on_each, org, session, user};
+
+#[test]
+fn a_session_takes_the_place_of_the_one_before_and_there_are_not_too_many() {
+    on_each(async |store| {
+        let ada = user(&store, "ada@example.com").await;
+        let first = session(&ada, NOW + 1_000);
+        store.insert_session(&first, None, &act("SignIn")).await.unwrap();
+        let second = session(&ada, NOW + 2_000);
+        store.insert_session(&second, Some(&first.key.id), &act("SignIn")).await.unwrap();
+        let ids = async |now_ms| store.list_sessions(&ada, now_ms).await.unwrap().into_iter().map(|row| row.id).collect::<Vec<_>>();
+        assert_eq!(ids(NOW).await, std::slice::from_ref(&second.key.id));
+        assert!(ids(NOW + 2_000).await.is_empty(), "it has ended");
+        for i in 0..MOST {
+            store.insert_session(&session(&ada, NOW + 3_000 + i), None, &act("SignIn")).await.unwrap();
+        }
+        let left = ids(NOW).await;
+        assert_eq!(left.len() as i64, MOST);
+        assert!(!left.contains(&second.key.id), "the one that ends first made room");
+        let keep = left[0].clone();
+        store.delete_sessions(&ada, Some(&keep), &act("SignOutOthers")).await.unwrap();
+        assert_eq!(ids(NOW).await, [keep]);
+        assert!(store.list_keys(Some(&ada), &Page::first(10)).await.unwrap().is_empty(), "sessions are no API keys");
+        let gone = store.insert_session(&session(&UserId::new(), NOW + 1), None, &act("SignIn")).await;
+        assert!(matches!(gone, Err(StoreError::Missing(_))));
+    });
+}
+
+#[test]
+fn use_moves_the_end_of_a_session_up_to_its_last_and_never_that_of_a_key() {
+    on_each(async |store| {
+        let ada = user(&store, "ada@example.com").await;
+        let (web, mut api) = (session(&ada, NOW + 1_000), key(&ada, "default", KeyKind::User));
+        api.expires_ms = Some(NOW + 500);
+        store.insert_session(&web, None, &act("SignIn")).await.unwrap();
+        store.insert_key(&api, &act("KeyCreate")).await.unwrap();
+        let used = |id: &convox_model::KeyId, used_ms, expires_ms| Use { id: id.clone(), used_ms, expires_ms };
+        let seq = store.feed_seq().await.unwrap();
+        store.record_uses(&[used(&api.id, NOW + 10, None)]).await.unwrap();
+        assert_eq!(store.feed_seq().await.unwrap(), seq, "servers need not read everything anew for this");
+        store.record_uses(&[used(&web.key.id, NOW + 20, Some(NOW + 1_020)), used(&api.id, NOW + 5, Some(NOW + 9_000))]).await.unwrap();
+        assert_eq!(store.feed_seq().await.unwrap(), seq + 1);
+        let row = store.find_key(&api.id).await.unwrap().unwrap();
+        assert_eq!((row.used_ms, row.expires_ms), (Some(NOW + 10), Some(NOW + 500)), "a use is never taken back");
+        store.record_uses(&[used(&web.key.id, NOW + 30, Some(NOW + 900_000))]).await.unwrap();
+        let row = store.list_sessions(&ada, NOW).await.unwrap().remove(0);
+        assert_eq!((row.used_ms, row.expires_ms), (NOW + 30, web.ends_ms));
+    });
+}
+
+#[test]
+fn a_new_password_ends_other_sessions_and_a_code_is_good_once() {
+    on_each(async |store| {
+        let ada = user(&store, "ada@example.com").await;
+        assert_eq!(store.find_sign_in("ada@example.com").await.unwrap().unwrap().password_hash, None);
+        let (here, there) = (session(&ada, NOW + 1_000), session(&ada, NOW + 1_000));
+        store.insert_session(&here, None, &act("SignIn")).await.unwrap();
+        store.insert_session(&there, None, &act("SignIn")).await.unwrap();
+        store.put_reset(&ada, &[1; 32], NOW + 100, &act("PasswordForgotten")).await.unwrap();
+        store.set_password(&ada, "one", Some(&here.key.id), &act("PasswordChange")).await.unwrap();
+        assert_eq!(store.list_sessions(&ada, NOW).await.unwrap().len(), 1);
+        assert!(store.find_reset(&[1; 32], NOW).await.unwrap().is_none(), "a code that was asked for before is void");
+
+        store.rehash_password(&ada, "other", "x").await.unwrap();
+        store.rehash_password(&ada, "one", "two").await.unwrap();
+        assert_eq!(store.find_sign_in("ada@example.com").await.unwrap().unwrap().password_hash.as_deref(), Some("two"));
+
+        store.put_reset(&ada, &[2; 32], NOW + 100, &act("PasswordForgotten")).await.unwrap();
+        store.put_reset(&ada, &[3; 32], NOW + 100, &act("PasswordForgotten")).await.unwrap();
+        assert!(store.find_reset(&[2; 32], NOW).await.unwrap().is_none(), "the last one counts");
+        assert!(store.find_reset(&[3; 32], NOW + 100).await.unwrap().is_none(), "not after its end");
+        let fresh = session(&ada, NOW + 1_000);
+        store.run_reset(&[3; 32], "three", &fresh, &act("PasswordReset")).await.unwrap();
+        let left: Vec<_> = store.list_sessions(&ada, NOW).await.unwrap().into_iter().map(|row| row.id).collect();
+        assert_eq!(left, [fresh.key.id]);
+        let again = store.run_reset(&[3; 32], "four", &session(&ada, NOW + 1_000), &act("PasswordReset")).await;
+        assert!(matches!(again, Err(StoreError::Conflict(_))));
+        assert_eq!(store.find_sign_in("ada@example.com").await.unwrap().unwrap().password_hash.as_deref(), Some("three"));
+    });
+}
+
+fn invitation(org: &OrgId, email: &str, code: u8) -> NewInvitation {
+    NewInvitation {
+        id: uuid::Uuid::now_v7().to_string(),
+        org: org.clone(),
+        email: email.parse().unwrap(),
+        role: Role::Operator,
+        code_hash: [code; 32],
+        invited_by: "ada@example.com".to_owned(),
+        expires_ms: NOW + 100,
+    }
+}
+
+async fn accept(store: &Store, code: u8, user: &UserId, password: Option<&str>) -> Result<i64, StoreError> {
+    let password_hash = password.map(str::to_owned);
+    let made = act("UserAdd").event;
+    let accepted = Acceptance { code_hash: [code; 32], password_hash, session: session(user, NOW + 1_000), before: None, made };
+    store.accept_invitation(&accepted, &act("InvitationAccept")).await
+}
+
+#[test]
+fn an_invitation_makes_one_member_once() {
+    on_each(async |store| {
+        let acme = org(&store, "acme").await;
+        store.put_invitation(&invitation(&acme, "bob@example.com", 1), &act("Invite")).await.unwrap();
+        store.put_invitation(&invitation(&acme, "bob@example.com", 2), &act("Invite")).await.unwrap();
+        assert!(store.find_invitation(&[1; 32], NOW).await.unwrap().is_none(), "the last one counts");
+        let found = store.find_invitation(&[2; 32], NOW).await.unwrap().unwrap();
+        assert_eq!((found.org_name.as_str(), found.email.as_str(), found.role), ("acme", "bob@example.com", Some(Role::Operator)));
+        assert!(store.find_invitation(&[2; 32], NOW + 100).await.unwrap().is_none());
+        assert_eq!(store.list_invitations(&acme, NOW, &Page::first(10)).await.unwrap().len(), 1);
+
+        let racers: Vec<_> = (0..4)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move { accept(&store, 2, &UserId::new(), Some("hash")).await.is_ok() })
+            })
+            .collect();
+        let mut won = 0;
+        for racer in racers {
+            won += usize::from(racer.await.unwrap());
+        }
+        assert_eq!(won, 1);
+        let bob = store.find_sign_in("bob@example.com").await.unwrap().unwrap();
+        assert_eq!(store.memberships(&bob.user).await.unwrap(), [(acme.clone(), Role::Operator)]);
+        let again = store.put_invitation(&invitation(&acme, "bob@example.com", 3), &act("Invite")).await;
+        assert!(matches!(again, Err(StoreError::Conflict(_))), "a member needs none");
+    });
+}
+
+#[test]
+fn an_invitation_takes_nobody_over() {
+    on_each(async |store| {
+        let (acme, bob) = (org(&store, "acme").await, user(&store, "bob@example.com").await);
+        store.set_password(&bob, "his", None, &act("PasswordChange")).await.unwrap();
+        store.put_invitation(&invitation(&acme, "bob@example.com", 1), &act("Invite")).await.unwrap();
+        for (user, password) in [(UserId::new(), Some("new")), (bob.clone(), Some("new")), (UserId::new(), None)] {
+            let taken = accept(&store, 1, &user, password).await;
+            assert!(matches!(taken, Err(StoreError::Conflict(_))), "{taken:?}");
+        }
+        assert_eq!(store.find_sign_in("bob@example.com").await.unwrap().unwrap().password_hash.as_deref(), Some("his"));
+        assert!(store.find_invitation(&[1; 32], NOW).await.unwrap().is_some(), "what was refused used nothing up");
+        accept(&store, 1, &bob, None).await.unwrap();
+        assert_eq!(store.memberships(&bob).await.unwrap().len(), 1);
+        store.put_invitation(&invitation(&acme, "eve@example.com", 2), &act("Invite")).await.unwrap();
+        let id = store.list_invitations(&acme, NOW, &Page::first(10)).await.unwrap().remove(0).id;
+        assert!(matches!(store.delete_invitation(&OrgId::new(), &id, &act("Uninvite")).await, Err(StoreError::Missing(_))));
+        store.delete_invitation(&acme, &id, &act("Uninvite")).await.unwrap();
+        assert!(matches!(accept(&store, 2, &UserId::new(), Some("hash")).await, Err(StoreError::Conflict(_))));
+    });
+}
