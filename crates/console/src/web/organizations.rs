@@ -19,8 +19,8 @@ use crate::mail::Sent;
 use crate::ops::OpsError;
 use crate::state::App;
 
-/// Rows of one page.
-const PAGE: i64 = 50;
+/// Rows of one page; a member's row has two forms, and a page is to stay light.
+const PAGE: i64 = 30;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
