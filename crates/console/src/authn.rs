@@ -24,6 +24,16 @@ impl Verified {
         &self.0.principal
     }
 
+    /// Whether it is a session that is to go on under a new id.
+    pub(crate) fn is_due(&self) -> bool {
+        self.0.is_due
+    }
+
+    /// Notes that it is used.
+    pub(crate) fn note_use(&self, clock: &dyn Clock) {
+        self.0.note_use(clock.now_ms());
+    }
+
     /// Their address, ready to be sent to a Rack.
     pub(crate) fn actor(&self) -> HeaderValue {
         self.0.actor.clone()
@@ -96,14 +106,14 @@ pub(crate) fn verify(key: &str, snapshot: &Snapshot, lookup: &LookupKey, clock: 
     Ok(Verified(Arc::clone(known)))
 }
 
-/// Who a browser's session belongs to; `None` once it has ended. Only for the value of our own cookie.
+/// Who a browser's session belongs to; `None` once it has ended. Only for the value of our own cookie. Whether this is a use of it is for
+/// the caller to say: a page that refreshes itself is none.
 pub(crate) fn session(text: &str, snapshot: &Snapshot, lookup: &LookupKey, clock: &dyn Clock) -> Option<Verified> {
     let (kind, hash) = lookup.hash_key(text).ok()?;
     let known = snapshot.key(&hash).filter(|known| kind == KeyKind::Session && known.is_session)?;
     if known.expires_ms.is_none_or(|end| end <= clock.now_ms()) {
         return None;
     }
-    known.note_use(clock.now_ms());
     Some(Verified(Arc::clone(known)))
 }
 

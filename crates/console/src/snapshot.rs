@@ -36,6 +36,8 @@ pub(crate) struct KnownKey {
     pub(crate) expires_ms: Option<i64>,
     /// Whether it is a session of a browser.
     pub(crate) is_session: bool,
+    /// Whether that session is to go on under a new id, because its owner may do more or less than at its making.
+    pub(crate) is_due: bool,
     /// Last use, milliseconds since 1970; 0 before the first. Outlives the snapshot.
     used_ms: Arc<AtomicI64>,
 }
@@ -53,10 +55,10 @@ impl KnownKey {
         self.used_ms.load(Ordering::Relaxed)
     }
 
-    fn new(principal: Principal, expires_ms: Option<i64>, is_session: bool, used_ms: Arc<AtomicI64>) -> Self {
+    fn new(principal: Principal, expires_ms: Option<i64>, is_session: bool, is_due: bool, used_ms: Arc<AtomicI64>) -> Self {
         // Addresses are plain ASCII when they come in; a row that was edited to something else names nobody.
         let actor = HeaderValue::from_str(&principal.email).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { principal, actor, expires_ms, is_session, used_ms }
+        Self { principal, actor, expires_ms, is_session, is_due, used_ms }
     }
 }
 
@@ -94,13 +96,14 @@ impl Snapshot {
         };
         let mut snapshot = Self { seq: rows.seq, ..Self::default() };
         for user in rows.users.keys() {
-            snapshot.users.insert(user.clone(), Arc::new(KnownKey::new(principal(user, None, String::new()), None, false, Arc::default())));
+            snapshot.users.insert(user.clone(), Arc::new(KnownKey::new(principal(user, None, String::new()), None, false, false, Arc::default())));
         }
         for key in rows.keys {
             let is_session = key.kind == KeyKind::Session;
             let shown = if is_session { "web".to_owned() } else { key.last4 };
             let used_ms = before.key_ids.get(&key.id).map(|known| Arc::clone(&known.used_ms)).unwrap_or_default();
-            let known = Arc::new(KnownKey::new(principal(&key.user, Some(key.id.clone()), shown), key.expires_ms, is_session, used_ms));
+            let who = principal(&key.user, Some(key.id.clone()), shown);
+            let known = Arc::new(KnownKey::new(who, key.expires_ms, is_session, key.is_due, used_ms));
             snapshot.keys.insert(key.hash, Arc::clone(&known));
             snapshot.key_ids.insert(key.id, known);
         }

@@ -205,11 +205,11 @@ impl Store {
             if member.is_none() {
                 insert_member!(tx, org, user, role, act.event.at_ms);
             }
+            let session = &accepted.session;
+            insert_session!(tx, session, act.event.at_ms);
             if let Some(before) = &accepted.before {
                 sqlx::query("DELETE FROM keys WHERE id = $1 AND kind = 'session'").bind(before.as_str()).execute(&mut *tx).await?;
             }
-            let session = &accepted.session;
-            insert_session!(tx, session, act.event.at_ms);
         });
         Ok(seq)
     }

@@ -31,18 +31,30 @@ macro_rules! keep_an_administrator {
     };
 }
 
-/// Inserts a member inside a transaction.
-macro_rules! insert_member {
-    ($tx:ident, $org:expr, $user:expr, $role:expr, $created_ms:expr) => {
-        sqlx::query("INSERT INTO members (org_id, user_id, role, created_ms) VALUES ($1, $2, $3, $4)")
-            .bind($org.as_str())
-            .bind($user.as_str())
-            .bind($role.as_str())
-            .bind($created_ms)
-            .execute(&mut *$tx)
-            .await?
+/// What the user may do changes inside this transaction: their sessions are due for a new id.
+macro_rules! renew_sessions {
+    ($tx:ident, $user:expr) => {
+        sqlx::query("UPDATE keys SET renew = 1 WHERE user_id = $1 AND kind = 'session'").bind($user.as_str()).execute(&mut *$tx).await?
     };
 }
+
+/// Inserts a member inside a transaction. The user is there already; their address is kept here too, because members are listed by it.
+macro_rules! insert_member {
+    ($tx:ident, $org:expr, $user:expr, $role:expr, $created_ms:expr) => {
+        sqlx::query(
+            "INSERT INTO members (org_id, user_id, role, created_ms, email) \
+             VALUES ($1, $2, $3, $4, COALESCE((SELECT email FROM users WHERE id = $2), ''))",
+        )
+        .bind($org.as_str())
+        .bind($user.as_str())
+        .bind($role.as_str())
+        .bind($created_ms)
+        .execute(&mut *$tx)
+        .await?;
+        $crate::members::renew_sessions!($tx, $user)
+    };
+}
+pub(crate) use renew_sessions;
 pub(crate) use insert_member;
 
 impl Store {
@@ -102,6 +114,7 @@ impl Store {
             if done.rows_affected() == 0 {
                 return Err(StoreError::Missing("they are not a member".to_owned()));
             }
+            renew_sessions!(tx, user);
             keep_an_administrator!(tx, org);
         });
         Ok(seq)
@@ -122,6 +135,7 @@ impl Store {
             if done.rows_affected() == 0 {
                 return Err(StoreError::Missing("they are not a member".to_owned()));
             }
+            renew_sessions!(tx, user);
             keep_an_administrator!(tx, org);
             sqlx::query("DELETE FROM keys WHERE user_id = $1 AND NOT EXISTS (SELECT 1 FROM members WHERE user_id = $1)")
                 .bind(user.as_str())
@@ -151,8 +165,8 @@ impl Store {
     pub async fn search_members(&self, org: &OrgId, part: &str, page: &Page) -> Result<Vec<MemberRow>, StoreError> {
         let like = format!("%{}%", part.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
         let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
-            "SELECT u.id, u.email, m.role, m.created_ms FROM users u JOIN members m ON m.user_id = u.id AND m.org_id = $1 \
-             WHERE u.email > $2 AND u.email LIKE $3 ESCAPE '\\' ORDER BY u.email LIMIT $4"
+            "SELECT user_id, email, role, created_ms FROM members \
+             WHERE org_id = $1 AND email > $2 AND email LIKE $3 ESCAPE '\\' ORDER BY email LIMIT $4"
         )
         .bind(org.as_str())
         .bind(page.after.clone().unwrap_or_default())
@@ -169,8 +183,7 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn list_members(&self, org: &OrgId, page: &Page) -> Result<Vec<MemberRow>, StoreError> {
         let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
-            "SELECT u.id, u.email, m.role, m.created_ms FROM members m JOIN users u ON u.id = m.user_id \
-             WHERE m.org_id = $1 AND u.id > $2 ORDER BY u.id LIMIT $3"
+            "SELECT user_id, email, role, created_ms FROM members WHERE org_id = $1 AND user_id > $2 ORDER BY user_id LIMIT $3"
         )
         .bind(org.as_str())
         .bind(page.after.clone().unwrap_or_default())

@@ -23,4 +23,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0004_web.sql"),
         postgres: include_str!("../migrations/postgres/0004_web.sql"),
     },
+    Migration {
+        name: "0005_web_members",
+        sqlite: include_str!("../migrations/sqlite/0005_web_members.sql"),
+        postgres: include_str!("../migrations/postgres/0005_web_members.sql"),
+    },
 ];

@@ -15,6 +15,9 @@ pub struct NewSession {
     pub key: NewKey,
     /// The end that does not move, milliseconds since 1970.
     pub ends_ms: i64,
+    /// The session of the same user that goes on as this one, under a new id: it ends with this, and neither when they signed in nor the end
+    /// that does not move is any later than it was. `None` for somebody who has just proved who they are.
+    pub continues: Option<KeyId>,
     /// Address that it was signed in from.
     pub peer: String,
     /// The browser, as it calls itself.
@@ -53,14 +56,31 @@ pub struct Use {
 macro_rules! insert_session {
     ($tx:ident, $session:expr, $at_ms:expr) => {
         let key = &$session.key;
-        $crate::keys::insert_key!($tx, key, $at_ms);
-        sqlx::query("UPDATE keys SET ends_ms = $2, peer = $3, agent = $4 WHERE id = $1")
-            .bind(key.id.as_str())
-            .bind($session.ends_ms)
-            .bind($session.peer.as_str())
-            .bind($session.agent.as_str())
-            .execute(&mut *$tx)
+        let (mut created_ms, mut ends_ms) = ($at_ms, $session.ends_ms);
+        if let Some(continued) = &$session.continues {
+            let before: Option<(i64, i64)> = sqlx::query_as(
+                "DELETE FROM keys WHERE id = $1 AND user_id = $2 AND kind = 'session' RETURNING created_ms, COALESCE(ends_ms, expires_ms)",
+            )
+            .bind(continued.as_str())
+            .bind(key.user.as_str())
+            .fetch_optional(&mut *$tx)
             .await?;
+            let Some(before) = before else {
+                return Err(StoreError::Refused("you were signed out meanwhile; sign in again".to_owned()));
+            };
+            (created_ms, ends_ms) = (before.0, ends_ms.min(before.1));
+        }
+        $crate::keys::insert_key!($tx, key, created_ms);
+        sqlx::query(
+            "UPDATE keys SET ends_ms = $2, expires_ms = CASE WHEN expires_ms > $2 THEN $2 ELSE expires_ms END, peer = $3, agent = $4 \
+             WHERE id = $1",
+        )
+        .bind(key.id.as_str())
+        .bind(ends_ms)
+        .bind($session.peer.as_str())
+        .bind($session.agent.as_str())
+        .execute(&mut *$tx)
+        .await?;
         sqlx::query(
             "DELETE FROM keys WHERE user_id = $1 AND kind = 'session' AND (expires_ms <= $2 OR id NOT IN \
              (SELECT id FROM keys WHERE user_id = $1 AND kind = 'session' ORDER BY expires_ms DESC, id DESC LIMIT $3))",

@@ -24,6 +24,8 @@ pub struct KeyEntry {
     pub last4: String,
     /// End, milliseconds since 1970.
     pub expires_ms: Option<i64>,
+    /// For a session: whether what its owner may do changed after its making, so that it is to go on under a new id.
+    pub is_due: bool,
 }
 
 /// The rows of one moment.
@@ -43,8 +45,8 @@ pub struct Rows {
     pub orgs: BTreeMap<OrgId, (String, WrappedDataKey)>,
 }
 
-/// A key's row: id, user, kind, hash, last four characters, expiry.
-type KeyRow = (String, String, String, Vec<u8>, String, Option<i64>);
+/// A key's row: id, user, kind, hash, last four characters, expiry, whether it is due for a new id.
+type KeyRow = (String, String, String, Vec<u8>, String, Option<i64>, i64);
 
 /// What was read, not yet understood.
 struct Raw {
@@ -62,7 +64,7 @@ macro_rules! read {
         let (seq,): (i64,) = sqlx::query_as("SELECT seq FROM feed WHERE id = 1").fetch_one(&mut *$tx).await?;
         Raw {
             seq,
-            keys: sqlx::query_as("SELECT id, user_id, kind, hash, last4, expires_ms FROM keys").fetch_all(&mut *$tx).await?,
+            keys: sqlx::query_as("SELECT id, user_id, kind, hash, last4, expires_ms, renew FROM keys").fetch_all(&mut *$tx).await?,
             users: sqlx::query_as("SELECT id, email FROM users").fetch_all(&mut *$tx).await?,
             members: sqlx::query_as("SELECT org_id, user_id, role FROM members").fetch_all(&mut *$tx).await?,
             racks: sqlx::query_as(
@@ -103,7 +105,7 @@ impl Store {
 impl From<Raw> for Rows {
     /// A row that cannot be read grants nothing.
     fn from(raw: Raw) -> Self {
-        let key = |(id, user, kind, hash, last4, expires_ms): KeyRow| {
+        let key = |(id, user, kind, hash, last4, expires_ms, renew): KeyRow| {
             Some(KeyEntry {
                 id: KeyId::from_text(id),
                 user: UserId::from_text(user),
@@ -111,6 +113,7 @@ impl From<Raw> for Rows {
                 hash: hash.try_into().ok()?,
                 last4,
                 expires_ms,
+                is_due: renew != 0,
             })
         };
         let member =

@@ -92,7 +92,12 @@ impl Ops {
             (false, Some(_)) => return Err(OpsError::Forbidden("that is not the password of this address".to_owned())),
             (false, None) => return Err(OpsError::Forbidden(format!("sign in as {email} to accept"))),
         };
-        let (session, text) = self.new_session(&user, browser);
+        let (mut session, text) = self.new_session(&user, browser);
+        let before = actor.principal.as_ref().and_then(|who| who.key.clone());
+        // Whoever proves nothing anew goes on with the session that they have.
+        if is_signed_in && password_hash.is_none() && given.is_none() {
+            session.continues.clone_from(&before);
+        }
         let target = format!("/organizations/{}/members/{email}", row.org_name);
         let mut act = actor.act_as(&*self.clock, &user, email.as_str(), "InvitationAccept", target, "invitation-code");
         act.event.org.clone_from(&row.org_name);
@@ -101,7 +106,6 @@ impl Ops {
         made.id = uuid::Uuid::now_v7().to_string();
         "UserAdd".clone_into(&mut made.action);
         made.path = format!("/users/{email}");
-        let before = actor.principal.as_ref().and_then(|who| who.key.clone());
         let acceptance = Acceptance { code_hash: self.lookup.hash(code), password_hash, session, before, made };
         let seq = self.store.accept_invitation(&acceptance, &act).await?;
         Ok(SignedIn { session: text, seq })

@@ -89,12 +89,13 @@ impl Ops {
         Ok(SignedIn { session: text, seq })
     }
 
-    /// The actor's session under a new id.
+    /// The actor's session under a new id, which lasts no longer than the old one would have.
     pub(crate) async fn renew_session(&self, actor: &Actor, browser: &Browser) -> Result<SignedIn, OpsError> {
         let who = actor.principal.as_ref().ok_or_else(|| OpsError::Input("whose session?".to_owned()))?;
-        let (session, text) = self.new_session(&who.user, browser);
+        let (mut session, text) = self.new_session(&who.user, browser);
+        session.continues.clone_from(&who.key);
         let act = actor.act(&*self.clock, "SessionRenew", format!("/users/{}/sessions", who.email));
-        let seq = self.store.insert_session(&session, who.key.as_ref(), &act).await?;
+        let seq = self.store.insert_session(&session, None, &act).await?;
         Ok(SignedIn { session: text, seq })
     }
 
@@ -139,6 +140,7 @@ impl Ops {
         let session = NewSession {
             key,
             ends_ms: now_ms + self.rules.longest_ms,
+            continues: None,
             peer: browser.peer.clone(),
             agent: browser.agent.chars().filter(|c| !c.is_control()).take(200).collect(),
         };

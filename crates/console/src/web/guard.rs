@@ -10,10 +10,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use convox_model::Event;
 use http::header::{HOST, ORIGIN};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
-use super::page::{self, Written};
-use super::person::Person;
+use super::page::{self, Bare, Frame, Written};
+use super::person::{Person, is_by_hand, with_session};
 use crate::counters::Count;
 use crate::state::App;
 
@@ -34,6 +35,7 @@ pub(super) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     let (mut parts, body) = request.into_parts();
     let person = <Person as FromRequestParts<Arc<App>>>::from_request_parts(&mut parts, &app).await.ok();
     let (method, target) = (parts.method.clone(), parts.uri.path().to_owned());
+    let is_page = method == Method::GET && is_by_hand(&parts.headers);
     let request = Request::from_parts(parts, body);
     let path = request.uri().path();
     let is_setup = path == "/console/setup" || path.starts_with("/console/assets/");
@@ -42,9 +44,20 @@ pub(super) async fn around(State(app): State<Arc<App>>, request: Request, next: 
             .into_response()
     } else if !is_setup && !app.snapshots.now().has_users() && path.starts_with("/console") {
         Redirect::to("/console/setup").into_response()
+    } else if is_page
+        && let Some(person) = person.as_ref().filter(|person| person.who.is_due())
+        && let Some(renewed) = renewed(&app, person, request.uri()).await
+    {
+        renewed
     } else {
         next.run(request).await
     };
+    // Whoever is signed in keeps the navigation when something went wrong.
+    if let Some(person) = &person
+        && let Some(Bare(fault)) = response.extensions_mut().remove::<Bare>()
+    {
+        response = fault.framed(Frame::of(&person.principal().email, entry(&target))).into_response();
+    }
     // What somebody had no right to is written down, as for the API.
     if let Some(person) = person
         && response.status() == StatusCode::FORBIDDEN
@@ -63,6 +76,33 @@ pub(super) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     }
     headers.entry(http::header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// What they may do changed since they signed in: the same page under a new session id, and the old one is dead. `None` if that cannot be
+/// now; the next page tries again.
+async fn renewed(app: &App, person: &Person, uri: &Uri) -> Option<Response> {
+    match app.ops().renew_session(&person.actor, &person.browser).await {
+        Ok(renewed) => {
+            app.settle(renewed.seq).await;
+            let again = Redirect::to(uri.path_and_query().map_or("/console", PathAndQuery::as_str)).into_response();
+            Some(with_session(again, &renewed.session, app.rules.longest_ms))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a session could not be given a new id");
+            None
+        }
+    }
+}
+
+/// The entry of the navigation that a path belongs to.
+fn entry(path: &str) -> &'static str {
+    match path.split('/').nth(2) {
+        Some("racks" | "installs") => "racks",
+        Some("organizations" | "invitation") => "organizations",
+        Some("activity" | "activity.json" | "activity.csv") => "activity",
+        Some("account") => "account",
+        _ => "",
+    }
 }
 
 /// Whether something else than our own pages, or the person at the browser, made it send this.

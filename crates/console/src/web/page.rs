@@ -83,7 +83,7 @@ struct FaultPage {
 }
 
 /// Why there is no page. A use case's error becomes one by `?`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fault {
     status: StatusCode,
     message: String,
@@ -94,6 +94,10 @@ pub(crate) struct Fault {
 /// On an answer: that something was refused is in the log already.
 #[derive(Clone, Copy)]
 pub(super) struct Written;
+
+/// On an answer: the fault that it tells of without anybody's navigation around it.
+#[derive(Clone)]
+pub(super) struct Bare(pub(super) Fault);
 
 impl Fault {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
@@ -138,6 +142,7 @@ impl From<OpsError> for Fault {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
+        let bare = self.frame.email.is_empty().then(|| Bare(self.clone()));
         let Self { status, message, frame, is_written } = self;
         let (what, next) = message.split_once("; ").unwrap_or((&message, ""));
         let title = match status {
@@ -149,6 +154,9 @@ impl IntoResponse for Fault {
         let mut response = show_with(status, &FaultPage { frame, title, what: sentence(what), next: sentence(next) });
         if is_written {
             response.extensions_mut().insert(Written);
+        }
+        if let Some(bare) = bare {
+            response.extensions_mut().insert(bare);
         }
         response
     }

@@ -79,6 +79,9 @@ impl FromRequestParts<Arc<App>> for Person {
             let asked = parts.extensions.get::<OriginalUri>().filter(|_| parts.method == Method::GET);
             return Err(SignInFirst(asked.map_or("/console", |uri| uri.path()).to_owned()));
         };
+        if is_by_hand(&parts.headers) {
+            who.note_use(&*app.clock);
+        }
         actor.principal = Some(who.principal().clone());
         actor.is_anonymous = false;
         Ok(Self { who, actor, browser, app: Arc::clone(app), host })
@@ -91,6 +94,11 @@ impl OptionalFromRequestParts<Arc<App>> for Person {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Option<Self>, Self::Rejection> {
         Ok(<Self as FromRequestParts<Arc<App>>>::from_request_parts(parts, app).await.ok())
     }
+}
+
+/// Whether somebody opened a page or sent a form. What a page asks for by itself does not keep a session from ending that nobody uses.
+pub(super) fn is_by_hand(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-mode").is_none_or(|mode| mode == "navigate")
 }
 
 /// The value of our cookie. Twice is as good as none: which of the two counts?

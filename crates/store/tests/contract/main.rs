@@ -82,5 +82,5 @@ fn key(user: &UserId, name: &str, kind: KeyKind) -> NewKey {
 fn session(user: &UserId, expires_ms: i64) -> NewSession {
     let mut key = key(user, &uuid::Uuid::new_v4().to_string(), KeyKind::Session);
     key.expires_ms = Some(expires_ms);
-    NewSession { key, ends_ms: NOW + 100_000, peer: "10.0.0.1".to_owned(), agent: "a browser".to_owned() }
+    NewSession { key, ends_ms: NOW + 100_000, continues: None, peer: "10.0.0.1".to_owned(), agent: "a browser".to_owned() }
 }

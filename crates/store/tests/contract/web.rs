@@ -35,6 +35,51 @@ fn a_session_takes_the_place_of_the_one_before_and_there_are_not_too_many() {
 }
 
 #[test]
+fn whoever_may_do_more_or_less_is_due_for_a_new_session_that_lasts_no_longer() {
+    on_each(async |store| {
+        let acme = org(&store, "acme").await;
+        let ada = user(&store, "ada@example.com").await;
+        let due = async || {
+            let keys = store.load_snapshot().await.unwrap().keys;
+            keys.into_iter().filter(|key| key.kind == KeyKind::Session).map(|key| key.is_due).collect::<Vec<_>>()
+        };
+        let mut first = session(&ada, NOW + 1_000);
+        first.ends_ms = NOW + 5_000;
+        store.insert_session(&first, None, &act("SignIn")).await.unwrap();
+        assert_eq!(due().await, [false]);
+        let (email, made) = ("ada@example.com".parse().unwrap(), act("UserAdd").event);
+        store.insert_member(&acme, &email, Role::Administrator, (&UserId::new(), &made), &act("MemberAdd")).await.unwrap();
+        assert_eq!(due().await, [true]);
+
+        let before = store.list_sessions(&ada, NOW).await.unwrap().remove(0);
+        let mut second = session(&ada, NOW + 9_000);
+        second.continues = Some(first.key.id.clone());
+        let later = convox_store::Act { event: convox_model::Event { at_ms: NOW + 300, ..act("SessionRenew").event }, ..act("SessionRenew") };
+        store.insert_session(&second, None, &later).await.unwrap();
+        let rows = store.list_sessions(&ada, NOW).await.unwrap();
+        let ends: Vec<_> = rows.iter().map(|row| (row.id.clone(), row.created_ms, row.expires_ms)).collect();
+        assert_eq!(ends, [(second.key.id.clone(), before.created_ms, NOW + 5_000)], "the old one is gone, and its last end stays");
+        assert_eq!(due().await, [false]);
+        store.record_uses(&[Use { id: second.key.id.clone(), used_ms: NOW + 400, expires_ms: Some(NOW + 900_000) }]).await.unwrap();
+        assert_eq!(store.list_sessions(&ada, NOW).await.unwrap()[0].expires_ms, NOW + 5_000);
+
+        // Of two that go on from the same one, one does; and nobody goes on with somebody else's.
+        for (user, from) in [(&ada, &first), (&user(&store, "bob@example.com").await, &second)] {
+            let mut third = session(user, NOW + 1_000);
+            third.continues = Some(from.key.id.clone());
+            let refused = store.insert_session(&third, None, &act("SessionRenew")).await;
+            assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+        }
+        let bea = user(&store, "bea@example.com").await;
+        store.insert_session(&session(&bea, NOW + 1_000), None, &act("SignIn")).await.unwrap();
+        let email = "bea@example.com".parse().unwrap();
+        store.insert_member(&acme, &email, Role::Administrator, (&UserId::new(), &act("UserAdd").event), &act("MemberAdd")).await.unwrap();
+        store.update_member(&acme, &ada, Role::Developer, &act("MemberRole")).await.unwrap();
+        assert_eq!(due().await, [true, true]);
+    });
+}
+
+#[test]
 fn use_moves_the_end_of_a_session_up_to_its_last_and_never_that_of_a_key() {
     on_each(async |store| {
         let ada = user(&store, "ada@example.com").await;
