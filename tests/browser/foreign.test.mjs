@@ -98,9 +98,14 @@ function attack(at) {
   </script>`;
 }
 
-for (const [what, host] of [['another site', 'localhost'], ['another port of the same host', '127.0.0.1']]) {
+for (const [what, own, host] of [
+  ['another site', '127.0.0.1', 'localhost'], ['another port of the same host', '127.0.0.1', '127.0.0.1'],
+  ['a sibling of its domain', 'console.convox.test', 'evil.convox.test'],
+]) {
   test(`forms, fetches, sockets and frames of ${what} change nothing and read nothing`, async (t) => {
     const at = await startConsole(t);
+    at.host = at.host.replace('127.0.0.1', own);
+    at.url = `https://${at.host}`;
     const ada = await person(t, at);
     await setUp(ada, at);
     const rack = await serve(t, at, '127.0.0.1', () => ['application/json', '{"name":"main","provider":"local","status":"running","version":"1"}']);
@@ -120,6 +125,12 @@ for (const [what, host] of [['another site', 'localhost'], ['another port of the
     // The signed-in browser itself opens it, beside the Console. What that page asks of the Console is its fault, not ours.
     ada.context().removeAllListeners('request');
     ada.context().removeAllListeners('console');
+    // What the Console answered, which the page that asked does not get to know.
+    const answers = [];
+    ada.context().on('response', (answer) => {
+      const method = answer.request().method();
+      if (answer.url().startsWith(`${at.url}/`)) answers.push({ method, status: answer.status(), path: new URL(answer.url()).pathname });
+    });
     await tab.goto(evil.url);
     await tab.waitForFunction(() => document.title === 'done', undefined, { timeout: 90_000 });
     const tried = JSON.parse(await tab.evaluate(() => document.body.dataset.tried));
@@ -128,6 +139,11 @@ for (const [what, host] of [['another site', 'localhost'], ['another port of the
       // What is not read back looks the same for a refusal: `opaque`. What it did is looked at below.
       assert.match(line, /: (refused|failed|opaque 0)$/, line);
     }
+    const posts = answers.filter(({ method, path }) => method === 'POST' && path.startsWith('/console/'));
+    // Of what a fetch sent the browser does not even say the status: `Cross-Origin-Resource-Policy`. Forms are all here.
+    assert.ok(posts.length >= 5, JSON.stringify(answers));
+    assert.deepEqual(posts.filter(({ status }) => status !== 403), [], 'every form and fetch that would change something is refused');
+    assert.deepEqual(answers.filter(({ status }) => ![401, 403, 404, 405].includes(status)), [], 'and nothing else is answered');
     for (const frame of tab.frames().slice(1)) {
       assert.ok(!(await frame.content()).includes('Regenerate'), 'no page of ours is in a frame');
     }
@@ -141,6 +157,19 @@ for (const [what, host] of [['another site', 'localhost'], ['another port of the
     await ada.getByText('None is open.', { exact: false }).waitFor();
     await ada.goto('/console/organizations');
     assert.equal(await ada.getByRole('listitem').count(), 1);
+
+    // No page of a sibling domain can plant a session: the prefix of the cookie's name forbids it a domain.
+    const name = '__Host-convox';
+    const cookies = async () => (await ada.context().cookies(at.url)).filter((cookie) => cookie.name.toLowerCase() === name.toLowerCase());
+    const own_cookie = await cookies();
+    await tab.evaluate((name) => {
+      document.cookie = `${name}=planted; Path=/; Secure; Domain=convox.test`;
+      document.cookie = `${name}=planted; Path=/console; Secure; Domain=convox.test`;
+      document.cookie = `__host-CONVOX=planted; Path=/; Secure; Domain=convox.test`;
+    }, name);
+    assert.deepEqual(await cookies(), own_cookie);
+    await ada.goto('/console/organizations');
+    await ada.getByRole('heading', { name: 'Organizations' }).waitFor();
 
     // A link on another site may lead here, as links do.
     await tab.evaluate((url) => { location.href = url; }, `${at.url}/console/organizations`);

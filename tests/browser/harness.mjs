@@ -36,21 +36,25 @@ export async function scratch(t) {
   return dir;
 }
 
-/// A server of ours; its first lines are read until one fits each of `wanted`.
+/// A server of ours; its first lines are read until one fits each of `wanted`. `kill` ends it without a warning.
 async function serve(t, program, args, env, wanted, log) {
   const child = spawn(join(bin, program), args, { env: { PATH: `${bin}:${process.env.PATH}`, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
-  child.stderr.pipe(createWriteStream(log));
+  child.stderr.pipe(createWriteStream(log, { flags: 'a' }));
   const gone = new Promise((resolve) => child.once('exit', resolve));
   later(t, async () => {
     child.kill('SIGTERM');
     await Promise.race([gone, new Promise((resolve) => setTimeout(resolve, 15_000).unref())]);
     child.kill('SIGKILL');
   });
+  const kill = async () => {
+    child.kill('SIGKILL');
+    await gone;
+  };
   const found = [];
   for await (const line of createInterface({ input: child.stdout })) {
     const match = wanted[found.length].exec(line);
     if (match) found.push(match);
-    if (found.length === wanted.length) return found;
+    if (found.length === wanted.length) return Object.assign(found, { kill });
   }
   assert.fail(`${program} ended before it was ready: ${await readFile(log, 'utf8')}`);
 }
@@ -72,9 +76,16 @@ export async function startConsole(t, { args = [], env = {}, listen = '127.0.0.1
   await mkdir(data, { mode: 0o700 });
   await run(join(bin, 'convox-console'), ['root-key', '--out', join(data, 'root.key')]);
   const database = shared ? await postgres(t) : {};
-  const wanted = [/^listening on https:\/\/(\S+) fingerprint (\S+)/, /^setup code: (\S+)/];
-  const [[, host, fingerprint], [, code]] = await serve(
-    t, 'convox-console', ['serve', '--listen', listen, '--data', data, ...args], { ...database, ...env }, wanted, join(dir, 'console.log'));
+  const listening = /^listening on https:\/\/(\S+) fingerprint (\S+)/;
+  const log = join(dir, 'console.log');
+  const start = (at, wanted) => serve(t, 'convox-console', ['serve', '--listen', at, '--data', data, ...args], { ...database, ...env }, wanted, log);
+  let running = await start(listen, [listening, /^setup code: (\S+)/]);
+  const [[, host, fingerprint], [, code]] = running;
+  /// `kill -9`, and the same again.
+  const crash = async () => {
+    await running.kill();
+    running = await start(host, [listening]);
+  };
   const admin = async (...words) => JSON.parse((await run(join(bin, 'convox-console'), [...words, '--data', data, '--json'], { env: { ...process.env, ...database } })).stdout);
   // Racks that the Console installed outlive it, as they should. This test's end with the test.
   later(t, async () => {
@@ -84,7 +95,7 @@ export async function startConsole(t, { args = [], env = {}, listen = '127.0.0.1
     }
     await new Promise((resolve) => setTimeout(resolve, 300));
   });
-  return { url: `https://${host}`, host, fingerprint, code, data, dir, admin, log: join(dir, 'console.log') };
+  return { url: `https://${host}`, host, fingerprint, code, data, dir, admin, crash, log };
 }
 
 /// A Rack of its own.
@@ -93,7 +104,7 @@ export async function startRack(t, name) {
   await writeFile(join(dir, 'password'), 'correct-rack-password-1', { mode: 0o600 });
   const args = ['serve', '--listen', '127.0.0.1:0', '--data', join(dir, 'rack'), '--name', name, '--password-file', join(dir, 'password')];
   const [[, host, fingerprint]] = await serve(t, 'convox-rack', args, {}, [/^listening on https:\/\/(\S+) fingerprint (\S+)/], join(dir, 'rack.log'));
-  return { host, fingerprint, password: 'correct-rack-password-1' };
+  return { host, fingerprint, dir, password: 'correct-rack-password-1' };
 }
 
 /// The command line with a configuration of its own.
@@ -114,7 +125,7 @@ let browser;
 export async function open() {
   browser ??= await chromium.launch({
     executablePath: process.env.CONVOX_CHROMIUM ?? '/usr/bin/chromium',
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    args: ['--no-sandbox', '--disable-gpu', '--host-resolver-rules=MAP *.convox.test 127.0.0.1', '--disable-quic', '--no-first-run', '--disable-background-networking',
       '--disable-component-update', '--disable-sync', ...(process.env.CONVOX_CHROMIUM_ARGS?.split(' ') ?? [])],
   });
   return browser;
@@ -181,10 +192,16 @@ async function picture(page, name, colorScheme) {
   await page.screenshot({ path: join(pictures, `${name}.png`), animations: 'disabled', caret: 'hide' });
 }
 
-/// Presses the tab key until the focus is on what fits; only what the keyboard reaches can be used with it.
+/// Presses the tab key until the focus is on what fits, and is seen there; only what the keyboard reaches can be used with it.
 export async function tabTo(page, locator) {
   for (let i = 0; i < 80; i++) {
-    if (await locator.evaluate((element) => element === document.activeElement)) return;
+    const { is, seen, what } = await locator.evaluate((wanted) => {
+      const element = document.activeElement;
+      const { outlineStyle, outlineWidth } = getComputedStyle(element);
+      return { is: element === wanted, seen: outlineStyle !== 'none' && parseFloat(outlineWidth) >= 2, what: element.outerHTML.slice(0, 120) };
+    });
+    assert.ok(i === 0 || seen, `the focus is not seen on ${what}`);
+    if (is) return;
     await page.keyboard.press('Tab');
   }
   assert.fail(`the keyboard does not reach ${locator}`);

@@ -96,7 +96,9 @@ impl Snapshot {
         };
         let mut snapshot = Self { seq: rows.seq, ..Self::default() };
         for user in rows.users.keys() {
-            snapshot.users.insert(user.clone(), Arc::new(KnownKey::new(principal(user, None, String::new()), None, false, false, Arc::default())));
+            snapshot
+                .users
+                .insert(user.clone(), Arc::new(KnownKey::new(principal(user, None, String::new()), None, false, false, Arc::default())));
         }
         for key in rows.keys {
             let is_session = key.kind == KeyKind::Session;

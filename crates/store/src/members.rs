@@ -54,8 +54,8 @@ macro_rules! insert_member {
         $crate::members::renew_sessions!($tx, $user)
     };
 }
-pub(crate) use renew_sessions;
 pub(crate) use insert_member;
+pub(crate) use renew_sessions;
 
 impl Store {
     /// Adds a member. Somebody who is not known yet becomes a user in the same transaction, with `new` as id and event; gives the

@@ -54,7 +54,8 @@ fn whoever_may_do_more_or_less_is_due_for_a_new_session_that_lasts_no_longer() {
         let before = store.list_sessions(&ada, NOW).await.unwrap().remove(0);
         let mut second = session(&ada, NOW + 9_000);
         second.continues = Some(first.key.id.clone());
-        let later = convox_store::Act { event: convox_model::Event { at_ms: NOW + 300, ..act("SessionRenew").event }, ..act("SessionRenew") };
+        let later =
+            convox_store::Act { event: convox_model::Event { at_ms: NOW + 300, ..act("SessionRenew").event }, ..act("SessionRenew") };
         store.insert_session(&second, None, &later).await.unwrap();
         let rows = store.list_sessions(&ada, NOW).await.unwrap();
         let ends: Vec<_> = rows.iter().map(|row| (row.id.clone(), row.created_ms, row.expires_ms)).collect();
