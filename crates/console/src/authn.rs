@@ -1,42 +1,101 @@
 //! Who is it? From a request's `Authorization` to a [`Verified`] principal, by a keyed hash in memory. Nothing here decides about
 //! rights, and nothing here waits.
+//!
+//! In two steps: the key or the cookie tells who it is ([`Recognised`]); where their organization requires a second factor, a session that
+//! was proven by one does the rest ([`Verified`]).
 
 use std::sync::Arc;
 
-use convox_model::{Clock, Principal};
+use convox_model::{Clock, KeyId, Principal};
 use convox_seal::{KeyFormatError, KeyKind, LookupKey};
 use convox_wire::basic::read_basic;
+use convox_wire::session::SessionDemand;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::snapshot::{KnownKey, Snapshot};
 
 /// Room for a decoded credential: a key has 53 bytes, a user name that names a Rack less than 100. What does not fit is none of ours.
 pub(crate) const ROOM: usize = 512;
 
-/// Somebody whose credential was checked. Made only here.
-#[derive(Clone, Debug)]
-pub(crate) struct Verified(Arc<KnownKey>);
+const SESSION: HeaderName = HeaderName::from_static("session");
 
-impl Verified {
+/// Somebody whose key or cookie is good, and who may still owe a second factor. Opens only what asks for that factor.
+#[derive(Clone, Debug)]
+pub(crate) struct Recognised(Arc<KnownKey>);
+
+/// Somebody whose credential was checked, with a second factor where one is needed. Made only here.
+#[derive(Clone, Debug)]
+pub(crate) struct Verified {
+    known: Arc<KnownKey>,
+    /// The command line's session that proved it.
+    session: Option<KeyId>,
+}
+
+impl Recognised {
     /// Who.
     pub(crate) fn principal(&self) -> &Principal {
         &self.0.principal
     }
 
-    /// Whether it is a session that is to go on under a new id.
-    pub(crate) fn is_due(&self) -> bool {
-        self.0.is_due
+    /// Their key or session.
+    pub(crate) fn known(&self) -> &KnownKey {
+        &self.0
     }
 
-    /// Notes that it is used.
-    pub(crate) fn note_use(&self, clock: &dyn Clock) {
-        self.0.note_use(clock.now_ms());
+    /// For an API key: looks at the session that the caller brings with it.
+    pub(crate) fn proven(
+        self,
+        headers: &HeaderMap,
+        snapshot: &Snapshot,
+        lookup: &LookupKey,
+        clock: &dyn Clock,
+    ) -> Result<Verified, AuthError> {
+        let now_ms = clock.now_ms();
+        if snapshot.is_proven(&self.0, None, now_ms) {
+            return Ok(Verified { known: self.0, session: None });
+        }
+        let session = headers
+            .get(SESSION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| lookup.hash_key(text.trim()).ok())
+            .and_then(|(_, hash)| snapshot.key(&hash)?.principal.key.as_ref())
+            .and_then(|id| snapshot.cli_session(id, &self.0, now_ms));
+        match session {
+            Some(session) => {
+                session.note_use(now_ms);
+                let session = session.principal.key.clone();
+                Ok(Verified { known: self.0, session })
+            }
+            None => Err(AuthError::Unproven(self.0)),
+        }
+    }
+
+    /// For a browser's session.
+    pub(crate) fn proven_session(self, snapshot: &Snapshot, clock: &dyn Clock) -> Result<Verified, Self> {
+        if snapshot.is_proven(&self.0, None, clock.now_ms()) { Ok(Verified { known: self.0, session: None }) } else { Err(self) }
+    }
+}
+
+impl Verified {
+    /// Who.
+    pub(crate) fn principal(&self) -> &Principal {
+        &self.known.principal
+    }
+
+    /// Their key or session, as it was when they were verified.
+    pub(crate) fn known(&self) -> &KnownKey {
+        &self.known
+    }
+
+    /// The command line's session that proved a second factor, where one was needed.
+    pub(crate) fn session(&self) -> Option<&KeyId> {
+        self.session.as_ref()
     }
 
     /// Their address, ready to be sent to a Rack.
     pub(crate) fn actor(&self) -> HeaderValue {
-        self.0.actor.clone()
+        self.known.actor.clone()
     }
 }
 
@@ -53,7 +112,14 @@ pub(crate) enum AuthError {
     /// The words that clients look for (protocol 3.3).
     #[error("cli token is expired: make a new one in your account settings and log in again")]
     Expired(Arc<KnownKey>),
+    /// The key is good, and its owner needs a second factor, which they have not proven from there.
+    #[error("{}", if .0.has_factor { UNPROVEN } else { NO_FACTOR })]
+    Unproven(Arc<KnownKey>),
 }
+
+const UNPROVEN: &str = "your organization requires a second factor for this; answer it when your command line asks";
+const NO_FACTOR: &str = "your organization requires a second factor, and you have none; sign in to the Console in a browser and add one, \
+     then try again";
 
 impl AuthError {
     /// For the audit log.
@@ -63,9 +129,40 @@ impl AuthError {
             Self::Format(_) => "malformed-credential",
             Self::Unknown(_) => "unknown-credential",
             Self::Expired(_) => "expired-credential",
+            Self::Unproven(_) => "second-factor-needed",
+        }
+    }
+
+    /// Who it was, where that is known.
+    pub(crate) fn known(&self) -> Option<&KnownKey> {
+        match self {
+            Self::Expired(known) | Self::Unproven(known) => Some(known),
+            Self::Missing | Self::Format(_) | Self::Unknown(_) => None,
+        }
+    }
+
+    /// What the answer is. A client takes a 401 with that header as the demand for a session, which it can only answer by a factor.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Unproven(known) if !known.has_factor => StatusCode::FORBIDDEN,
+            _ => StatusCode::UNAUTHORIZED,
+        }
+    }
+
+    /// The demand for a session that goes with the answer, in the form of the original clients (protocol 3.4).
+    pub(crate) fn demand(&self) -> Option<HeaderValue> {
+        match self {
+            Self::Unproven(known) if known.has_factor => {
+                let demand = SessionDemand { path: SESSION_PATH.to_owned(), token: true };
+                HeaderValue::from_str(&demand.to_string()).ok()
+            }
+            _ => None,
         }
     }
 }
+
+/// Where a command line proves its second factor.
+pub(crate) const SESSION_PATH: &str = "/session";
 
 /// What a caller says of themselves, as it travelled. No `Debug`: it holds a secret.
 #[derive(Clone, Copy)]
@@ -88,7 +185,7 @@ pub(crate) fn credential<'b>(headers: &'b HeaderMap, room: &'b mut [u8; ROOM]) -
 }
 
 /// Looks a key up: its checksum first, then its keyed hash. Keys are letters, digits and `_`, so Go's encoding of one is the key itself.
-pub(crate) fn verify(key: &str, snapshot: &Snapshot, lookup: &LookupKey, clock: &dyn Clock) -> Result<Verified, AuthError> {
+pub(crate) fn recognise(key: &str, snapshot: &Snapshot, lookup: &LookupKey, clock: &dyn Clock) -> Result<Recognised, AuthError> {
     if key.is_empty() {
         return Err(AuthError::Missing);
     }
@@ -103,25 +200,25 @@ pub(crate) fn verify(key: &str, snapshot: &Snapshot, lookup: &LookupKey, clock: 
         return Err(AuthError::Expired(Arc::clone(known)));
     }
     known.note_use(clock.now_ms());
-    Ok(Verified(Arc::clone(known)))
+    Ok(Recognised(Arc::clone(known)))
 }
 
 /// Who a browser's session belongs to; `None` once it has ended. Only for the value of our own cookie. Whether this is a use of it is for
 /// the caller to say: a page that refreshes itself is none.
-pub(crate) fn session(text: &str, snapshot: &Snapshot, lookup: &LookupKey, clock: &dyn Clock) -> Option<Verified> {
+pub(crate) fn session(text: &str, snapshot: &Snapshot, lookup: &LookupKey, clock: &dyn Clock) -> Option<Recognised> {
     let (kind, hash) = lookup.hash_key(text).ok()?;
-    let known = snapshot.key(&hash).filter(|known| kind == KeyKind::Session && known.is_session)?;
+    let known = snapshot.key(&hash).filter(|known| kind == KeyKind::Session && known.kind == Some(KeyKind::Session))?;
     if known.expires_ms.is_none_or(|end| end <= clock.now_ms()) {
         return None;
     }
-    Some(Verified(Arc::clone(known)))
+    Some(Recognised(Arc::clone(known)))
 }
 
-/// Both steps, for requests that the Console answers itself.
-pub(crate) fn authenticate(headers: &HeaderMap, snapshot: &Snapshot, lookup: &LookupKey, clock: &dyn Clock) -> Result<Verified, AuthError> {
+/// Finds the credential and looks it up, for requests that the Console answers itself.
+pub(crate) fn identify(headers: &HeaderMap, snapshot: &Snapshot, lookup: &LookupKey, clock: &dyn Clock) -> Result<Recognised, AuthError> {
     let mut room = [0; ROOM];
     let credential = credential(headers, &mut room).ok_or(AuthError::Missing)?;
-    verify(credential.key, snapshot, lookup, clock)
+    recognise(credential.key, snapshot, lookup, clock)
 }
 
 #[cfg(test)]

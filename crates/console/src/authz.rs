@@ -86,6 +86,8 @@ pub(crate) enum Ended {
     KeyRevoked,
     #[error("cli token is expired")]
     KeyExpired,
+    #[error("your second factor is needed again: the session that it opened has ended; run the command again")]
+    Unproven,
     #[error("the rack was removed from the Console, or its address was changed")]
     RackRemoved,
     #[error("your access to this rack has ended")]
@@ -98,7 +100,7 @@ impl Ended {
     /// Of an answer that has not begun.
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::KeyRevoked | Self::KeyExpired => StatusCode::UNAUTHORIZED,
+            Self::KeyRevoked | Self::KeyExpired | Self::Unproven => StatusCode::UNAUTHORIZED,
             Self::RackRemoved => StatusCode::NOT_FOUND,
             Self::NoAccess => StatusCode::FORBIDDEN,
             Self::Untrusted => StatusCode::SERVICE_UNAVAILABLE,
@@ -118,6 +120,9 @@ impl Claim {
         if known.expires_ms.is_some_and(|end| end <= app.clock.now_ms()) {
             return Some(Ended::KeyExpired);
         }
+        if !snapshot.is_proven(known, who.session(), app.clock.now_ms()) {
+            return Some(Ended::Unproven);
+        }
         if snapshot.rack_by_id(&rack.row.org, &rack.row.id).is_none_or(|now| now.row.generation != rack.row.generation) {
             return Some(Ended::RackRemoved);
         }
@@ -127,9 +132,13 @@ impl Claim {
         }
     }
 
-    /// When their key ends as things stand now, milliseconds since 1970: an end can move while a stream is open.
+    /// When their key, or the session that goes with it, ends as things stand now, milliseconds since 1970: an end can move while a stream is
+    /// open.
     fn ends_ms(&self) -> Option<i64> {
-        self.app.snapshots.now().again(self.who.principal()).and_then(|known| known.expires_ms)
+        let snapshot = self.app.snapshots.now();
+        let known = snapshot.again(self.who.principal())?;
+        let session = self.who.session().and_then(|id| snapshot.cli_session(id, known, self.app.clock.now_ms()));
+        known.expires_ms.into_iter().chain(session.and_then(|session| session.expires_ms)).min()
     }
 
     /// A cut, in the words and forms that the clients understand: text, and for a shell an exit code that is not success.

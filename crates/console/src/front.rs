@@ -14,17 +14,18 @@ use crate::credentials::RackEntry;
 use crate::snapshot::Snapshot;
 
 const RACK: HeaderName = HeaderName::from_static("rack");
+const SESSION: HeaderName = HeaderName::from_static("session");
 
 /// Paths that the Console answers itself and never forwards, even when a Rack is named (protocol 5.1).
 pub(crate) fn is_own(path: &str) -> bool {
-    const WHOLE: [&str; 8] = ["/", "/console", "/auth", "/racks", "/machines", "/setup", "/health", "/favicon.ico"];
+    const WHOLE: [&str; 9] = ["/", "/console", "/auth", "/racks", "/machines", "/session", "/setup", "/health", "/favicon.ico"];
     const BELOW: [&str; 7] = ["/console/", "/racks/", "/machines/", "/organizations/", "/login/", "/api/v1/", "/session/"];
     WHOLE.contains(&path) || BELOW.iter().any(|prefix| path.starts_with(prefix))
 }
 
 /// A header that decides about the request and is there twice. Which of the two counts? Servers differ, so neither does.
 pub(crate) fn doubled(headers: &HeaderMap) -> Option<HeaderName> {
-    [AUTHORIZATION, RACK].into_iter().find(|name| headers.get_all(name).iter().nth(1).is_some())
+    [AUTHORIZATION, RACK, SESSION].into_iter().find(|name| headers.get_all(name).iter().nth(1).is_some())
 }
 
 /// The name of the Rack that a request names: header `Rack`, or a user name that is a Rack in base64.
@@ -97,7 +98,18 @@ mod tests {
 
     #[test]
     fn what_the_console_serves_is_never_a_racks() {
-        for own in ["/", "/auth", "/racks", "/racks/acme/main", "/racks/acme/main/sync", "/machines/m1/apps", "/api/v1/keys", "/health"] {
+        for own in [
+            "/",
+            "/auth",
+            "/racks",
+            "/racks/acme/main",
+            "/racks/acme/main/sync",
+            "/machines/m1/apps",
+            "/api/v1/keys",
+            "/session",
+            "/login/u2f",
+            "/health",
+        ] {
             assert!(is_own(own), "{own}");
         }
         for racks in ["/apps", "/system", "/check", "/racksx", "/authx", "/api/v10", "/kubernetes/api", "//", "/apps/../racks"] {

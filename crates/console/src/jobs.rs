@@ -88,7 +88,7 @@ pub(crate) async fn record_uses(app: Arc<App>) {
             .all_keys()
             .filter(|known| known.used_ms() > recorded_ms)
             .filter_map(|known| {
-                let session_ends_ms = known.expires_ms.filter(|_| known.is_session);
+                let session_ends_ms = known.expires_ms.filter(|_| known.is_session());
                 Some(use_of(known.principal.key.as_ref()?, known.used_ms(), session_ends_ms, &app.rules))
             })
             .collect();

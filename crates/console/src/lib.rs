@@ -15,6 +15,8 @@
 //! authorise, change, write down), called by [`api`] and [`cmd`] alike; [`serve`] starts and ends a server; [`jobs`] is what it does by itself;
 //! [`state`] is what its rooms share; [`mail`] sends links where there is a mail server.
 //!
+//! [`passkeys`] is the one room that speaks WebAuthn.
+//!
 //! The pages ([`web`]) ask Racks too: by [`reach`], which makes the same steps for a call of its own.
 //!
 //! `front`, `authn`, `authz`, `audit`, `credentials` and `relay` never write to the store, but for audit events; `api` and `cmd` never
@@ -32,6 +34,7 @@ mod front;
 mod jobs;
 mod mail;
 mod ops;
+mod passkeys;
 mod reach;
 mod relay;
 mod reply;

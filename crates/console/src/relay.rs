@@ -9,6 +9,7 @@ use std::sync::Arc;
 use convox_model::{Event, Principal};
 use convox_proxy::{Forward, Gate, LocalHint, RequestId, Verdict, is_websocket};
 use convox_wire::routes::{Effect, match_route};
+use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -61,10 +62,12 @@ struct Admitted {
 struct Refused {
     status: StatusCode,
     message: Cow<'static, str>,
+    /// The demand for a session.
+    demand: Option<HeaderValue>,
 }
 
 fn refuse(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Refused {
-    Refused { status, message: message.into() }
+    Refused { status, message: message.into(), demand: None }
 }
 
 impl Asked<'_> {
@@ -96,7 +99,9 @@ impl Asked<'_> {
         let mut room = [0; ROOM];
         let credential = authn::credential(&head.headers, &mut room);
         let (user, key) = credential.map_or(("", ""), |credential| (credential.user, credential.key));
-        let who = authn::verify(key, &snapshot, &app.lookup, &*app.clock).map_err(|error| self.unidentified(&error))?;
+        let who = authn::recognise(key, &snapshot, &app.lookup, &*app.clock)
+            .and_then(|who| who.proven(&head.headers, &snapshot, &app.lookup, &*app.clock))
+            .map_err(|error| self.unidentified(&error))?;
         let principal = who.principal();
 
         // Which Rack?
@@ -187,13 +192,15 @@ impl Asked<'_> {
     /// Nobody is known: says why, and writes it down as long as there are not too many.
     fn unidentified(&self, error: &AuthError) -> Refused {
         self.app.counters.add(Count::Unidentified);
-        let event = || match error {
-            AuthError::Expired(known) => self.event(Some(&known.principal), "Authenticate", error.rule()),
-            AuthError::Unknown(last4) => Event { key_last4: last4.clone(), ..self.event(None, "Authenticate", error.rule()) },
-            AuthError::Missing | AuthError::Format(_) => self.event(None, "Authenticate", error.rule()),
+        let event = || {
+            let event = self.event(error.known().map(|known| &known.principal), "Authenticate", error.rule());
+            match error {
+                AuthError::Unknown(last4) => Event { key_last4: last4.clone(), ..event },
+                _ => event,
+            }
         };
         self.app.audit.unidentified(event, self.app.clock.now_ms());
-        refuse(StatusCode::UNAUTHORIZED, error.to_string())
+        Refused { demand: error.demand(), ..refuse(error.status(), error.to_string()) }
     }
 
     /// Somebody who is known is refused: writes it down as long as there are not too many.
@@ -204,8 +211,11 @@ impl Asked<'_> {
     }
 
     fn reply(&self, refused: &Refused) -> Verdict<Permit> {
-        let Refused { status, message } = refused;
+        let Refused { status, message, demand } = refused;
         let mut response = reply::error(*status, message, reply::wants_json(&self.head.headers)).map(convox_proxy::Body::from);
+        if let Some(demand) = demand {
+            response.headers_mut().insert(WWW_AUTHENTICATE, demand.clone());
+        }
         response.headers_mut().insert(REQUEST_ID, self.id.header());
         Verdict::Reply(response)
     }

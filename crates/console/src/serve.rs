@@ -22,6 +22,7 @@ use crate::credentials::Credentials;
 use crate::jobs;
 use crate::mail::Mail;
 use crate::ops::installs::Homes;
+use crate::passkeys::Passkeys;
 use crate::relay::Relay;
 use crate::snapshot::Snapshots;
 use crate::state::App;
@@ -52,6 +53,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
         clock: Arc::clone(&ops.clock),
         rules: args.rules(),
         url: args.url.clone(),
+        passkeys: Passkeys::at(args.url.as_deref()),
         mail,
         homes: Homes::below(&args.place.data),
         ending: watch::Sender::new(false),

@@ -2,7 +2,7 @@
 //!
 //! [`Snapshots`] holds the current one, follows the feed, tells open streams of changes, and says when it must not be trusted any more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use convox_model::{Grant, KeyId, OrgId, Principal, RackId, UserId};
 use convox_seal::{KeyKind, WrappedDataKey};
 use convox_store::Store;
+use convox_store::factors::Factor;
 use convox_store::snapshot::Rows;
 use http::HeaderValue;
 use tokio::sync::{Notify, watch};
@@ -34,10 +35,18 @@ pub(crate) struct KnownKey {
     pub(crate) actor: HeaderValue,
     /// End, milliseconds since 1970.
     pub(crate) expires_ms: Option<i64>,
-    /// Whether it is a session of a browser.
-    pub(crate) is_session: bool,
-    /// Whether that session is to go on under a new id, because its owner may do more or less than at its making.
+    /// What kind of key it is; `None` for the user as such, whom no key stands for.
+    pub(crate) kind: Option<KeyKind>,
+    /// Whether it is a session that is to go on under a new id, because its owner may do more or less than at its making.
     pub(crate) is_due: bool,
+    /// Of a session: when its owner last proved who they are, milliseconds since 1970, and by which second factor.
+    pub(crate) proven_ms: i64,
+    pub(crate) factor: Option<Factor>,
+    /// Of a command line's session: its API key.
+    goes_with: Option<KeyId>,
+    /// Whether its owner has a second factor, and whether an organization of theirs requires one.
+    pub(crate) has_factor: bool,
+    pub(crate) needs_factor: bool,
     /// Last use, milliseconds since 1970; 0 before the first. Outlives the snapshot.
     used_ms: Arc<AtomicI64>,
 }
@@ -55,10 +64,28 @@ impl KnownKey {
         self.used_ms.load(Ordering::Relaxed)
     }
 
-    fn new(principal: Principal, expires_ms: Option<i64>, is_session: bool, is_due: bool, used_ms: Arc<AtomicI64>) -> Self {
+    /// Whether it is a session, of a browser or a command line: such a key's end moves with its use.
+    pub(crate) fn is_session(&self) -> bool {
+        matches!(self.kind, Some(KeyKind::Session | KeyKind::CliSession))
+    }
+
+    /// The user as such; a key adds what it is.
+    fn of(principal: Principal, has_factor: bool, needs_factor: bool) -> Self {
         // Addresses are plain ASCII when they come in; a row that was edited to something else names nobody.
         let actor = HeaderValue::from_str(&principal.email).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { principal, actor, expires_ms, is_session, is_due, used_ms }
+        Self {
+            principal,
+            actor,
+            expires_ms: None,
+            kind: None,
+            is_due: false,
+            proven_ms: 0,
+            factor: None,
+            goes_with: None,
+            has_factor,
+            needs_factor,
+            used_ms: Arc::default(),
+        }
     }
 }
 
@@ -77,6 +104,7 @@ pub(crate) struct Snapshot {
     by_org: HashMap<OrgId, Vec<Arc<RackEntry>>>,
     by_id: HashMap<RackId, Arc<RackEntry>>,
     data_keys: HashMap<OrgId, (String, WrappedDataKey)>,
+    strict: BTreeSet<OrgId>,
 }
 
 impl Snapshot {
@@ -94,18 +122,28 @@ impl Snapshot {
             key_last4: last4,
             grants: grants.get(user).cloned().unwrap_or_default(),
         };
+        let known = |principal: Principal| {
+            let needs_factor = principal.grants.iter().any(|grant| rows.strict.contains(&grant.org));
+            let has_factor = rows.factored.contains(&principal.user);
+            KnownKey::of(principal, has_factor, needs_factor)
+        };
         let mut snapshot = Self { seq: rows.seq, ..Self::default() };
         for user in rows.users.keys() {
-            snapshot
-                .users
-                .insert(user.clone(), Arc::new(KnownKey::new(principal(user, None, String::new()), None, false, false, Arc::default())));
+            snapshot.users.insert(user.clone(), Arc::new(known(principal(user, None, String::new()))));
         }
         for key in rows.keys {
-            let is_session = key.kind == KeyKind::Session;
-            let shown = if is_session { "web".to_owned() } else { key.last4 };
+            let shown = if key.kind == KeyKind::Session { "web".to_owned() } else { key.last4 };
             let used_ms = before.key_ids.get(&key.id).map(|known| Arc::clone(&known.used_ms)).unwrap_or_default();
-            let who = principal(&key.user, Some(key.id.clone()), shown);
-            let known = Arc::new(KnownKey::new(who, key.expires_ms, is_session, key.is_due, used_ms));
+            let known = Arc::new(KnownKey {
+                expires_ms: key.expires_ms,
+                kind: Some(key.kind),
+                is_due: key.is_due,
+                proven_ms: key.proven_ms,
+                factor: key.factor,
+                goes_with: key.goes_with,
+                used_ms,
+                ..known(principal(&key.user, Some(key.id.clone()), shown))
+            });
             snapshot.keys.insert(key.hash, Arc::clone(&known));
             snapshot.key_ids.insert(key.id, known);
         }
@@ -121,6 +159,7 @@ impl Snapshot {
             snapshot.racks.insert(path, entry);
         }
         snapshot.data_keys = rows.orgs.into_iter().collect();
+        snapshot.strict = rows.strict;
         snapshot
     }
 
@@ -135,6 +174,27 @@ impl Snapshot {
             Some(key) => self.key_ids.get(key),
             None => self.users.get(&principal.user),
         }
+    }
+
+    /// Whether a second factor was proven where one is needed: by the session itself, or for an API key by `cli`, the session that goes with
+    /// it. A machine cannot be asked, so its key needs none.
+    pub(crate) fn is_proven(&self, known: &KnownKey, cli: Option<&KeyId>, now_ms: i64) -> bool {
+        match known.kind {
+            Some(KeyKind::Session) => known.factor.is_some() || !(known.has_factor || known.needs_factor),
+            Some(KeyKind::User) => !known.needs_factor || cli.is_some_and(|id| self.cli_session(id, known, now_ms).is_some()),
+            Some(KeyKind::Deploy) | None => true,
+            Some(_) => false,
+        }
+    }
+
+    /// The command line's session of that id, if it is alive and goes with that API key.
+    pub(crate) fn cli_session(&self, id: &KeyId, api_key: &KnownKey, now_ms: i64) -> Option<&Arc<KnownKey>> {
+        self.key_ids.get(id).filter(|session| {
+            session.kind == Some(KeyKind::CliSession)
+                && session.goes_with.is_some()
+                && session.goes_with == api_key.principal.key
+                && session.expires_ms.is_some_and(|end| end > now_ms)
+        })
     }
 
     /// The Rack of that whole name.
@@ -155,6 +215,16 @@ impl Snapshot {
     /// Racks of an organization, sorted by name.
     pub(crate) fn racks_of(&self, org: &OrgId) -> &[Arc<RackEntry>] {
         self.by_org.get(org).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether somebody has a second factor.
+    pub(crate) fn has_factor(&self, user: &UserId) -> bool {
+        self.users.get(user).is_some_and(|known| known.has_factor)
+    }
+
+    /// Whether members of an organization need a second factor.
+    pub(crate) fn needs_factor(&self, org: &OrgId) -> bool {
+        self.strict.contains(org)
     }
 
     /// The wrapped data key of an organization.

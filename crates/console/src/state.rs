@@ -13,6 +13,7 @@ use crate::credentials::Credentials;
 use crate::mail::Mail;
 use crate::ops::installs::Homes;
 use crate::ops::sessions::Rules;
+use crate::passkeys::Passkeys;
 use crate::snapshot::Snapshots;
 
 /// A running Console.
@@ -28,6 +29,7 @@ pub(crate) struct App {
     pub(crate) rules: Rules,
     /// How this Console is called in links that it sends; `None` when it was not told.
     pub(crate) url: Option<String>,
+    pub(crate) passkeys: Passkeys,
     pub(crate) mail: Mail,
     /// Racks of this machine.
     pub(crate) homes: Homes,
@@ -44,6 +46,7 @@ impl App {
             lookup: self.lookup.clone(),
             clock: Arc::clone(&self.clock),
             rules: self.rules,
+            passkeys: self.passkeys.clone(),
         }
     }
 

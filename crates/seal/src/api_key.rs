@@ -23,6 +23,8 @@ pub enum KeyKind {
     Setup,
     /// A session of a browser: only a cookie carries it.
     Session,
+    /// A session of a command line that proved a second factor: only the header `Session` carries it, beside the API key that it goes with.
+    CliSession,
     /// The one-time code of an invitation.
     Invitation,
     /// The one-time code that stands for a forgotten password.
@@ -31,27 +33,29 @@ pub enum KeyKind {
 
 impl KeyKind {
     /// All kinds.
-    pub const ALL: [Self; 6] = [Self::User, Self::Deploy, Self::Setup, Self::Session, Self::Invitation, Self::Reset];
+    pub const ALL: [Self; 7] = [Self::User, Self::Deploy, Self::Setup, Self::Session, Self::CliSession, Self::Invitation, Self::Reset];
 
-    /// `cxu`, `cxd`, `cxs`, `cxw`, `cxi`, `cxr`
+    /// `cxu`, `cxd`, `cxs`, `cxw`, `cxc`, `cxi`, `cxr`
     pub fn prefix(self) -> &'static str {
         match self {
             Self::User => "cxu",
             Self::Deploy => "cxd",
             Self::Setup => "cxs",
             Self::Session => "cxw",
+            Self::CliSession => "cxc",
             Self::Invitation => "cxi",
             Self::Reset => "cxr",
         }
     }
 
-    /// `user`, `deploy`, `setup`, `session`, `invitation`, `reset`: how it is stored and shown.
+    /// `user`, `deploy`, `setup`, `session`, `cli-session`, `invitation`, `reset`: how it is stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
             Self::Deploy => "deploy",
             Self::Setup => "setup",
             Self::Session => "session",
+            Self::CliSession => "cli-session",
             Self::Invitation => "invitation",
             Self::Reset => "reset",
         }

@@ -5,6 +5,7 @@
 //! - [`ApiKey`], [`LookupKey`]: what callers carry, and the keyed hash under which it is found.
 //! - [`password`]: Argon2id for what people choose.
 //! - [`RootKey`], [`Keyring`], [`DataKey`]: root key -> data key per organization -> ciphertext bound to its place.
+//! - [`TotpSecret`]: codes of authenticator apps. [`generate_recovery_code`]: for whoever lost theirs.
 //! - [`access`]: the tokens that a Rack signs.
 
 pub mod access;
@@ -13,14 +14,18 @@ mod envelope;
 mod keyring;
 pub mod password;
 mod random;
+mod recovery;
 mod secret;
+mod totp;
 mod weak;
 
 pub use api_key::{ApiKey, KeyFormatError, KeyKind, LookupKey};
 pub use envelope::{Binding, DataKey, OpenError, Sealed, WrappedDataKey};
 pub use keyring::{Keyring, RootKey, RootKeyError};
 pub use random::{generate_password, random_bytes};
+pub use recovery::{generate_recovery_code, read_recovery_code};
 pub use secret::Secret;
+pub use totp::TotpSecret;
 
 /// Whether two byte strings are equal, in a time that depends on their lengths only.
 pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {

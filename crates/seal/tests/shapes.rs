@@ -3,7 +3,7 @@
 use std::fmt::{Debug, Display};
 
 use convox_seal::access::Signer;
-use convox_seal::{ApiKey, DataKey, Keyring, LookupKey, RootKey, Secret};
+use convox_seal::{ApiKey, DataKey, Keyring, LookupKey, RootKey, Secret, TotpSecret};
 use serde::Serialize;
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 
@@ -12,6 +12,7 @@ assert_not_impl_any!(ApiKey: Debug, Display, Clone, Serialize, AsRef<str>, std::
 assert_not_impl_any!(RootKey: Debug, Display, Clone, Serialize);
 assert_not_impl_any!(DataKey: Debug, Display, Clone, Serialize);
 assert_not_impl_any!(Keyring: Debug, Display, Clone, Serialize);
+assert_not_impl_any!(TotpSecret: Debug, Display, Clone, Serialize);
 assert_not_impl_any!(Signer: Debug, Display, Clone, Serialize);
 // It may be cloned: a copy for whoever hashes.
 assert_not_impl_any!(LookupKey: Debug, Display, Serialize);

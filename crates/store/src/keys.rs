@@ -161,7 +161,7 @@ impl Store {
         Ok(row.map(key_row))
     }
 
-    /// Keys of a user, or of everybody; sessions of browsers are not among them.
+    /// Keys of a user, or of everybody; sessions are not among them.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -169,7 +169,7 @@ impl Store {
         let rows: Vec<Row> = convox_db::query!(&self.db, |pool| {
             sqlx::query_as(
             "SELECT k.id, k.user_id, u.email, k.kind, k.name, k.last4, k.created_ms, k.expires_ms, k.used_ms \
-             FROM keys k JOIN users u ON u.id = k.user_id WHERE ($1 = '' OR k.user_id = $1) AND k.kind <> 'session' AND k.id > $2 ORDER BY k.id LIMIT $3"
+             FROM keys k JOIN users u ON u.id = k.user_id WHERE ($1 = '' OR k.user_id = $1) AND k.kind NOT IN ('session', 'cli-session') AND k.id > $2 ORDER BY k.id LIMIT $3"
         )
         .bind(user.map(UserId::as_str).unwrap_or_default())
         .bind(page.after.clone().unwrap_or_default())

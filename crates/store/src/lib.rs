@@ -6,6 +6,8 @@
 
 pub mod act;
 pub mod audit;
+pub mod challenges;
+pub mod factors;
 pub mod feed;
 pub mod installs;
 pub mod invitations;

@@ -24,7 +24,7 @@ macro_rules! set_password {
         if done.rows_affected() == 0 {
             return Err(StoreError::Missing("the user is gone".to_owned()));
         }
-        sqlx::query("DELETE FROM keys WHERE user_id = $1 AND kind = 'session' AND id <> $2")
+        sqlx::query("DELETE FROM keys WHERE user_id = $1 AND kind IN ('session', 'cli-session') AND id <> $2")
             .bind($user.as_str())
             .bind($keep)
             .execute(&mut *$tx)

@@ -28,4 +28,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0005_web_members.sql"),
         postgres: include_str!("../migrations/postgres/0005_web_members.sql"),
     },
+    Migration {
+        name: "0006_factors",
+        sqlite: include_str!("../migrations/sqlite/0006_factors.sql"),
+        postgres: include_str!("../migrations/postgres/0006_factors.sql"),
+    },
 ];

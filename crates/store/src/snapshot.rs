@@ -1,11 +1,12 @@
 //! Everything that the data path must know, read as of one moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use convox_db::Db;
 use convox_model::{KeyId, OrgId, Role, UserId};
 use convox_seal::{KeyKind, WrappedDataKey};
 
+use crate::factors::Factor;
 use crate::racks::{RackRow, Row, rack_row};
 use crate::{Store, StoreError};
 
@@ -26,6 +27,12 @@ pub struct KeyEntry {
     pub expires_ms: Option<i64>,
     /// For a session: whether what its owner may do changed after its making, so that it is to go on under a new id.
     pub is_due: bool,
+    /// Of a session: when its owner last proved who they are, milliseconds since 1970.
+    pub proven_ms: i64,
+    /// Of a session: by which second factor.
+    pub factor: Option<Factor>,
+    /// Of a command line's session: its API key.
+    pub goes_with: Option<KeyId>,
 }
 
 /// The rows of one moment.
@@ -43,10 +50,14 @@ pub struct Rows {
     pub racks: Vec<RackRow>,
     /// Names and data keys by organization.
     pub orgs: BTreeMap<OrgId, (String, WrappedDataKey)>,
+    /// Organizations whose members need a second factor.
+    pub strict: BTreeSet<OrgId>,
+    /// Users who have one.
+    pub factored: BTreeSet<UserId>,
 }
 
-/// A key's row: id, user, kind, hash, last four characters, expiry, whether it is due for a new id.
-type KeyRow = (String, String, String, Vec<u8>, String, Option<i64>, i64);
+/// A key's row: id, user, kind, hash, last four characters, expiry, whether it is due for a new id, proven, factor, API key.
+type KeyRow = (String, String, String, Vec<u8>, String, Option<i64>, i64, i64, String, Option<String>);
 
 /// What was read, not yet understood.
 struct Raw {
@@ -55,7 +66,8 @@ struct Raw {
     users: Vec<(String, String)>,
     members: Vec<(String, String, String)>,
     racks: Vec<Row>,
-    orgs: Vec<(String, String, Vec<u8>)>,
+    orgs: Vec<(String, String, Vec<u8>, i64)>,
+    factored: Vec<(String,)>,
 }
 
 /// Reads all tables inside a transaction.
@@ -64,7 +76,9 @@ macro_rules! read {
         let (seq,): (i64,) = sqlx::query_as("SELECT seq FROM feed WHERE id = 1").fetch_one(&mut *$tx).await?;
         Raw {
             seq,
-            keys: sqlx::query_as("SELECT id, user_id, kind, hash, last4, expires_ms, renew FROM keys").fetch_all(&mut *$tx).await?,
+            keys: sqlx::query_as("SELECT id, user_id, kind, hash, last4, expires_ms, renew, proven_ms, factor, goes_with FROM keys")
+                .fetch_all(&mut *$tx)
+                .await?,
             users: sqlx::query_as("SELECT id, email FROM users").fetch_all(&mut *$tx).await?,
             members: sqlx::query_as("SELECT org_id, user_id, role FROM members").fetch_all(&mut *$tx).await?,
             racks: sqlx::query_as(
@@ -73,7 +87,8 @@ macro_rules! read {
             )
             .fetch_all(&mut *$tx)
             .await?,
-            orgs: sqlx::query_as("SELECT id, name, data_key FROM orgs").fetch_all(&mut *$tx).await?,
+            orgs: sqlx::query_as("SELECT id, name, data_key, needs_factor FROM orgs").fetch_all(&mut *$tx).await?,
+            factored: sqlx::query_as("SELECT user_id FROM passkeys UNION SELECT user_id FROM totp").fetch_all(&mut *$tx).await?,
         }
     }};
 }
@@ -105,7 +120,7 @@ impl Store {
 impl From<Raw> for Rows {
     /// A row that cannot be read grants nothing.
     fn from(raw: Raw) -> Self {
-        let key = |(id, user, kind, hash, last4, expires_ms, renew): KeyRow| {
+        let key = |(id, user, kind, hash, last4, expires_ms, renew, proven_ms, factor, goes_with): KeyRow| {
             Some(KeyEntry {
                 id: KeyId::from_text(id),
                 user: UserId::from_text(user),
@@ -114,11 +129,15 @@ impl From<Raw> for Rows {
                 last4,
                 expires_ms,
                 is_due: renew != 0,
+                proven_ms,
+                factor: Factor::from_name(&factor),
+                goes_with: goes_with.map(KeyId::from_text),
             })
         };
         let member =
             |(org, user, role): (String, String, String)| Some((OrgId::from_text(org), UserId::from_text(user), role.parse().ok()?));
-        let org = |(id, name, key): (String, String, Vec<u8>)| (OrgId::from_text(id), (name, WrappedDataKey::from_bytes(key)));
+        let strict = raw.orgs.iter().filter(|(.., needs_factor)| *needs_factor != 0).map(|(id, ..)| OrgId::from_text(id.clone())).collect();
+        let org = |(id, name, key, _): (String, String, Vec<u8>, i64)| (OrgId::from_text(id), (name, WrappedDataKey::from_bytes(key)));
         Self {
             seq: raw.seq,
             keys: raw.keys.into_iter().filter_map(key).collect(),
@@ -126,6 +145,8 @@ impl From<Raw> for Rows {
             members: raw.members.into_iter().filter_map(member).collect(),
             racks: raw.racks.into_iter().map(rack_row).collect(),
             orgs: raw.orgs.into_iter().map(org).collect(),
+            strict,
+            factored: raw.factored.into_iter().map(|(user,)| UserId::from_text(user)).collect(),
         }
     }
 }

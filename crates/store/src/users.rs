@@ -81,6 +81,18 @@ impl Store {
         Ok(row.map(user_row))
     }
 
+    /// The address of the user of that id.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn find_email(&self, id: &UserId) -> Result<Option<String>, StoreError> {
+        let row: Option<(String,)> = convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT email FROM users WHERE id = $1")
+            .bind(id.as_str())
+            .fetch_optional(pool)
+            .await)?;
+        Ok(row.map(|(email,)| email))
+    }
+
     /// Users, in the order of their making.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use convox_wire::api::{Identity, Organization, RackDetail, RackEntry as Entry};
 use http::header::ACCEPT;
 use http::{HeaderMap, Method, StatusCode};
 
-use super::{Caller, Refused, plain};
+use super::{Caller, Holder, Refused, plain};
 use crate::credentials::RackEntry;
 use crate::front::{self, NoRack};
 use crate::reply;
@@ -31,7 +31,7 @@ const UPDATE: &str = "a rack's parameters and version are its own; they are set 
 const RUNTIMES: &str = "it has no runtime integrations; racks are added by their address";
 const WORKFLOWS: &str = "it has no workflows; deploy from your CI with a deploy key";
 const MACHINES: &str = "it has no cloud machines; select a rack instead";
-const LOGIN: &str = "there is no second factor to answer; log in with an API key";
+const LOGIN: &str = "the command line opens /login/u2f and no other page below /login";
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -62,8 +62,8 @@ fn empty_list() -> Response {
 }
 
 /// Never demands a session: `login` cannot answer one.
-async fn auth(caller: Caller) -> Response {
-    let principal = caller.who.principal();
+async fn auth(holder: Holder) -> Response {
+    let principal = holder.who.principal();
     plain(reply::json(StatusCode::OK, &Identity { id: principal.user.to_string(), email: principal.email.clone() }))
 }
 

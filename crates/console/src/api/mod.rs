@@ -2,6 +2,7 @@
 //! JSON in, a use case, JSON out.
 
 mod clients;
+mod session;
 mod v1;
 
 use std::sync::Arc;
@@ -12,10 +13,11 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use convox_proxy::{Peer, RequestId};
+use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
-use crate::authn::{AuthError, Verified, authenticate};
+use crate::authn::{AuthError, Recognised, Verified, identify};
 use crate::counters::Count;
 use crate::front::doubled;
 use crate::ops::{Actor, OpsError};
@@ -29,6 +31,7 @@ const LARGEST_BODY: usize = 64 * 1024;
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(clients::routes())
+        .merge(session::routes())
         .nest("/api/v1", v1::routes())
         .merge(crate::web::router(&app))
         .fallback(async |headers: HeaderMap| plain(reply::error(StatusCode::NOT_FOUND, "", reply::wants_json(&headers))))
@@ -66,15 +69,31 @@ pub(crate) struct Refused {
     status: StatusCode,
     message: String,
     wants_json: bool,
+    /// The demand for a session.
+    demand: Option<HeaderValue>,
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        plain(reply::error(self.status, &self.message, self.wants_json))
+        let mut response = plain(reply::error(self.status, &self.message, self.wants_json));
+        if let Some(demand) = self.demand {
+            response.headers_mut().insert(WWW_AUTHENTICATE, demand);
+        }
+        response
     }
 }
 
-/// Somebody with a valid key, and what a use case wants to know of them.
+/// Somebody with a valid key, who may still owe a second factor: for `/auth`, since `login` cannot answer a demand for one, and for what
+/// takes the answer.
+pub(crate) struct Holder {
+    pub(crate) who: Recognised,
+    pub(crate) actor: Actor,
+    app: Arc<App>,
+    asked: (http::Method, String),
+    wants_json: bool,
+}
+
+/// Somebody with a valid key who owes nothing, and what a use case wants to know of them.
 pub(crate) struct Caller {
     pub(crate) who: Verified,
     pub(crate) actor: Actor,
@@ -83,26 +102,46 @@ pub(crate) struct Caller {
     wants_json: bool,
 }
 
-impl FromRequestParts<Arc<App>> for Caller {
+/// Nobody is known, or they owe a second factor: says why, and writes it down as long as there are not too many.
+fn unidentified(parts: &Parts, app: &App, error: &AuthError) -> Refused {
+    app.counters.add(Count::Unidentified);
+    let event = || {
+        let mut actor = anonymous(parts);
+        actor.principal = error.known().map(|known| known.principal.clone());
+        actor.unknown_event(app, parts, error.rule())
+    };
+    app.audit.unidentified(event, app.clock.now_ms());
+    let wants_json = reply::wants_json(&parts.headers);
+    Refused { status: error.status(), message: error.to_string(), wants_json, demand: error.demand() }
+}
+
+impl FromRequestParts<Arc<App>> for Holder {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refused> {
         let wants_json = reply::wants_json(&parts.headers);
         if let Some(name) = doubled(&parts.headers) {
             let message = format!("the header {name} is there twice; send it once");
-            return Err(Refused { status: StatusCode::BAD_REQUEST, message, wants_json });
+            return Err(Refused { status: StatusCode::BAD_REQUEST, message, wants_json, demand: None });
         }
         let snapshot = app.snapshots.now();
-        let who = authenticate(&parts.headers, &snapshot, &app.lookup, &*app.clock).map_err(|error: AuthError| {
-            app.counters.add(Count::Unidentified);
-            app.audit.unidentified(|| anonymous(parts).unknown_event(app, parts, error.rule()), app.clock.now_ms());
-            Refused { status: StatusCode::UNAUTHORIZED, message: error.to_string(), wants_json }
-        })?;
+        let who = identify(&parts.headers, &snapshot, &app.lookup, &*app.clock).map_err(|error| unidentified(parts, app, &error))?;
         let mut actor = anonymous(parts);
         actor.principal = Some(who.principal().clone());
         actor.is_anonymous = false;
         let asked = (parts.method.clone(), parts.uri.path().to_owned());
         Ok(Self { who, actor, app: Arc::clone(app), asked, wants_json })
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refused> {
+        let Holder { who, actor, app, asked, wants_json } = Holder::from_request_parts(parts, app).await?;
+        let proven = who.proven(&parts.headers, &app.snapshots.now(), &app.lookup, &*app.clock);
+        let who = proven.map_err(|error| unidentified(parts, &app, &error))?;
+        Ok(Self { who, actor, app, asked, wants_json })
     }
 }
 
@@ -118,41 +157,46 @@ pub(crate) fn anonymous(parts: &Parts) -> Actor {
 
 impl Actor {
     fn unknown_event(&self, app: &App, parts: &Parts, rule: &str) -> convox_model::Event {
-        convox_model::Event {
-            id: uuid::Uuid::now_v7().to_string(),
-            at_ms: app.clock.now_ms(),
-            request_id: self.request_id.clone(),
-            actor: "unknown".to_owned(),
-            effect: "console".to_owned(),
-            action: "Authenticate".to_owned(),
-            method: parts.method.as_str().to_owned(),
-            path: parts.uri.path().to_owned(),
-            decision: "refused".to_owned(),
-            rule: rule.to_owned(),
-            peer: self.peer.clone(),
-            ..convox_model::Event::default()
-        }
+        let event = self.event(&*app.clock, "Authenticate", parts.uri.path().to_owned());
+        convox_model::Event { method: parts.method.as_str().to_owned(), decision: "refused".to_owned(), rule: rule.to_owned(), ..event }
     }
 }
 
-impl Caller {
-    /// The use case's error as an answer. What they had no right to is written down.
+/// The use case's error as an answer. What they had no right to is written down.
+fn refused_to(app: &App, actor: &Actor, asked: &(http::Method, String), wants_json: bool, error: &OpsError) -> Refused {
+    if matches!(error, OpsError::Forbidden(_)) {
+        app.counters.add(Count::Refused);
+        let event = || {
+            let (method, path) = asked;
+            let event = actor.event(&*app.clock, "Refused", path.clone());
+            convox_model::Event { method: method.as_str().to_owned(), decision: "refused".to_owned(), ..event }
+        };
+        app.audit.refused(event, app.clock.now_ms());
+    }
+    refused(wants_json, error)
+}
+
+impl Holder {
+    /// The use case's error as an answer.
     pub(crate) fn refused(&self, error: &OpsError) -> Refused {
-        if matches!(error, OpsError::Forbidden(_)) {
-            self.app.counters.add(Count::Refused);
-            let event = || {
-                let (method, path) = &self.asked;
-                let event = self.actor.event(&*self.app.clock, "Refused", path.clone());
-                convox_model::Event { method: method.as_str().to_owned(), decision: "refused".to_owned(), ..event }
-            };
-            self.app.audit.refused(event, self.app.clock.now_ms());
-        }
-        refused(self.wants_json, error)
+        refused_to(&self.app, &self.actor, &self.asked, self.wants_json, error)
     }
 
     /// An answer of the caller's own kind.
     pub(crate) fn error(&self, status: StatusCode, message: impl Into<String>) -> Refused {
-        Refused { status, message: message.into(), wants_json: self.wants_json }
+        Refused { status, message: message.into(), wants_json: self.wants_json, demand: None }
+    }
+}
+
+impl Caller {
+    /// The use case's error as an answer.
+    pub(crate) fn refused(&self, error: &OpsError) -> Refused {
+        refused_to(&self.app, &self.actor, &self.asked, self.wants_json, error)
+    }
+
+    /// An answer of the caller's own kind.
+    pub(crate) fn error(&self, status: StatusCode, message: impl Into<String>) -> Refused {
+        Refused { status, message: message.into(), wants_json: self.wants_json, demand: None }
     }
 }
 
@@ -174,5 +218,5 @@ fn refused(wants_json: bool, error: &OpsError) -> Refused {
         }
         other => other.to_string(),
     };
-    Refused { status, message, wants_json }
+    Refused { status, message, wants_json, demand: None }
 }

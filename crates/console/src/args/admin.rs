@@ -87,6 +87,16 @@ pub(crate) enum User {
         #[command(flatten)]
         common: Common,
     },
+    /// Remove all second factors of somebody who lost them, and sign them out everywhere
+    ///
+    /// They sign in with their password, and add new ones. Their API keys stay; where a second factor is required they open nothing meanwhile.
+    #[command(after_help = "Example:\n  convox-console user reset-factor bob@example.com")]
+    ResetFactor {
+        /// Their address
+        email: String,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Remove a user with all memberships and keys; what they have open is cut
     #[command(after_help = "Example:\n  convox-console user remove bob@example.com")]
     Remove {
@@ -110,6 +120,19 @@ pub(crate) enum Org {
     /// List organizations
     #[command(after_help = "Example:\n  convox-console org list")]
     List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Require a second factor of all members of an organization, or no longer
+    ///
+    /// Whoever has none is led to add one when they sign in, and their API keys open nothing before. Deploy keys go on: a machine cannot answer.
+    #[command(after_help = "Examples:\n  convox-console org require-factor acme\n  convox-console org require-factor acme --off")]
+    RequireFactor {
+        /// Its name
+        name: String,
+        /// Require it no longer
+        #[arg(long)]
+        off: bool,
         #[command(flatten)]
         common: Common,
     },

@@ -138,6 +138,13 @@ async fn user(command: User) -> Result<()> {
             let words = format!("Link for {email}, good for one hour and once:\n{link}");
             desk.done(seq, &json!({ "email": email, "link": link }), &words).await
         }
+        User::ResetFactor { email, common } => {
+            let desk = Desk::open(&common).await?;
+            let seq = desk.ops.reset_factors(&desk.actor, &email).await?;
+            let words =
+                format!("{email} has no second factor any more, and is signed out everywhere; they add a new one when they sign in.");
+            desk.done(seq, &json!({ "email": email, "factors": 0 }), &words).await
+        }
         User::Remove { email, common } => {
             let desk = Desk::open(&common).await?;
             let seq = desk.ops.remove_user(&desk.actor, &email).await?;
@@ -157,6 +164,12 @@ async fn org(command: Org) -> Result<()> {
             let desk = Desk::open(&common).await?;
             let rows = all(async |page| desk.ops.list_orgs(&desk.actor, page).await, |row| row.id.as_str()).await?;
             desk.output.list(&["id", "name", "created"], rows.iter().map(views::org).collect())
+        }
+        Org::RequireFactor { name, off, common } => {
+            let desk = Desk::open(&common).await?;
+            let seq = desk.ops.require_factor(&desk.actor, &name, !off).await?;
+            let words = if off { "requires a second factor no longer" } else { "requires a second factor of its members" };
+            desk.done(seq, &json!({ "name": name, "requires_factor": !off }), &format!("{name} {words}.")).await
         }
         Org::Rename { name, to, common } => {
             let desk = Desk::open(&common).await?;

@@ -12,6 +12,7 @@ use convox_store::{Page, Store};
 use crate::args::Place;
 use crate::ops::Ops;
 use crate::ops::sessions::Rules;
+use crate::passkeys::Passkeys;
 
 /// Opens everything that the use cases need. Refuses to go on with a missing, malformed or weak root key.
 pub(crate) async fn open(place: &Place) -> Result<Ops> {
@@ -28,7 +29,14 @@ pub(crate) async fn open(place: &Place) -> Result<Ops> {
     let (lookup, keyring) = (LookupKey::derive(&root), Keyring::new(root));
     let store = Store::new(db).await?;
     belongs(&keyring, &store).await?;
-    Ok(Ops { store, keyring: Arc::new(keyring), lookup, clock: Arc::new(SystemClock), rules: Rules::default() })
+    Ok(Ops {
+        store,
+        keyring: Arc::new(keyring),
+        lookup,
+        clock: Arc::new(SystemClock),
+        rules: Rules::default(),
+        passkeys: Passkeys::at(None),
+    })
 }
 
 /// With another root key than the one that this database was made with, no API key would be known and no Rack could be reached.

@@ -92,7 +92,7 @@ impl Ops {
             (false, Some(_)) => return Err(OpsError::Forbidden("that is not the password of this address".to_owned())),
             (false, None) => return Err(OpsError::Forbidden(format!("sign in as {email} to accept"))),
         };
-        let (mut session, text) = self.new_session(&user, browser);
+        let (mut session, text) = self.new_session(&user, browser, None);
         let before = actor.principal.as_ref().and_then(|who| who.key.clone());
         // Whoever proves nothing anew goes on with the session that they have.
         if is_signed_in && password_hash.is_none() && given.is_none() {

@@ -3,6 +3,8 @@
 //! Each takes an [`Actor`] and gives the position of the feed at which its change is in effect. Rights are looked at twice: here, to answer
 //! in words, and by the store inside the change's transaction, because they may have ended meanwhile.
 
+pub(crate) mod cli_sessions;
+pub(crate) mod factors;
 pub(crate) mod installs;
 pub(crate) mod invitations;
 pub(crate) mod keys;
@@ -10,6 +12,7 @@ pub(crate) mod log;
 pub(crate) mod members;
 pub(crate) mod orgs;
 pub(crate) mod passwords;
+pub(crate) mod proof;
 pub(crate) mod racks;
 pub(crate) mod sessions;
 pub(crate) mod setup;
@@ -22,6 +25,8 @@ use convox_seal::{Keyring, LookupKey};
 use convox_store::orgs::OrgRow;
 use convox_store::{Act, Store, StoreError};
 
+use crate::passkeys::Passkeys;
+
 /// What a use case needs.
 #[derive(Clone)]
 pub(crate) struct Ops {
@@ -30,6 +35,7 @@ pub(crate) struct Ops {
     pub(crate) lookup: LookupKey,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rules: sessions::Rules,
+    pub(crate) passkeys: Passkeys,
 }
 
 /// Who asks, and from where.

@@ -150,7 +150,7 @@ impl Ops {
         let row = self.store.find_reset(&hash, self.clock.now_ms()).await?.ok_or_else(gone)?;
         self.rules.password.check(chosen, &row.email)?;
         let kept = hashed(chosen).await?;
-        let (session, text) = self.new_session(&row.user, browser);
+        let (session, text) = self.new_session(&row.user, browser, None);
         let act =
             actor.act_as(&*self.clock, &row.user, &row.email, "PasswordReset", format!("/users/{}/password", row.email), "reset-code");
         let seq = self.store.run_reset(&hash, &kept, &session, &act).await?;

@@ -3,6 +3,7 @@
 
 use convox_model::{Event, KeyId, UserId};
 use convox_seal::{ApiKey, KeyKind, Secret};
+use convox_store::factors::Factor;
 use convox_store::keys::NewKey;
 use convox_store::sessions::{NewSession, SessionRow, Use};
 
@@ -55,7 +56,8 @@ pub(crate) struct SignedIn {
 }
 
 impl Ops {
-    /// Signs in; a session that the browser had before ends. Which of address and password was wrong is not said.
+    /// Signs in; a session that the browser had before ends. Which of address and password was wrong is not said. Whoever has a second
+    /// factor proves it next: until then the session opens nothing else.
     pub(crate) async fn sign_in(
         &self,
         actor: &Actor,
@@ -68,7 +70,7 @@ impl Ops {
         let Some(row) = self.verified(&email, given).await? else {
             return Err(OpsError::Forbidden("the address or the password is wrong".to_owned()));
         };
-        let (session, text) = self.new_session(&row.user, browser);
+        let (session, text) = self.new_session(&row.user, browser, None);
         let act = actor.act_as(&*self.clock, &row.user, &row.email, "SignIn", format!("/users/{}/sessions", row.email), "password");
         let seq = self.store.insert_session(&session, before, &act).await?;
         Ok(SignedIn { session: text, seq })
@@ -83,7 +85,7 @@ impl Ops {
         email: &str,
         rule: &str,
     ) -> Result<SignedIn, OpsError> {
-        let (session, text) = self.new_session(user, browser);
+        let (session, text) = self.new_session(user, browser, None);
         let act = actor.act_as(&*self.clock, user, email, "SignIn", format!("/users/{email}/sessions"), rule);
         let seq = self.store.insert_session(&session, None, &act).await?;
         Ok(SignedIn { session: text, seq })
@@ -92,7 +94,7 @@ impl Ops {
     /// The actor's session under a new id, which lasts no longer than the old one would have.
     pub(crate) async fn renew_session(&self, actor: &Actor, browser: &Browser) -> Result<SignedIn, OpsError> {
         let who = actor.principal.as_ref().ok_or_else(|| OpsError::Input("whose session?".to_owned()))?;
-        let (mut session, text) = self.new_session(&who.user, browser);
+        let (mut session, text) = self.new_session(&who.user, browser, None);
         session.continues.clone_from(&who.key);
         let act = actor.act(&*self.clock, "SessionRenew", format!("/users/{}/sessions", who.email));
         let seq = self.store.insert_session(&session, None, &act).await?;
@@ -110,7 +112,7 @@ impl Ops {
         let who = actor.principal.as_ref().ok_or_else(|| OpsError::Input("whose session?".to_owned()))?;
         let gone = || OpsError::Missing("that device is signed out already".to_owned());
         let row = self.store.find_key(&KeyId::from_text(id)).await?.ok_or_else(gone)?;
-        if row.user != who.user || row.kind != KeyKind::Session.as_str() {
+        if row.user != who.user || ![KeyKind::Session, KeyKind::CliSession].iter().any(|kind| row.kind == kind.as_str()) {
             return Err(gone());
         }
         let act = actor.act(&*self.clock, "SignOut", format!("/users/{}/sessions/{id}", who.email));
@@ -124,7 +126,8 @@ impl Ops {
         Ok(self.store.delete_sessions(&who.user, who.key.as_ref(), &act).await?)
     }
 
-    pub(super) fn new_session(&self, user: &UserId, browser: &Browser) -> (NewSession, ApiKey) {
+    /// A session whose owner just proved who they are, by that second factor or without one.
+    pub(super) fn new_session(&self, user: &UserId, browser: &Browser, factor: Option<Factor>) -> (NewSession, ApiKey) {
         let text = ApiKey::generate(KeyKind::Session);
         let id = KeyId::new();
         let now_ms = self.clock.now_ms();
@@ -143,6 +146,9 @@ impl Ops {
             continues: None,
             peer: browser.peer.clone(),
             agent: browser.agent.chars().filter(|c| !c.is_control()).take(200).collect(),
+            proven_ms: now_ms,
+            factor,
+            goes_with: None,
         };
         (session, text)
     }

@@ -62,6 +62,7 @@ struct AccountPage {
     /// Where the next page of keys begins; empty on the last one.
     more: String,
     devices: Vec<DeviceLine>,
+    has_factor: bool,
     rule: &'static str,
     key_name: String,
     problem: Problem,
@@ -139,7 +140,7 @@ async fn page(person: &Person, status: StatusCode, query: &AccountQuery, key_nam
         let used_ms = snapshot.key_used_ms(&row.id).max(row.used_ms);
         DeviceLine {
             id: row.id.to_string(),
-            browser: browser(&row.agent),
+            browser: row.key_last4.map_or_else(|| browser(&row.agent), |last4| format!("Command line with the key {last4}")),
             peer: row.peer,
             signed_in: when(row.created_ms, now_ms),
             used: when(used_ms, now_ms),
@@ -148,7 +149,20 @@ async fn page(person: &Person, status: StatusCode, query: &AccountQuery, key_nam
     });
     let frame = person.frame("account").with_done(done(&query.done));
     let rule = person.app.rules.password.words();
-    Ok(show_with(status, &AccountPage { frame, key, keys, more, devices: devices.collect(), rule, key_name, problem }))
+    Ok(show_with(
+        status,
+        &AccountPage {
+            frame,
+            key,
+            keys,
+            more,
+            devices: devices.collect(),
+            has_factor: person.who.known().has_factor,
+            rule,
+            key_name,
+            problem,
+        },
+    ))
 }
 
 async fn regenerate(State(app): State<Arc<App>>, person: Person) -> Result<Response, Fault> {

@@ -40,8 +40,9 @@ macro_rules! asset {
 
 pub(super) static STYLE: Asset = asset!("console.css", "text/css; charset=utf-8");
 pub(super) static SCRIPT: Asset = asset!("console.js", "text/javascript; charset=utf-8");
+pub(super) static PASSKEY: Asset = asset!("passkey.js", "text/javascript; charset=utf-8");
 static ICON: Asset = asset!("icon.svg", "image/svg+xml");
-static ALL: [&Asset; 3] = [&STYLE, &SCRIPT, &ICON];
+static ALL: [&Asset; 4] = [&STYLE, &SCRIPT, &PASSKEY, &ICON];
 
 /// FNV-1a: a name for a version, nothing that anybody relies on.
 fn path(name: &str, content: &[u8]) -> String {

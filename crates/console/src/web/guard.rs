@@ -13,8 +13,8 @@ use http::header::{HOST, ORIGIN};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
-use super::page::{self, Bare, Frame, Written};
-use super::person::{Person, is_by_hand, with_session};
+use super::page::{self, Bare, Written};
+use super::person::{Entrant, is_by_hand, with_session};
 use crate::counters::Count;
 use crate::state::App;
 
@@ -33,7 +33,7 @@ const CARRIED: [(&str, &str); 7] = [
 
 pub(super) async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let person = <Person as FromRequestParts<Arc<App>>>::from_request_parts(&mut parts, &app).await.ok();
+    let person = <Entrant as FromRequestParts<Arc<App>>>::from_request_parts(&mut parts, &app).await.ok();
     let (method, target) = (parts.method.clone(), parts.uri.path().to_owned());
     let is_page = method == Method::GET && is_by_hand(&parts.headers);
     let request = Request::from_parts(parts, body);
@@ -45,7 +45,7 @@ pub(super) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     } else if !is_setup && !app.snapshots.now().has_users() && path.starts_with("/console") {
         Redirect::to("/console/setup").into_response()
     } else if is_page
-        && let Some(person) = person.as_ref().filter(|person| person.who.is_due())
+        && let Some(person) = person.as_ref().filter(|person| person.known().is_due)
         && let Some(renewed) = renewed(&app, person, request.uri()).await
     {
         renewed
@@ -56,7 +56,7 @@ pub(super) async fn around(State(app): State<Arc<App>>, request: Request, next: 
     if let Some(person) = &person
         && let Some(Bare(fault)) = response.extensions_mut().remove::<Bare>()
     {
-        response = fault.framed(Frame::of(&person.principal().email, entry(&target))).into_response();
+        response = fault.framed(person.frame(entry(&target))).into_response();
     }
     // What somebody had no right to is written down, as for the API.
     if let Some(person) = person
@@ -80,7 +80,7 @@ pub(super) async fn around(State(app): State<Arc<App>>, request: Request, next: 
 
 /// What they may do changed since they signed in: the same page under a new session id, and the old one is dead. `None` if that cannot be
 /// now; the next page tries again.
-async fn renewed(app: &App, person: &Person, uri: &Uri) -> Option<Response> {
+async fn renewed(app: &App, person: &Entrant, uri: &Uri) -> Option<Response> {
     match app.ops().renew_session(&person.actor, &person.browser).await {
         Ok(renewed) => {
             app.settle(renewed.seq).await;

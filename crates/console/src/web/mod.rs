@@ -10,6 +10,8 @@ mod account;
 mod activity;
 mod apps;
 mod assets;
+mod challenge;
+mod factors;
 mod guard;
 mod install;
 mod invitation;
@@ -44,6 +46,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
                 .merge(setup::routes())
                 .merge(sign::routes())
                 .merge(account::routes())
+                .merge(factors::routes())
                 .merge(racks::routes())
                 .merge(install::routes())
                 .merge(apps::routes())
@@ -53,5 +56,6 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
                 .merge(assets::routes())
                 .fallback(page::not_found),
         )
+        .merge(challenge::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(app), guard::around))
 }

@@ -27,6 +27,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/organizations", get(organizations).post(create))
         .route("/organizations/{org}", get(details))
         .route("/organizations/{org}/rename", post(rename))
+        .route("/organizations/{org}/second-factor", post(require_factor))
         .route("/organizations/{org}/members/role", post(change_role))
         .route("/organizations/{org}/members/remove", post(remove))
         .route("/organizations/{org}/invitations", post(invite))
@@ -105,6 +106,7 @@ struct MemberLine {
     role: String,
     since: When,
     is_me: bool,
+    has_factor: bool,
 }
 
 struct InvitationLine {
@@ -126,6 +128,7 @@ struct OrgPage {
     /// `None` for those who may not see them.
     invitations: Option<Vec<InvitationLine>>,
     may_administer: bool,
+    needs_factor: bool,
     may_read_activity: bool,
     roles: Vec<&'static str>,
     form: InviteForm,
@@ -145,6 +148,8 @@ fn done(code: &str) -> &'static str {
         "created" => "The organization is made, and you are its administrator.",
         "renamed" => "The organization has its new name.",
         "role" => "The role is changed; what it no longer allows is cut.",
+        "required" => "Members need a second factor from now on.",
+        "waived" => "A second factor is not required any more.",
         "removed" => "They are no longer a member; all their access ended.",
         "withdrawn" => "The invitation is withdrawn.",
         "joined" => "Welcome: you are a member now.",
@@ -167,7 +172,8 @@ async fn page(
     let framed = |error: OpsError| Fault::from(error).framed(person.frame("organizations"));
     let (ops, now_ms) = (person.app.ops(), person.app.clock.now_ms());
     let search = query.q.trim().to_ascii_lowercase();
-    let role = ops.enter(&person.actor, org, Role::Developer).await.map_err(framed)?.theirs;
+    let entered = ops.enter(&person.actor, org, Role::Developer).await.map_err(framed)?;
+    let role = entered.theirs;
     let rows = ops.search_members(&person.actor, org, &search, &after(&query.after)).await.map_err(framed)?;
     let more = if rows.len() as i64 == PAGE { rows.last().map(|row| row.email.clone()).unwrap_or_default() } else { String::new() };
     let me = &person.principal().email;
@@ -184,8 +190,11 @@ async fn page(
     } else {
         None
     };
+    let snapshot = person.app.snapshots.now();
+    let needs_factor = snapshot.needs_factor(&entered.org.id);
     let members = rows.into_iter().map(|row| MemberLine {
         is_me: row.email == *me,
+        has_factor: snapshot.has_factor(&row.user),
         email: row.email,
         role: row.role.map(|role| role.to_string()).unwrap_or_default(),
         since: when(row.created_ms, now_ms),
@@ -200,6 +209,7 @@ async fn page(
             more,
             invitations,
             may_administer: role == Role::Administrator,
+            needs_factor,
             may_read_activity: role >= Role::Operator,
             roles: Role::ALL.iter().map(|role| role.as_str()).collect(),
             form,
@@ -230,6 +240,26 @@ async fn rename(
             Ok(go(&format!("/console/organizations/{to}?done=renamed")))
         }
         Err(error) => again(&person, &org, InviteForm::default(), "name", error).await,
+    }
+}
+
+#[derive(Deserialize)]
+struct FactorForm {
+    required: bool,
+}
+
+async fn require_factor(
+    State(app): State<Arc<App>>,
+    person: Person,
+    Path(org): Path<String>,
+    Form(form): Form<FactorForm>,
+) -> Result<Response, Fault> {
+    match app.ops().require_factor(&person.actor, &org, form.required).await {
+        Ok(seq) => {
+            app.settle(seq).await;
+            Ok(go(&format!("/console/organizations/{org}?done={}", if form.required { "required" } else { "waived" })))
+        }
+        Err(error) => again(&person, &org, InviteForm::default(), "factor", error).await,
     }
 }
 

@@ -15,12 +15,20 @@ pub(crate) struct Frame {
     pub(crate) here: &'static str,
     /// What was just done, in words; empty if nothing.
     pub(crate) done: &'static str,
+    /// Whether they still owe a second factor: no page but that is open to them.
+    pub(crate) is_pending: bool,
 }
 
 impl Frame {
     /// For somebody who is signed in.
     pub(crate) fn of(email: &str, here: &'static str) -> Self {
-        Self { email: email.to_owned(), here, done: "" }
+        Self { email: email.to_owned(), here, done: "", is_pending: false }
+    }
+
+    /// For somebody who owes a second factor.
+    pub(crate) fn pending(mut self, is_pending: bool) -> Self {
+        self.is_pending = is_pending;
+        self
     }
 
     /// Says what was just done.

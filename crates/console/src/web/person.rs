@@ -1,9 +1,12 @@
 //! Who is signed in. The cookie is the only thing that counts here, and counts nowhere else.
+//!
+//! An [`Entrant`] has a good session; whoever owes a second factor is no more than that, and gets to the pages that ask for it. A [`Person`]
+//! owes nothing, and gets to all others.
 
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts, OriginalUri};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::Response;
 use convox_model::Principal;
 use convox_seal::ApiKey;
 use http::header::{COOKIE, SET_COOKIE, USER_AGENT};
@@ -12,9 +15,10 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::page::Frame;
 use crate::api::anonymous;
-use crate::authn::{self, Verified};
+use crate::authn::{self, Recognised, Verified};
 use crate::ops::Actor;
 use crate::ops::sessions::Browser;
+use crate::snapshot::KnownKey;
 use crate::state::App;
 
 /// `__Host-`: only this host over TLS, every path, no domain.
@@ -28,6 +32,14 @@ pub(crate) struct Person {
     pub(crate) app: Arc<App>,
     /// How the browser calls this Console.
     pub(crate) host: String,
+}
+
+/// Somebody whose session is good, and who may still owe a second factor.
+pub(crate) struct Entrant {
+    who: Recognised,
+    pub(crate) actor: Actor,
+    pub(crate) browser: Browser,
+    pub(crate) app: Arc<App>,
 }
 
 /// Somebody who is not, or not yet.
@@ -49,12 +61,38 @@ impl Person {
     }
 }
 
-/// Sends whoever is not signed in to the page for it, and back after that.
-pub(crate) struct SignInFirst(String);
+impl Entrant {
+    pub(crate) fn principal(&self) -> &Principal {
+        self.who.principal()
+    }
 
-impl IntoResponse for SignInFirst {
-    fn into_response(self) -> Response {
-        Redirect::to(&format!("/console/sign-in?next={}", self.0)).into_response()
+    /// Their session.
+    pub(crate) fn known(&self) -> &KnownKey {
+        self.who.known()
+    }
+
+    /// Whether they owe a second factor.
+    pub(crate) fn is_pending(&self) -> bool {
+        !self.app.snapshots.now().is_proven(self.known(), None, self.app.clock.now_ms())
+    }
+
+    /// What pages show around their content.
+    pub(crate) fn frame(&self, here: &'static str) -> Frame {
+        Frame::of(&self.principal().email, here).pending(self.is_pending())
+    }
+}
+
+/// Where whoever is not let in goes first: a page of ours, and back after that.
+pub(crate) struct NotIn(pub(super) String);
+
+impl NotIn {
+    fn sign_in(next: &str) -> Self {
+        Self(format!("/console/sign-in?next={next}"))
+    }
+
+    /// To prove who they are.
+    pub(super) fn prove(next: &str) -> Self {
+        Self(format!("/console/prove?next={next}"))
     }
 }
 
@@ -68,23 +106,38 @@ impl FromRequestParts<Arc<App>> for Visitor {
     }
 }
 
-impl FromRequestParts<Arc<App>> for Person {
-    type Rejection = SignInFirst;
+/// Back to a page, never to the target of a form.
+fn asked(parts: &Parts) -> String {
+    let asked = parts.extensions.get::<OriginalUri>().filter(|_| parts.method == Method::GET);
+    asked.map_or("/console", |uri| uri.path()).to_owned()
+}
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, SignInFirst> {
+impl FromRequestParts<Arc<App>> for Entrant {
+    type Rejection = NotIn;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, NotIn> {
         let found = cookie(&parts.headers).and_then(|text| authn::session(text, &app.snapshots.now(), &app.lookup, &*app.clock));
-        let Ok(Visitor { mut actor, browser, host }) = Visitor::from_request_parts(parts, app).await;
-        let Some(who) = found else {
-            // Back to a page, never to the target of a form.
-            let asked = parts.extensions.get::<OriginalUri>().filter(|_| parts.method == Method::GET);
-            return Err(SignInFirst(asked.map_or("/console", |uri| uri.path()).to_owned()));
-        };
+        let Ok(Visitor { mut actor, browser, .. }) = Visitor::from_request_parts(parts, app).await;
+        let who = found.ok_or_else(|| NotIn::sign_in(&asked(parts)))?;
         if is_by_hand(&parts.headers) {
-            who.note_use(&*app.clock);
+            who.known().note_use(app.clock.now_ms());
         }
         actor.principal = Some(who.principal().clone());
         actor.is_anonymous = false;
-        Ok(Self { who, actor, browser, app: Arc::clone(app), host })
+        Ok(Self { who, actor, browser, app: Arc::clone(app) })
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Person {
+    type Rejection = NotIn;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, NotIn> {
+        let Entrant { who, actor, browser, app } = <Entrant as FromRequestParts<Arc<App>>>::from_request_parts(parts, app).await?;
+        let Ok(Visitor { host, .. }) = Visitor::from_request_parts(parts, &app).await;
+        let who = who.proven_session(&app.snapshots.now(), &*app.clock).map_err(|pending| {
+            if pending.known().has_factor { NotIn::prove(&asked(parts)) } else { NotIn("/console/account/factors".to_owned()) }
+        })?;
+        Ok(Self { who, actor, browser, app, host })
     }
 }
 
@@ -99,6 +152,14 @@ impl OptionalFromRequestParts<Arc<App>> for Person {
 /// Whether somebody opened a page or sent a form. What a page asks for by itself does not keep a session from ending that nobody uses.
 pub(super) fn is_by_hand(headers: &HeaderMap) -> bool {
     headers.get("sec-fetch-mode").is_none_or(|mode| mode == "navigate")
+}
+
+impl OptionalFromRequestParts<Arc<App>> for Entrant {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Option<Self>, Self::Rejection> {
+        Ok(<Self as FromRequestParts<Arc<App>>>::from_request_parts(parts, app).await.ok())
+    }
 }
 
 /// The value of our cookie. Twice is as good as none: which of the two counts?

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{Query, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Form, Router};
 use convox_seal::Secret;
@@ -12,7 +12,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::page::{Fault, Frame, Problem, go, sentence, show, show_with, status_and_words};
-use super::person::{Person, Visitor, with_session, without_session};
+use super::person::{Entrant, Person, Visitor, with_session, without_session};
 use crate::counters::Count;
 use crate::ops::OpsError;
 use crate::state::App;
@@ -20,6 +20,8 @@ use crate::state::App;
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/sign-in", get(ask).post(sign_in))
+        .route("/sign-in/passkey/start", post(start_passkey))
+        .route("/sign-in/passkey", post(sign_in_by_passkey))
         .route("/sign-out", post(sign_out))
         .route("/forgotten", get(ask_address).post(forgotten))
         .route("/reset", get(ask_code))
@@ -33,7 +35,14 @@ struct SignInPage {
     frame: Frame,
     email: String,
     next: String,
+    has_passkeys: bool,
     problem: Problem,
+}
+
+impl SignInPage {
+    fn new(app: &App, email: String, next: &str, problem: Problem) -> Self {
+        Self { frame: Frame::default(), email, next: own_page(next).to_owned(), has_passkeys: app.passkeys.are_there(), problem }
+    }
 }
 
 #[derive(Deserialize)]
@@ -43,16 +52,16 @@ struct Next {
 }
 
 /// A path of our pages, or the first one: a link must not lead through the sign-in to another site.
-fn own_page(next: &str) -> &str {
+pub(super) fn own_page(next: &str) -> &str {
     let is_plain = next.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-%@+~".contains(&byte));
     if is_plain && (next == "/console" || next.starts_with("/console/")) && !next.contains("//") { next } else { "/console" }
 }
 
-async fn ask(person: Option<Person>, Query(Next { next }): Query<Next>) -> Response {
+async fn ask(State(app): State<Arc<App>>, person: Option<Person>, Query(Next { next }): Query<Next>) -> Response {
     if person.is_some() {
         return go(own_page(&next));
     }
-    show(&SignInPage { frame: Frame::default(), email: String::new(), next: own_page(&next).to_owned(), problem: Problem::default() })
+    show(&SignInPage::new(&app, String::new(), &next, Problem::default()))
 }
 
 #[derive(Deserialize)]
@@ -65,34 +74,73 @@ struct SignInForm {
 
 async fn sign_in(
     State(app): State<Arc<App>>,
-    before: Option<Person>,
+    before: Option<Entrant>,
     visitor: Visitor,
     Form(form): Form<SignInForm>,
 ) -> Result<Response, Fault> {
     let SignInForm { email, password, next } = form;
     let password = Secret::new(password);
-    let before = before.and_then(|person| person.principal().key.clone());
+    let before = before.and_then(|entrant| entrant.principal().key.clone());
     match app.ops().sign_in(&visitor.actor, &visitor.browser, &email, &password, before.as_ref()).await {
         Ok(signed_in) => {
             app.settle(signed_in.seq).await;
             Ok(with_session(go(own_page(&next)), &signed_in.session, app.rules.longest_ms))
         }
         Err(OpsError::Forbidden(words)) => {
-            app.counters.add(Count::Unidentified);
-            let event = || {
-                let event = visitor.actor.event(&*app.clock, "SignIn", "/console/sign-in".to_owned());
-                convox_model::Event { decision: "refused".to_owned(), rule: "wrong-password".to_owned(), ..event }
-            };
-            app.audit.unidentified(event, app.clock.now_ms());
-            let problem = Problem::new("", sentence(&words));
-            let page = SignInPage { frame: Frame::default(), email, next: own_page(&next).to_owned(), problem };
-            Ok(show_with(StatusCode::FORBIDDEN, &page))
+            note_refusal(&app, &visitor, "wrong-password");
+            Ok(show_with(StatusCode::FORBIDDEN, &SignInPage::new(&app, email, &next, Problem::new("", sentence(&words)))))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-async fn sign_out(State(app): State<Arc<App>>, person: Option<Person>) -> Result<Response, Fault> {
+fn note_refusal(app: &App, visitor: &Visitor, rule: &str) {
+    app.counters.add(Count::Unidentified);
+    let event = || {
+        let event = visitor.actor.event(&*app.clock, "SignIn", "/console/sign-in".to_owned());
+        convox_model::Event { decision: "refused".to_owned(), rule: rule.to_owned(), ..event }
+    };
+    app.audit.unidentified(event, app.clock.now_ms());
+}
+
+/// For the script: a ceremony, and what to ask the browser for.
+async fn start_passkey(State(app): State<Arc<App>>, visitor: Visitor) -> Result<Response, Fault> {
+    let started = app.ops().start_passkey_sign_in(&visitor.actor).await?;
+    Ok(axum::Json(serde_json::json!({ "id": started.id, "options": started.options })).into_response())
+}
+
+#[derive(Deserialize)]
+struct PasskeyForm {
+    id: String,
+    #[serde(default)]
+    answer: String,
+    #[serde(default)]
+    next: String,
+}
+
+async fn sign_in_by_passkey(
+    State(app): State<Arc<App>>,
+    before: Option<Entrant>,
+    visitor: Visitor,
+    Form(form): Form<PasskeyForm>,
+) -> Result<Response, Fault> {
+    let PasskeyForm { id, answer, next } = form;
+    let before = before.and_then(|entrant| entrant.principal().key.clone());
+    match app.ops().sign_in_by_passkey(&visitor.actor, &visitor.browser, &id, &answer, before.as_ref()).await {
+        Ok(signed_in) => {
+            app.settle(signed_in.seq).await;
+            Ok(with_session(go(own_page(&next)), &signed_in.session, app.rules.longest_ms))
+        }
+        Err(error @ OpsError::Store(_)) => Err(error.into()),
+        Err(error) => {
+            note_refusal(&app, &visitor, "wrong-passkey");
+            let (status, words) = status_and_words(&error);
+            Ok(show_with(status, &SignInPage::new(&app, String::new(), &next, Problem::new("", sentence(&words)))))
+        }
+    }
+}
+
+async fn sign_out(State(app): State<Arc<App>>, person: Option<Entrant>) -> Result<Response, Fault> {
     if let Some(person) = person
         && let Some(session) = &person.principal().key
     {

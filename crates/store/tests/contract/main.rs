@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod audit;
+mod factors;
 mod people;
 mod racks;
 mod web;
@@ -82,5 +83,14 @@ fn key(user: &UserId, name: &str, kind: KeyKind) -> NewKey {
 fn session(user: &UserId, expires_ms: i64) -> NewSession {
     let mut key = key(user, &uuid::Uuid::new_v4().to_string(), KeyKind::Session);
     key.expires_ms = Some(expires_ms);
-    NewSession { key, ends_ms: NOW + 100_000, continues: None, peer: "10.0.0.1".to_owned(), agent: "a browser".to_owned() }
+    NewSession {
+        key,
+        ends_ms: NOW + 100_000,
+        continues: None,
+        peer: "10.0.0.1".to_owned(),
+        agent: "a browser".to_owned(),
+        proven_ms: NOW,
+        factor: None,
+        goes_with: None,
+    }
 }

@@ -1,0 +1,181 @@
+//! Ceremonies of the second factor that are under way: what was asked, of whom, until when. Each is answered once. Nobody's change: no event,
+//! and the feed does not move.
+
+use convox_model::{KeyId, UserId};
+
+use crate::factors::Factor;
+use crate::{Store, StoreError};
+
+/// So many of one user are under way at a time; a further one takes the place of the oldest.
+const MOST: i64 = 20;
+/// So many of nobody in particular.
+const MOST_UNKNOWN: i64 = 1_000;
+
+/// What a ceremony is for. One that was begun for something else answers nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To sign in without saying who first.
+    SignIn,
+    /// To prove who a session belongs to.
+    Prove,
+    /// To add a passkey.
+    AddPasskey,
+    /// To add a security key.
+    AddSecurityKey,
+    /// To add an authenticator app.
+    AddTotp,
+    /// To let a command line in.
+    CommandLine,
+}
+
+impl Purpose {
+    /// How it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SignIn => "sign-in",
+            Self::Prove => "prove",
+            Self::AddPasskey => "add-passkey",
+            Self::AddSecurityKey => "add-security-key",
+            Self::AddTotp => "add-totp",
+            Self::CommandLine => "command-line",
+        }
+    }
+}
+
+/// A ceremony that begins.
+#[derive(Clone, Debug)]
+pub struct NewChallenge {
+    /// Keyed hash of the id that travels.
+    pub id_hash: [u8; 32],
+    /// What for.
+    pub purpose: Purpose,
+    /// Whose; `None` while that is not known.
+    pub user: Option<UserId>,
+    /// The key or session that asked.
+    pub key: Option<KeyId>,
+    /// What is needed to judge the answer.
+    pub state: Vec<u8>,
+    /// Address of whoever asked.
+    pub peer: String,
+    /// Beginning, milliseconds since 1970.
+    pub created_ms: i64,
+    /// End, milliseconds since 1970.
+    pub expires_ms: i64,
+}
+
+/// A ceremony under way.
+#[derive(Clone, Debug)]
+pub struct ChallengeRow {
+    /// Whose.
+    pub user: Option<UserId>,
+    /// The key or session that asked.
+    pub key: Option<KeyId>,
+    /// Last four characters of the key that asked; empty if that is none, or is gone.
+    pub key_last4: String,
+    /// What is needed to judge the answer.
+    pub state: Vec<u8>,
+    /// Address of whoever asked.
+    pub peer: String,
+    /// Keyed hash of the proof that a page gave for an answer, and by which factor.
+    pub proof: Option<([u8; 32], Factor)>,
+    /// Beginning, milliseconds since 1970.
+    pub created_ms: i64,
+}
+
+impl Store {
+    /// Keeps a ceremony, and forgets those that have ended.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn put_challenge(&self, new: &NewChallenge) -> Result<(), StoreError> {
+        convox_db::transaction!(&self.db, |tx| {
+            sqlx::query("DELETE FROM challenges WHERE expires_ms <= $1").bind(new.created_ms).execute(&mut *tx).await?;
+            let user = new.user.as_ref().map(UserId::as_str);
+            sqlx::query(
+                "DELETE FROM challenges WHERE COALESCE(user_id, '') = $1 AND id_hash NOT IN (SELECT id_hash FROM challenges \
+                 WHERE COALESCE(user_id, '') = $1 ORDER BY created_ms DESC, id_hash LIMIT $2)",
+            )
+            .bind(user.unwrap_or_default())
+            .bind(if user.is_some() { MOST - 1 } else { MOST_UNKNOWN - 1 })
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query(
+                "INSERT INTO challenges (id_hash, purpose, user_id, key_id, state, peer, created_ms, expires_ms) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            )
+            .bind(&new.id_hash[..])
+            .bind(new.purpose.as_str())
+            .bind(user)
+            .bind(new.key.as_ref().map(KeyId::as_str))
+            .bind(&new.state[..])
+            .bind(new.peer.as_str())
+            .bind(new.created_ms)
+            .bind(new.expires_ms)
+            .execute(&mut *tx)
+            .await?;
+        });
+        Ok(())
+    }
+
+    /// The ceremony with that id, if it is under way for that purpose.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn find_challenge(&self, id_hash: &[u8; 32], purpose: Purpose, now_ms: i64) -> Result<Option<ChallengeRow>, StoreError> {
+        let row: Option<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT c.user_id, c.key_id, COALESCE(k.last4, ''), c.state, c.peer, c.proof_hash, c.proof_factor, c.created_ms \
+             FROM challenges c LEFT JOIN keys k ON k.id = c.key_id WHERE c.id_hash = $1 AND c.purpose = $2 AND c.expires_ms > $3"
+        )
+        .bind(&id_hash[..])
+        .bind(purpose.as_str())
+        .bind(now_ms)
+        .fetch_optional(pool)
+        .await)?;
+        Ok(row.map(challenge_row))
+    }
+
+    /// Takes the ceremony with that id away, to judge its answer: of several who answer one does.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn take_challenge(&self, id_hash: &[u8; 32], purpose: Purpose, now_ms: i64) -> Result<Option<ChallengeRow>, StoreError> {
+        let Some(row) = self.find_challenge(id_hash, purpose, now_ms).await? else { return Ok(None) };
+        let taken = convox_db::transaction!(&self.db, |tx| {
+            sqlx::query("DELETE FROM challenges WHERE id_hash = $1").bind(&id_hash[..]).execute(&mut *tx).await?.rows_affected()
+        });
+        Ok((taken == 1).then_some(row))
+    }
+
+    /// Keeps the proof that a page gave for an answer; `false` when the ceremony has ended or has one.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn prove_challenge(
+        &self,
+        id_hash: &[u8; 32],
+        proof_hash: &[u8; 32],
+        factor: Factor,
+        now_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let done = convox_db::transaction!(&self.db, |tx| {
+            sqlx::query(
+                "UPDATE challenges SET proof_hash = $2, proof_factor = $3 WHERE id_hash = $1 AND proof_hash IS NULL AND expires_ms > $4",
+            )
+            .bind(&id_hash[..])
+            .bind(&proof_hash[..])
+            .bind(factor.as_str())
+            .bind(now_ms)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected()
+        });
+        Ok(done == 1)
+    }
+}
+
+type Row = (Option<String>, Option<String>, String, Vec<u8>, String, Option<Vec<u8>>, String, i64);
+
+fn challenge_row((user, key, key_last4, state, peer, proof_hash, proof_factor, created_ms): Row) -> ChallengeRow {
+    let proof = proof_hash.and_then(|hash| Some((hash.try_into().ok()?, Factor::from_name(&proof_factor)?)));
+    ChallengeRow { user: user.map(UserId::from_text), key: key.map(KeyId::from_text), key_last4, state, peer, proof, created_ms }
+}

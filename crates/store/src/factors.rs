@@ -1,0 +1,535 @@
+//! The second factors of people: passkeys and security keys, an authenticator app, recovery codes; and how many codes were tried.
+//!
+//! Whoever gets or loses a factor gets a session with a new id in the same transaction.
+
+use std::fmt;
+
+use convox_model::{KeyId, OrgId, UserId};
+use convox_seal::{Sealed, WrappedDataKey};
+
+use crate::sessions::{NewSession, insert_session};
+use crate::{Act, Store, StoreError, change};
+
+/// So many codes may be tried in vain in one window.
+pub const MOST_TRIES: i64 = 5;
+/// Length of the window, milliseconds.
+pub const WINDOW_MS: i64 = 15 * 60_000;
+/// So many passkeys and security keys a person has at most.
+pub const MOST_PASSKEYS: i64 = 20;
+
+/// By what somebody proved who they are, beside a password or an API key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Factor {
+    /// A passkey: it verified its owner itself.
+    Passkey,
+    /// A security key: somebody touched it.
+    SecurityKey,
+    /// A code of an authenticator app.
+    Totp,
+    /// A recovery code.
+    Recovery,
+}
+
+impl Factor {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Passkey, Self::SecurityKey, Self::Totp, Self::Recovery];
+
+    /// `passkey`, `security-key`, `totp`, `recovery-code`: how it is stored and logged.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passkey => "passkey",
+            Self::SecurityKey => "security-key",
+            Self::Totp => "totp",
+            Self::Recovery => "recovery-code",
+        }
+    }
+
+    /// Reads [`Self::as_str`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|factor| factor.as_str() == name)
+    }
+}
+
+impl fmt::Display for Factor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A new passkey or security key.
+#[derive(Clone, Debug)]
+pub struct NewPasskey {
+    /// Its id.
+    pub id: String,
+    /// Whose.
+    pub user: UserId,
+    /// [`Factor::Passkey`] or [`Factor::SecurityKey`].
+    pub kind: Factor,
+    /// Unique among those of the user.
+    pub name: String,
+    /// The id that the authenticator gave it.
+    pub credential_id: Vec<u8>,
+    /// Public key, counter and flags, as JSON.
+    pub credential: String,
+}
+
+/// A passkey or security key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PasskeyRow {
+    /// Its id.
+    pub id: String,
+    /// Whose.
+    pub user: UserId,
+    /// [`Factor::Passkey`] or [`Factor::SecurityKey`].
+    pub kind: Factor,
+    /// Its name.
+    pub name: String,
+    /// The id that the authenticator gave it.
+    pub credential_id: Vec<u8>,
+    /// Public key, counter and flags, as JSON.
+    pub credential: String,
+    /// When it was added, milliseconds since 1970.
+    pub created_ms: i64,
+    /// Last use, milliseconds since 1970.
+    pub used_ms: Option<i64>,
+}
+
+/// An authenticator app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TotpRow {
+    /// Sealed under the data key of the scope of users.
+    pub secret: Sealed,
+    /// The newest step whose code was used.
+    pub last_step: i64,
+    /// When it was added, milliseconds since 1970.
+    pub created_ms: i64,
+    /// Last use, milliseconds since 1970.
+    pub used_ms: Option<i64>,
+}
+
+/// One factor of a user, to be removed.
+#[derive(Clone, Copy, Debug)]
+pub enum FactorId<'a> {
+    /// The passkey or security key of that id.
+    Passkey(&'a str),
+    /// The authenticator app.
+    Totp,
+}
+
+/// What happens to the sessions of somebody whose factors change.
+#[derive(Clone, Debug)]
+pub struct Renewal {
+    /// The one that they go on with.
+    pub session: NewSession,
+    /// The one that it takes the place of.
+    pub before: Option<KeyId>,
+}
+
+/// Gives somebody a session with a new id inside a transaction.
+macro_rules! renew {
+    ($tx:ident, $renewal:expr, $at_ms:expr) => {
+        if let Some(before) = &$renewal.before {
+            sqlx::query("DELETE FROM keys WHERE id = $1 AND kind = 'session'").bind(before.as_str()).execute(&mut *$tx).await?;
+        }
+        let session = &$renewal.session;
+        insert_session!($tx, session, $at_ms);
+    };
+}
+
+/// Replaces the recovery codes inside a transaction.
+macro_rules! put_codes {
+    ($tx:ident, $user:expr, $codes:expr) => {
+        sqlx::query("DELETE FROM recovery_codes WHERE user_id = $1").bind($user.as_str()).execute(&mut *$tx).await?;
+        for code in $codes {
+            sqlx::query("INSERT INTO recovery_codes (user_id, code_hash) VALUES ($1, $2)")
+                .bind($user.as_str())
+                .bind(&code[..])
+                .execute(&mut *$tx)
+                .await?;
+        }
+    };
+}
+
+impl Store {
+    /// The wrapped data key of the scope of users: the one that is there, or else `fresh`, which is kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn user_data_key(&self, fresh: &WrappedDataKey) -> Result<WrappedDataKey, StoreError> {
+        if let Some(found) = self.find_user_data_key().await? {
+            return Ok(found);
+        }
+        convox_db::transaction!(&self.db, |tx| {
+            sqlx::query("INSERT INTO user_scope (id, data_key) VALUES (1, $1) ON CONFLICT (id) DO NOTHING")
+                .bind(fresh.as_bytes())
+                .execute(&mut *tx)
+                .await?;
+        });
+        self.find_user_data_key().await?.ok_or_else(|| StoreError::Missing("the data key of users is gone".to_owned()))
+    }
+
+    /// The wrapped data key of the scope of users, if anything was ever sealed for one.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn find_user_data_key(&self) -> Result<Option<WrappedDataKey>, StoreError> {
+        let row: Option<(Vec<u8>,)> =
+            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT data_key FROM user_scope WHERE id = 1").fetch_optional(pool).await)?;
+        Ok(row.map(|(bytes,)| WrappedDataKey::from_bytes(bytes)))
+    }
+
+    /// Passkeys and security keys of a user, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn list_passkeys(&self, user: &UserId) -> Result<Vec<PasskeyRow>, StoreError> {
+        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as(
+            "SELECT id, user_id, kind, name, credential_id, credential, created_ms, used_ms FROM passkeys WHERE user_id = $1 ORDER BY id"
+        )
+        .bind(user.as_str())
+        .fetch_all(pool)
+        .await
+        })?;
+        Ok(rows.into_iter().filter_map(passkey_row).collect())
+    }
+
+    /// The authenticator app of a user.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn find_totp(&self, user: &UserId) -> Result<Option<TotpRow>, StoreError> {
+        let row: Option<(Vec<u8>, i64, i64, Option<i64>)> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT secret, last_step, created_ms, used_ms FROM totp WHERE user_id = $1"
+        )
+        .bind(user.as_str())
+        .fetch_optional(pool)
+        .await)?;
+        Ok(row.map(|(secret, last_step, created_ms, used_ms)| TotpRow {
+            secret: Sealed::from_bytes(secret),
+            last_step,
+            created_ms,
+            used_ms,
+        }))
+    }
+
+    /// How many recovery codes of a user are left.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn count_recovery_codes(&self, user: &UserId) -> Result<i64, StoreError> {
+        let (count,): (i64,) =
+            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT COUNT(*) FROM recovery_codes WHERE user_id = $1")
+                .bind(user.as_str())
+                .fetch_one(pool)
+                .await)?;
+        Ok(count)
+    }
+
+    /// Keeps a new passkey or security key; with `codes` also recovery codes, in place of those that are there.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the name is taken, the authenticator is known already, or there are too many.
+    pub async fn insert_passkey(
+        &self,
+        new: &NewPasskey,
+        codes: Option<&[[u8; 32]]>,
+        renewal: &Renewal,
+        act: &Act,
+    ) -> Result<i64, StoreError> {
+        let taken = || format!("{} is the name of another one, or this one was added before", new.name);
+        self.insert_passkey_row(new, codes, renewal, act).await.map_err(|error| error.taken(taken))
+    }
+
+    async fn insert_passkey_row(
+        &self,
+        new: &NewPasskey,
+        codes: Option<&[[u8; 32]]>,
+        renewal: &Renewal,
+        act: &Act,
+    ) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            let (count,): (i64,) =
+                sqlx::query_as("SELECT COUNT(*) FROM passkeys WHERE user_id = $1").bind(new.user.as_str()).fetch_one(&mut *tx).await?;
+            if count >= MOST_PASSKEYS {
+                return Err(StoreError::Conflict(format!("{MOST_PASSKEYS} are the most: remove one that you do not use")));
+            }
+            sqlx::query(
+                "INSERT INTO passkeys (id, user_id, kind, name, credential_id, credential, created_ms) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            )
+            .bind(new.id.as_str())
+            .bind(new.user.as_str())
+            .bind(new.kind.as_str())
+            .bind(new.name.as_str())
+            .bind(&new.credential_id[..])
+            .bind(new.credential.as_str())
+            .bind(act.event.at_ms)
+            .execute(&mut *tx)
+            .await?;
+            if let Some(codes) = codes {
+                put_codes!(tx, new.user, codes);
+            }
+            renew!(tx, renewal, act.event.at_ms);
+        });
+        Ok(seq)
+    }
+
+    /// Gives a passkey or security key another name.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the name is taken, [`StoreError::Missing`].
+    pub async fn rename_passkey(&self, user: &UserId, id: &str, name: &str, act: &Act) -> Result<i64, StoreError> {
+        let taken = || format!("{name} is the name of another one");
+        self.rename_passkey_row(user, id, name, act).await.map_err(|error| error.taken(taken))
+    }
+
+    async fn rename_passkey_row(&self, user: &UserId, id: &str, name: &str, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            let done = sqlx::query("UPDATE passkeys SET name = $3 WHERE user_id = $1 AND id = $2")
+                .bind(user.as_str())
+                .bind(id)
+                .bind(name)
+                .execute(&mut *tx)
+                .await?;
+            if done.rows_affected() == 0 {
+                return Err(StoreError::Missing("it was removed meanwhile".to_owned()));
+            }
+        });
+        Ok(seq)
+    }
+
+    /// Writes down that a passkey was used, with its new counter. Of two uses at the same time the higher counter stays. No event: what it
+    /// was used for has one.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn use_passkey(&self, id: &str, before: &str, credential: &str, used_ms: i64) -> Result<bool, StoreError> {
+        let done = convox_db::transaction!(&self.db, |tx| {
+            sqlx::query("UPDATE passkeys SET credential = $3, used_ms = $4 WHERE id = $1 AND credential = $2")
+                .bind(id)
+                .bind(before)
+                .bind(credential)
+                .bind(used_ms)
+                .execute(&mut *tx)
+                .await?
+                .rows_affected()
+        });
+        Ok(done == 1)
+    }
+
+    /// Keeps an authenticator app in place of the one that is there; with `codes` also recovery codes. The code of `step` was used to show
+    /// that it works.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn put_totp(
+        &self,
+        user: &UserId,
+        secret: &Sealed,
+        step: i64,
+        codes: Option<&[[u8; 32]]>,
+        renewal: &Renewal,
+        act: &Act,
+    ) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            sqlx::query(
+                "INSERT INTO totp (user_id, secret, last_step, created_ms) VALUES ($1, $2, $3, $4) ON CONFLICT (user_id) DO UPDATE SET \
+                 secret = excluded.secret, last_step = excluded.last_step, created_ms = excluded.created_ms, used_ms = NULL",
+            )
+            .bind(user.as_str())
+            .bind(secret.as_bytes())
+            .bind(step)
+            .bind(act.event.at_ms)
+            .execute(&mut *tx)
+            .await?;
+            if let Some(codes) = codes {
+                put_codes!(tx, user, codes);
+            }
+            renew!(tx, renewal, act.event.at_ms);
+        });
+        Ok(seq)
+    }
+
+    /// Uses up the code of a step; `false` when it, or one after it, was used before. Of several who bring the same code one wins.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn use_totp(&self, user: &UserId, step: i64, used_ms: i64) -> Result<bool, StoreError> {
+        let done = convox_db::transaction!(&self.db, |tx| {
+            sqlx::query("UPDATE totp SET last_step = $2, used_ms = $3 WHERE user_id = $1 AND last_step < $2")
+                .bind(user.as_str())
+                .bind(step)
+                .bind(used_ms)
+                .execute(&mut *tx)
+                .await?
+                .rows_affected()
+        });
+        Ok(done == 1)
+    }
+
+    /// Replaces the recovery codes of a user.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when they have no factor that they could lose.
+    pub async fn put_recovery_codes(&self, user: &UserId, codes: &[[u8; 32]], act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            let (factors,): (i64,) = sqlx::query_as(
+                "SELECT (SELECT COUNT(*) FROM passkeys WHERE user_id = $1) + (SELECT COUNT(*) FROM totp WHERE user_id = $1)",
+            )
+            .bind(user.as_str())
+            .fetch_one(&mut *tx)
+            .await?;
+            if factors == 0 {
+                return Err(StoreError::Conflict("add a passkey, a security key or an authenticator app first".to_owned()));
+            }
+            put_codes!(tx, user, codes);
+        });
+        Ok(seq)
+    }
+
+    /// Uses up a recovery code; `false` for one that there is not. Of several who bring the same code one wins.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn use_recovery_code(&self, user: &UserId, code_hash: &[u8; 32]) -> Result<bool, StoreError> {
+        let done = convox_db::transaction!(&self.db, |tx| {
+            sqlx::query("DELETE FROM recovery_codes WHERE user_id = $1 AND code_hash = $2")
+                .bind(user.as_str())
+                .bind(&code_hash[..])
+                .execute(&mut *tx)
+                .await?
+                .rows_affected()
+        });
+        Ok(done == 1)
+    }
+
+    /// Counts one try of a code, before it is looked at: of many at the same time, on any server, [`MOST_TRIES`] go through in one window.
+    /// `Err` holds when the next window begins, milliseconds since 1970.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn take_try(&self, user: &UserId, now_ms: i64) -> Result<Result<(), i64>, StoreError> {
+        let (tries, window_ms) = convox_db::transaction!(&self.db, |tx| {
+            let row: (i64, i64) = sqlx::query_as(
+                "INSERT INTO factor_tries (user_id, window_ms, tries) VALUES ($1, $2, 1) ON CONFLICT (user_id) DO UPDATE SET \
+                 tries = CASE WHEN factor_tries.window_ms <= $3 THEN 1 ELSE factor_tries.tries + 1 END, \
+                 window_ms = CASE WHEN factor_tries.window_ms <= $3 THEN $2 ELSE factor_tries.window_ms END RETURNING tries, window_ms",
+            )
+            .bind(user.as_str())
+            .bind(now_ms)
+            .bind(now_ms - WINDOW_MS)
+            .fetch_one(&mut *tx)
+            .await?;
+            row
+        });
+        Ok(if tries <= MOST_TRIES { Ok(()) } else { Err(window_ms + WINDOW_MS) })
+    }
+
+    /// Takes one try back: the code was right. What failed before goes on counting, so that somebody's own success does not help others to
+    /// guess.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn give_try_back(&self, user: &UserId) -> Result<(), StoreError> {
+        convox_db::transaction!(&self.db, |tx| {
+            sqlx::query("UPDATE factor_tries SET tries = tries - 1 WHERE user_id = $1 AND tries > 0")
+                .bind(user.as_str())
+                .execute(&mut *tx)
+                .await?;
+        });
+        Ok(())
+    }
+
+    /// Removes a factor. What was signed in by it ends: all sessions of the user but `renewal`'s. The recovery codes go with the last factor.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`]; [`StoreError::Conflict`] for the last one while an organization of theirs requires one.
+    pub async fn delete_factor(&self, user: &UserId, which: FactorId<'_>, renewal: &Renewal, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            let done = match which {
+                FactorId::Passkey(id) => {
+                    sqlx::query("DELETE FROM passkeys WHERE user_id = $1 AND id = $2")
+                        .bind(user.as_str())
+                        .bind(id)
+                        .execute(&mut *tx)
+                        .await?
+                }
+                FactorId::Totp => sqlx::query("DELETE FROM totp WHERE user_id = $1").bind(user.as_str()).execute(&mut *tx).await?,
+            };
+            if done.rows_affected() == 0 {
+                return Err(StoreError::Missing("it was removed meanwhile".to_owned()));
+            }
+            let (left,): (i64,) = sqlx::query_as(
+                "SELECT (SELECT COUNT(*) FROM passkeys WHERE user_id = $1) + (SELECT COUNT(*) FROM totp WHERE user_id = $1)",
+            )
+            .bind(user.as_str())
+            .fetch_one(&mut *tx)
+            .await?;
+            if left == 0 {
+                let strict: Option<(String,)> = sqlx::query_as(
+                    "SELECT o.name FROM orgs o JOIN members m ON m.org_id = o.id WHERE m.user_id = $1 AND o.needs_factor = 1 ORDER BY o.name LIMIT 1",
+                )
+                .bind(user.as_str())
+                .fetch_optional(&mut *tx)
+                .await?;
+                if let Some((org,)) = strict {
+                    return Err(StoreError::Conflict(format!(
+                        "{org} requires a second factor, and this is your last one: add another one first"
+                    )));
+                }
+                sqlx::query("DELETE FROM recovery_codes WHERE user_id = $1").bind(user.as_str()).execute(&mut *tx).await?;
+            }
+            sqlx::query("DELETE FROM keys WHERE user_id = $1 AND kind IN ('session', 'cli-session')")
+                .bind(user.as_str())
+                .execute(&mut *tx)
+                .await?;
+            renew!(tx, renewal, act.event.at_ms);
+        });
+        Ok(seq)
+    }
+
+    /// Removes all factors of a user, and ends all their sessions: they sign in with their password, and begin anew.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn reset_factors(&self, user: &UserId, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            for table in [
+                "DELETE FROM passkeys WHERE user_id = $1",
+                "DELETE FROM totp WHERE user_id = $1",
+                "DELETE FROM recovery_codes WHERE user_id = $1",
+                "DELETE FROM factor_tries WHERE user_id = $1",
+                "DELETE FROM challenges WHERE user_id = $1",
+                "DELETE FROM keys WHERE user_id = $1 AND kind IN ('session', 'cli-session')",
+            ] {
+                sqlx::query(table).bind(user.as_str()).execute(&mut *tx).await?;
+            }
+        });
+        Ok(seq)
+    }
+
+    /// Whether members of an organization need a second factor.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`].
+    pub async fn require_factor(&self, org: &OrgId, is_required: bool, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            let done = sqlx::query("UPDATE orgs SET needs_factor = $2 WHERE id = $1")
+                .bind(org.as_str())
+                .bind(i64::from(is_required))
+                .execute(&mut *tx)
+                .await?;
+            if done.rows_affected() == 0 {
+                return Err(StoreError::Missing("the organization is gone".to_owned()));
+            }
+        });
+        Ok(seq)
+    }
+}
+
+type Row = (String, String, String, String, Vec<u8>, String, i64, Option<i64>);
+
+fn passkey_row((id, user, kind, name, credential_id, credential, created_ms, used_ms): Row) -> Option<PasskeyRow> {
+    let kind = Factor::from_name(&kind)?;
+    Some(PasskeyRow { id, user: UserId::from_text(user), kind, name, credential_id, credential, created_ms, used_ms })
+}
