@@ -114,6 +114,53 @@ fn a_real_program_is_deployed_and_its_page_answers() {
 }
 
 #[test]
+fn builds_are_made_told_exported_and_imported() {
+    let stack = Stack::start().unwrap();
+    let source = example(&stack, "hello-web");
+    for (app, (way, cli)) in ["one", "two"].into_iter().zip(both_ways(&stack)) {
+        cli.run(&["apps", "create", app]).ok();
+        let release = cli.at(&source).run(&["build", "-a", app, "--id", "-d", "by hand"]).ok();
+        assert!(release.len() == 11 && release.starts_with('R'), "the bare id and nothing else, {way}: {release:?}");
+        let table = cli.run(&["builds", "-a", app]).ok();
+        assert!(table.contains("by hand"), "{way}: {table}");
+        let build = first_column(&table).remove(0);
+        let listing = cli.run(&["builds", "info", &build, "-a", app]).ok();
+        assert_eq!((info(&listing, "Status"), info(&listing, "Release")), (Some("complete"), Some(release.as_str())), "{way}: {listing}");
+        let log = cli.run(&["builds", "logs", &build, "-a", app]).ok();
+        assert!(log.contains("Build complete\n"), "{way}: {log}");
+
+        let file = stack.dir().join(format!("{app}.tgz"));
+        let file = file.to_str().unwrap();
+        assert_eq!(cli.run(&["builds", "export", &build, "-a", app, "-f", file]).ok(), "Exporting build... OK\n", "{way}");
+        let said = cli.run(&["builds", "import", "-a", app, "-f", file]).ok();
+        let imported = said.strip_prefix("Importing build... OK, ").unwrap_or_else(|| panic!("{way}: {said}")).trim();
+        let said = cli.run(&["releases", "promote", imported, "-a", app, "--wait"]).ok();
+        assert!(said.ends_with("OK\n"), "{way}: {said}");
+        assert_eq!(cli.run(&["apps", "info", app, "--json"]).json()["release"], imported, "{way}");
+        let broken = cli.feed(&["builds", "import", "-a", app], b"no archive").err();
+        assert!(broken.contains("import"), "{way}: {broken}");
+        cli.run(&["apps", "delete", app]).ok();
+    }
+}
+
+#[test]
+fn the_environment_is_edited_in_an_editor() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stack = Stack::start().unwrap();
+    let editor = stack.dir().join("editor");
+    std::fs::write(&editor, "#!/bin/sh\nsed -i 's/^OLD=.*/NEW=2/' \"$1\"\n").unwrap();
+    std::fs::set_permissions(&editor, std::fs::Permissions::from_mode(0o700)).unwrap();
+    for (app, (way, cli)) in ["one", "two"].into_iter().zip(both_ways(&stack)) {
+        cli.run(&["apps", "create", app]).ok();
+        cli.run(&["env", "set", "OLD=1", "KEPT=x y", "-a", app]).ok();
+        let said = cli.with("EDITOR", editor.to_str().unwrap()).run(&["env", "edit", "-a", app]).ok();
+        assert!(said.contains("Release: R"), "{way}: {said}");
+        assert_eq!(cli.run(&["env", "-a", app]).ok(), "KEPT=x y\nNEW=2\n", "{way}");
+        cli.run(&["apps", "delete", app]).ok();
+    }
+}
+
+#[test]
 fn processes_are_listed_scaled_stopped_and_replaced() {
     let stack = Stack::start().unwrap();
     for (app, (way, cli)) in ["one", "two"].into_iter().zip(both_ways(&stack)) {
@@ -292,7 +339,13 @@ fn the_words_around_the_commands() {
         assert!(help.contains(command), "help does not name `{command}`");
     }
     assert!(cli.run(&["deploy", "--help"]).ok().contains("convox deploy"));
-    assert!(cli.run(&["completion", "bash"]).ok().contains("convox"));
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(cli.run(&["completion", shell]).ok().contains("convox"), "{shell}");
+    }
+    assert!(cli.run(&["man"]).ok().contains(".SH \"EXIT STATUS\""));
+    let pages = stack.dir().join("man");
+    cli.run(&["man", pages.to_str().unwrap()]).ok();
+    assert!(pages.join("convox.1").exists() && pages.join("convox-rack-access-key-rotate.1").exists());
     assert!(cli.run(&["apps", "--nonsense"]).err().contains("--nonsense"));
     assert!(!cli.run(&["apps"]).err().is_empty(), "nobody is logged in");
 }

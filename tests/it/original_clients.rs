@@ -117,7 +117,16 @@ fn an_app_is_built_promoted_run_and_deleted_as_the_originals_do_it() {
         })
         .unwrap();
         assert_eq!(done["status"], "complete", "{done}");
-        let release = done["release"].as_str().unwrap().to_owned();
+        assert!(done["release"].is_string(), "{done}");
+
+        // builds import: the clients read the release from the answer, and wait for nothing
+        let exported = client.raw("GET", &at(&format!("/builds/{id}.tgz")), &[], b"").unwrap();
+        let imported = client.raw("POST", &at("/builds/import"), &[], &exported.body).unwrap().json();
+        let newest = client.get(&at("/releases"), "limit=1").unwrap().json();
+        assert_eq!((&imported["status"], &imported["release"]), (&"complete".into(), &newest[0]["id"]), "{imported}");
+        // v3 asks for the budget with every list of processes, and shows an error on standard error
+        assert_eq!(client.get(&at("/budget"), "").unwrap().text(), "{\n  \"config\": null,\n  \"state\": null\n}\n");
+        let release = newest[0]["id"].as_str().unwrap().to_owned();
 
         // env set: newest release, that release, POST with the whole environment
         let listed = client.get(&at("/releases"), "limit=1").unwrap().json();
@@ -125,7 +134,7 @@ fn an_app_is_built_promoted_run_and_deleted_as_the_originals_do_it() {
         let with_env = client.form("POST", &at("/releases"), &[("env", "GREETING=1\nOTHER=2")]).unwrap().json();
         let promoted = with_env["id"].as_str().unwrap().to_owned();
         assert_eq!(with_env["env"], "GREETING=1\nOTHER=2", "{with_env}");
-        assert_eq!(with_env["build"], id.as_str(), "a new release starts from the newest one");
+        assert_eq!(with_env["build"], imported["id"], "a new release starts from the newest one");
         ok(&client.form("POST", &at(&format!("/releases/{promoted}/promote")), &[]).unwrap());
         convox_testkit::eventually(std::time::Duration::from_mins(1), || {
             let state = client.get(&at(""), "").unwrap().json();

@@ -1,4 +1,4 @@
-//! Who one is and where one works: login, logout, switch, trust, completion.
+//! Who one is and where one works: login, logout, switch, trust; and what belongs to the program itself: completion, man.
 
 use clap::Args;
 use convox_tls::Fingerprint;
@@ -54,4 +54,12 @@ pub(crate) struct Trust {
 pub(crate) struct Completion {
     #[arg(value_name = "shell")]
     pub(crate) shell: clap_complete::Shell,
+}
+
+/// `man [dir]`
+#[derive(Args, Debug)]
+pub(crate) struct Man {
+    /// where one page per command goes; without it, the program's own page goes to standard output
+    #[arg(value_name = "dir")]
+    pub(crate) dir: Option<std::path::PathBuf>,
 }

@@ -18,6 +18,7 @@ pub(crate) struct Apps {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AppsCommand {
     /// cancel an app update
+    #[command(after_help = "EXAMPLES\n  convox apps cancel -a shop --wait")]
     Cancel {
         #[command(flatten)]
         name: AppName,
@@ -28,6 +29,7 @@ pub(crate) enum AppsCommand {
     #[command(after_help = "EXAMPLES\n  convox apps create shop --wait")]
     Create(Create),
     /// delete an app
+    #[command(after_help = "EXAMPLES\n  convox apps delete shop")]
     Delete {
         #[arg(value_name = "app")]
         app_name: String,
@@ -35,10 +37,13 @@ pub(crate) enum AppsCommand {
         wait: WaitFlag,
     },
     /// get information about an app
+    #[command(after_help = "EXAMPLES\n  convox apps info -a shop\n  convox apps info shop --json")]
     Info(AppName),
     /// enable termination protection
+    #[command(after_help = "EXAMPLES\n  convox apps lock shop")]
     Lock(AppName),
     /// display app parameters
+    #[command(after_help = "EXAMPLES\n  convox apps params -a shop")]
     Params {
         #[command(flatten)]
         name: AppName,
@@ -46,8 +51,10 @@ pub(crate) enum AppsCommand {
         command: Option<AppsParamsCommand>,
     },
     /// disable termination protection
+    #[command(after_help = "EXAMPLES\n  convox apps unlock shop")]
     Unlock(AppName),
     /// wait for an app to finish updating
+    #[command(after_help = "EXAMPLES\n  convox apps wait shop")]
     Wait(AppName),
 }
 

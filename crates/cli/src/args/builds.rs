@@ -85,11 +85,13 @@ pub(crate) enum BuildsCommand {
     )]
     Import(Import),
     /// get information about a build
+    #[command(after_help = "EXAMPLES\n  convox builds info BABCDEFGHIJ -a shop")]
     Info {
         #[arg(value_name = "build")]
         build: String,
     },
     /// get logs for a build
+    #[command(after_help = "EXAMPLES\n  convox builds logs BABCDEFGHIJ -a shop")]
     Logs {
         #[arg(value_name = "build")]
         build: String,

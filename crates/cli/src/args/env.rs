@@ -18,11 +18,13 @@ pub(crate) struct Env {
 #[derive(Debug, Subcommand)]
 pub(crate) enum EnvCommand {
     /// edit env interactively
+    #[command(after_help = "EXAMPLES\n  EDITOR=nano convox env edit -a shop --promote")]
     Edit {
         #[command(flatten)]
         after: After,
     },
     /// get an env var
+    #[command(after_help = "EXAMPLES\n  convox env get DATABASE_URL -a shop")]
     Get {
         #[arg(value_name = "var")]
         key: String,
@@ -31,6 +33,7 @@ pub(crate) enum EnvCommand {
     #[command(after_help = "EXAMPLES\n  convox env set COLOR=blue DEBUG=1 -a shop --promote\n  convox env set -a shop --replace < .env")]
     Set(Set),
     /// unset env var(s)
+    #[command(after_help = "EXAMPLES\n  convox env unset DEBUG -a shop --promote --wait")]
     Unset {
         #[arg(value_name = "key", required = true)]
         keys: Vec<String>,

@@ -151,4 +151,53 @@ mod tests {
         assert!(text.contains("\nEXAMPLES\n  convox env set "), "{text}");
         assert!(about_words(&words("exec")).contains("convox exec <pid> <command> [command]..."));
     }
+
+    fn leaves(command: &Command, path: &str, found: &mut Vec<(String, Option<String>)>) {
+        for child in command.get_subcommands().filter(|child| !child.is_hide_set()) {
+            let name = format!("{path} {}", child.get_name());
+            if !child.is_subcommand_required_set() {
+                found.push((name.clone(), child.get_after_help().map(ToString::to_string)));
+            }
+            leaves(child, &name, found);
+        }
+    }
+
+    /// The words of the `convox` command in a line of shell, up to what belongs to the shell.
+    fn typed(line: &str) -> Option<Vec<String>> {
+        let from = line.find("convox ")?;
+        let mut words = vec![String::new()];
+        let mut quote = None;
+        for char in line.get(from..)?.chars() {
+            match (quote, char) {
+                (None, '|' | '>' | '<' | ')') => break,
+                (None, ' ') => words.push(String::new()),
+                (None, '"' | '\'') => quote = Some(char),
+                (Some(open), close) if open == close => quote = None,
+                (_, char) => words.last_mut()?.push(char),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        Some(words)
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_can_be_typed() {
+        use clap::CommandFactory as _;
+        let mut root = super::super::Cli::command();
+        root.build();
+        let mut commands = Vec::new();
+        leaves(&root, "convox", &mut commands);
+        assert!(commands.len() > 50, "{}", commands.len());
+        for (name, examples) in commands {
+            let examples = examples.unwrap_or_else(|| panic!("`{name} --help` has no example"));
+            let lines: Vec<&str> = examples.strip_prefix("EXAMPLES\n").unwrap_or_else(|| panic!("{name}: {examples}")).lines().collect();
+            assert!(lines.iter().any(|line| line.contains(&name)), "{name}: {examples}");
+            for line in lines {
+                // A value of an option that is checked when it is read is no real one in a help text.
+                let words =
+                    typed(&line.replace("sha256:...", &format!("sha256:{}", "ab".repeat(32)))).unwrap_or_else(|| panic!("{name}: {line}"));
+                super::super::parse(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            }
+        }
+    }
 }

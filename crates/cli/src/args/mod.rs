@@ -9,6 +9,7 @@ mod builds;
 mod env;
 mod flags;
 pub(crate) mod help;
+pub(crate) mod man;
 mod parse;
 mod processes;
 mod rack;
@@ -16,7 +17,7 @@ mod releases;
 
 use clap::{Parser, Subcommand};
 
-pub(crate) use account::{Completion, Login, Logout, Switch, Trust};
+pub(crate) use account::{Completion, Login, Logout, Man, Switch, Trust};
 pub(crate) use apps::{AppName, Apps, AppsCommand, AppsParamsCommand, Create as AppsCreate};
 pub(crate) use builds::{Build, BuildOptions, Builds, BuildsCommand, Deploy, Import as BuildsImport};
 pub(crate) use env::{Env, EnvCommand, Set as EnvSet};
@@ -46,11 +47,13 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Api(Api),
     /// list apps
+    #[command(after_help = "EXAMPLES\n  convox apps\n  convox apps -r acme/staging --json")]
     Apps(Apps),
     /// create a build
     #[command(after_help = "EXAMPLES\n  convox build -a shop\n  RELEASE=$(convox build -a shop --id)")]
     Build(Build),
     /// list builds
+    #[command(after_help = "EXAMPLES\n  convox builds -a shop --limit 20")]
     Builds(Builds),
     /// print a shell's completion script
     #[command(after_help = "EXAMPLES\n  convox completion bash > ~/.local/share/bash-completion/completions/convox")]
@@ -59,11 +62,13 @@ pub(crate) enum Command {
     #[command(after_help = "EXAMPLES\n  convox deploy -a shop --wait\n  convox deploy ./web -a shop -r acme/staging")]
     Deploy(Deploy),
     /// list env vars
+    #[command(after_help = "EXAMPLES\n  convox env -a shop\n  convox env -a shop --json")]
     Env(Env),
     /// execute a command in a running process
     #[command(after_help = "EXAMPLES\n  convox exec web-1a2b3c bash -a shop\n  convox exec web-1a2b3c -a shop -- ls -la")]
     Exec(Exec),
     /// list commands, or say more about one
+    #[command(after_help = "EXAMPLES\n  convox help\n  convox help env set")]
     Help(Words),
     /// authenticate with a Console or a Rack
     #[command(
@@ -71,21 +76,31 @@ pub(crate) enum Command {
     )]
     Login(Login),
     /// forget the saved key of a host
+    #[command(after_help = "EXAMPLES\n  convox logout\n  convox logout console.example.com")]
     Logout(Logout),
     /// get logs for an app
     #[command(after_help = "EXAMPLES\n  convox logs -a shop --since 1h --filter ERROR\n  convox logs -a shop --no-follow")]
     Logs(Logs),
+    /// write the manual pages
+    #[command(after_help = "EXAMPLES\n  convox man > convox.1\n  convox man /usr/local/share/man/man1")]
+    Man(Man),
     /// list app processes
+    #[command(after_help = "EXAMPLES\n  convox ps -a shop\n  convox ps -a shop --service web")]
     Ps(Ps),
     /// get information about the rack
+    #[command(after_help = "EXAMPLES\n  convox rack\n  convox rack -r acme/staging")]
     Rack(Rack),
     /// list available racks
+    #[command(after_help = "EXAMPLES\n  convox racks\n  convox racks --json")]
     Racks,
     /// list releases for an app
+    #[command(after_help = "EXAMPLES\n  convox releases -a shop --limit 20")]
     Releases(Releases),
     /// list resources
+    #[command(after_help = "EXAMPLES\n  convox resources -a shop")]
     Resources(Resources),
     /// restart an app
+    #[command(after_help = "EXAMPLES\n  convox restart -a shop")]
     Restart(Restart),
     /// execute a command in a new process
     #[command(
@@ -96,6 +111,7 @@ pub(crate) enum Command {
     #[command(after_help = "EXAMPLES\n  convox scale -a shop\n  convox scale web --count 3 -a shop --wait")]
     Scale(Scale),
     /// list services for an app
+    #[command(after_help = "EXAMPLES\n  convox services -a shop")]
     Services(Services),
     /// switch current rack
     #[command(after_help = "EXAMPLES\n  convox switch acme/production\n  convox switch")]
@@ -106,8 +122,10 @@ pub(crate) enum Command {
     )]
     Trust(Trust),
     /// display version information
+    #[command(after_help = "EXAMPLES\n  convox version")]
     Version(RackFlag),
     /// say who you are, where requests go, and which setting decided that
+    #[command(after_help = "EXAMPLES\n  convox whoami\n  convox whoami --json")]
     Whoami(RackFlag),
 }
 

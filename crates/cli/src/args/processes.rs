@@ -26,11 +26,13 @@ pub(crate) struct Ps {
 #[derive(Debug, Subcommand)]
 pub(crate) enum PsCommand {
     /// get information about a process
+    #[command(after_help = "EXAMPLES\n  convox ps info web-1a2b3c -a shop")]
     Info {
         #[arg(value_name = "process")]
         process: String,
     },
     /// stop a process
+    #[command(after_help = "EXAMPLES\n  convox ps stop web-1a2b3c -a shop")]
     Stop {
         #[arg(value_name = "process")]
         process: String,
@@ -136,6 +138,7 @@ pub(crate) struct Services {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServicesCommand {
     /// restart a service
+    #[command(after_help = "EXAMPLES\n  convox services restart web -a shop")]
     Restart {
         #[arg(value_name = "service")]
         service: String,
@@ -165,11 +168,13 @@ pub(crate) struct Resources {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ResourcesCommand {
     /// get information about a resource
+    #[command(after_help = "EXAMPLES\n  convox resources info database -a shop")]
     Info {
         #[arg(value_name = "resource")]
         resource: String,
     },
     /// get url for a resource
+    #[command(after_help = "EXAMPLES\n  psql \"$(convox resources url database -a shop)\"")]
     Url {
         #[arg(value_name = "resource")]
         resource: String,

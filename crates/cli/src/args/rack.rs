@@ -23,8 +23,10 @@ pub(crate) enum RackCommand {
     #[command(after_help = "EXAMPLES\n  convox rack install local\n  convox rack install local --name staging")]
     Install(Install),
     /// get logs for the rack
+    #[command(after_help = "EXAMPLES\n  convox rack logs --since 1h --no-follow")]
     Logs(LogFlags),
     /// display rack parameters
+    #[command(after_help = "EXAMPLES\n  convox rack params\n  convox rack params --group network")]
     Params {
         /// only the parameters of this group
         #[arg(short = 'g', long, value_name = "group")]
@@ -36,18 +38,23 @@ pub(crate) enum RackCommand {
         command: Option<RackParamsCommand>,
     },
     /// list rack processes
+    #[command(after_help = "EXAMPLES\n  convox rack ps\n  convox rack ps --all")]
     Ps {
         /// show all processes, of apps too
         #[arg(short = 'a', long)]
         all: bool,
     },
     /// list rack version history
+    #[command(after_help = "EXAMPLES\n  convox rack releases")]
     Releases,
     /// scale the rack
+    #[command(after_help = "EXAMPLES\n  convox rack scale\n  convox rack scale --count 3 --wait")]
     Scale(RackScale),
     /// uninstall a rack
+    #[command(after_help = "EXAMPLES\n  convox rack uninstall local staging")]
     Uninstall(Uninstall),
     /// update the rack
+    #[command(after_help = "EXAMPLES\n  convox rack update 3.1.0 --wait")]
     Update {
         #[arg(value_name = "version")]
         version: Option<String>,
@@ -55,6 +62,7 @@ pub(crate) enum RackCommand {
         wait: WaitFlag,
     },
     /// wait for rack to finish updating
+    #[command(after_help = "EXAMPLES\n  convox rack wait")]
     Wait,
 }
 
@@ -81,12 +89,14 @@ pub(crate) enum AccessCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AccessKey {
     /// rotate access key
+    #[command(after_help = "EXAMPLES\n  convox rack access key rotate")]
     Rotate,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RackParamsCommand {
     /// set rack parameters
+    #[command(after_help = "EXAMPLES\n  convox rack params set LogRetention=30 --wait")]
     Set {
         #[arg(value_name = "Key=Value", required = true)]
         params: Vec<String>,

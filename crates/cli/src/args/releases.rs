@@ -21,11 +21,13 @@ pub(crate) struct Releases {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReleasesCommand {
     /// get information about a release
+    #[command(after_help = "EXAMPLES\n  convox releases info RABCDEFGHIJ -a shop")]
     Info {
         #[arg(value_name = "release")]
         release: String,
     },
     /// get manifest for a release
+    #[command(after_help = "EXAMPLES\n  convox releases manifest RABCDEFGHIJ -a shop > convox.yml")]
     Manifest {
         #[arg(value_name = "release")]
         release: String,
@@ -42,6 +44,7 @@ pub(crate) enum ReleasesCommand {
         wait: WaitFlag,
     },
     /// copy an old release forward and promote it
+    #[command(after_help = "EXAMPLES\n  convox releases rollback RABCDEFGHIJ -a shop --wait")]
     Rollback {
         #[arg(value_name = "release")]
         release: String,

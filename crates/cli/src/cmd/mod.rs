@@ -42,6 +42,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<u8, Failure> {
         Command::Login(args) => login::login(ctx, args).await,
         Command::Logout(args) => login::logout(ctx, args.host.as_deref()),
         Command::Logs(args) => logs::app(ctx, args).await,
+        Command::Man(words) => meta::man(ctx, &words),
         Command::Ps(args) => ps::run(ctx, args).await,
         Command::Rack(args) => rack::run(ctx, args).await,
         Command::Racks => racks::list(ctx).await,

@@ -93,6 +93,12 @@ pub(super) async fn cancel(rack: &Rack, call: &Call) -> Result<Answer, ApiError>
     Ok(Answer::Ok)
 }
 
+/// None: this Rack counts no costs. v3 clients ask with every list of processes or services.
+pub(super) async fn budget(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
+    find(rack, call).await?;
+    Ok(Answer::json(&serde_json::json!({"config": null, "state": null})))
+}
+
 /// What is known now: how many processes of the app (or service) run. No history is kept.
 pub(super) async fn metrics(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     let app = find(rack, call).await?;

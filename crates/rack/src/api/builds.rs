@@ -61,15 +61,30 @@ pub(super) async fn create(rack: &Arc<Rack>, call: &Call) -> Result<Answer, ApiE
     if options.external.unwrap_or(false) {
         return Err(ApiError::not_available("builds from images that are pushed from outside; it runs plain processes from a source"));
     }
-    begin(rack, &app.name, key, options).await
+    let (row, request) = begin(rack, &app.name, key, options).await?;
+    tokio::spawn(end(Arc::clone(rack), row.clone(), request));
+    Ok(Answer::json(&shape(row)))
 }
 
-/// A source archive as the body: the same as an upload and a build of it.
+/// A source archive as the body: the same as an upload and a build of it. Answered when it has ended, because the clients
+/// read the release from the answer.
 pub(super) async fn import(rack: &Arc<Rack>, call: &mut Call) -> Result<Answer, ApiError> {
     let app = apps::usable(rack, call).await?;
     let key = format!("tmp/import-{}.tgz", ids::process_id(convox_seal::random_bytes()));
     objects::keep(rack, &app.name, &key, call.take_body()).await?;
-    begin(rack, &app.name, &key, BuildCreateOptions { description: Some("import".to_owned()), ..BuildCreateOptions::default() }).await
+    let options = BuildCreateOptions { description: Some("import".to_owned()), ..BuildCreateOptions::default() };
+    let (row, request) = begin(rack, &app.name, &key, options).await?;
+    let id = row.id.clone();
+    // A task of its own: the build ends as it should when the client does not wait for it.
+    let ended = tokio::spawn(end(Arc::clone(rack), row, request)).await;
+    let row = match ended {
+        Ok(()) => rack.state.build(&app.name, &id).await?.ok_or_else(|| ApiError::not_found("build", &id))?,
+        Err(_) => return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the import of build {id} broke off"))),
+    };
+    if row.status == "failed" {
+        return Err(ApiError::bad(format!("the build could not be imported: {}; see the log of build {id}", row.reason)));
+    }
+    Ok(Answer::json(&shape(row)))
 }
 
 /// What a builder outside of the Rack says about a build. One that this Rack is making is told by this Rack alone.
@@ -111,7 +126,8 @@ fn source_key(build: &str) -> String {
     format!("build/{build}/source.tgz")
 }
 
-async fn begin(rack: &Arc<Rack>, app: &str, key: &str, options: BuildCreateOptions) -> Result<Answer, ApiError> {
+/// Notes a build as running; what it needs to be made.
+async fn begin(rack: &Rack, app: &str, key: &str, options: BuildCreateOptions) -> Result<(BuildRow, BuildRequest), ApiError> {
     let id = ids::build_id(convox_seal::random_bytes());
     // The build keeps its source under its own name: what is uploaded to the key later must not change it.
     objects::link(rack, app, key, &source_key(&id)).await?;
@@ -132,14 +148,14 @@ async fn begin(rack: &Arc<Rack>, app: &str, key: &str, options: BuildCreateOptio
         rack.logs.append(app, &format!("build/{id}"), notice);
     }
     let request = BuildRequest { id, app: app.to_owned(), archive, env: env::parse(&base.env), manifest: options.manifest };
-    let task = Arc::clone(rack);
-    let started = row.clone();
-    tokio::spawn(async move {
-        if let Err(error) = finish(&task, started, request).await {
-            tracing::error!(message = %error.message, "the end of a build could not be kept");
-        }
-    });
-    Ok(Answer::json(&shape(row)))
+    Ok((row, request))
+}
+
+/// Makes the build and keeps how it ended.
+async fn end(rack: Arc<Rack>, row: BuildRow, request: BuildRequest) {
+    if let Err(error) = finish(&rack, row, request).await {
+        tracing::error!(message = %error.message, "the end of a build could not be kept");
+    }
 }
 
 async fn finish(rack: &Arc<Rack>, mut row: BuildRow, request: BuildRequest) -> Result<(), ApiError> {

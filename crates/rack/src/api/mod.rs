@@ -93,6 +93,7 @@ impl Api {
     async fn dispatch(&self, name: &str, call: &mut Call) -> Result<Answer, ApiError> {
         let rack = &self.0;
         handlers!(name, {
+            "AppBudgetGet" => apps::budget(rack, call).await,
             "AppCancel" => apps::cancel(rack, call).await,
             "AppCreate" => apps::create(rack, call).await,
             "AppDelete" => apps::delete(rack, call).await,

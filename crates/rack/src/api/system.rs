@@ -138,11 +138,11 @@ fn cores() -> i64 {
     std::thread::available_parallelism().map_or(1, |cores| i64::try_from(cores.get()).unwrap_or(1))
 }
 
-/// Mean load of the last minute as a share of all cores.
+/// Mean load of the last minute as a share of all cores: 1 is all of them, also where more waits than can run.
 fn load() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: f64 = text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0.0);
-    load / cores() as f64
+    (load / cores() as f64).min(1.0)
 }
 
 fn memory_share() -> f64 {
