@@ -6,7 +6,6 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use convox_model::Principal;
-use convox_wire::racks::{NoMatch, resolve};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 
@@ -64,16 +63,21 @@ impl NoRack {
 
 /// The Rack that `name` means to `principal`: the whole name, or the only `*/name` among those that they may see.
 pub(crate) fn find_rack<'s>(snapshot: &'s Snapshot, principal: &Principal, name: &str) -> Result<&'s Arc<RackEntry>, NoRack> {
-    let visible = |rack: &&Arc<RackEntry>| principal.role_in(&rack.row.org).is_some();
-    if let Some(rack) = snapshot.rack(name).filter(visible) {
+    if let Some(rack) = snapshot.rack(name).filter(|rack| principal.role_in(&rack.row.org).is_some()) {
         return Ok(rack);
     }
-    let candidates: Vec<(String, &Arc<RackEntry>)> =
-        snapshot.racks_named(name).iter().filter(visible).map(|rack| (rack.row.path(), rack)).collect();
-    match resolve(name, candidates.iter().map(|(path, _)| path.as_str())) {
-        Ok(path) => candidates.iter().find(|(candidate, _)| candidate == path).map(|(_, rack)| *rack).ok_or_else(|| NoRack::unknown(name)),
-        Err(NoMatch::Ambiguous(names)) => Err(NoRack::Ambiguous(shown(name), names)),
-        Err(_) => Err(NoRack::unknown(name)),
+    if name.is_empty() || name.contains('/') {
+        return Err(NoRack::unknown(name));
+    }
+    let mut named = principal.grants.iter().filter_map(|grant| snapshot.rack_in(&grant.org, name));
+    match (named.next(), named.next()) {
+        (None, _) => Err(NoRack::unknown(name)),
+        (Some(only), None) => Ok(only),
+        (Some(one), Some(another)) => {
+            let mut names: Vec<String> = [one, another].into_iter().chain(named).map(|rack| rack.row.path()).collect();
+            names.sort_unstable();
+            Err(NoRack::Ambiguous(shown(name), names))
+        }
     }
 }
 

@@ -30,6 +30,7 @@ mod authz;
 mod cmd;
 mod counters;
 mod credentials;
+mod feed;
 mod front;
 mod jobs;
 mod mail;

@@ -19,12 +19,12 @@ use crate::audit::Audit;
 use crate::cmd::place;
 use crate::counters::Counters;
 use crate::credentials::Credentials;
+use crate::feed::Snapshots;
 use crate::jobs;
 use crate::mail::Mail;
 use crate::ops::installs::Homes;
 use crate::passkeys::Passkeys;
 use crate::relay::Relay;
-use crate::snapshot::Snapshots;
 use crate::state::App;
 
 /// What is still open is told why it ends so long before the drain is over.
@@ -69,6 +69,8 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     tokio::spawn(writer.run(app.store.clone()));
     let follower = Arc::clone(&app);
     tokio::spawn(async move { follower.snapshots.follow(&follower.store).await });
+    let listener = Arc::clone(&app);
+    tokio::spawn(async move { listener.snapshots.listen(&listener.store).await });
     let acknowledger = Arc::clone(&app);
     let acknowledging = tokio::spawn(async move { acknowledger.snapshots.acknowledge(&acknowledger.store).await });
     tokio::spawn(jobs::look_at_racks(Arc::clone(&app)));

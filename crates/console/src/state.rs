@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use crate::audit::Audit;
 use crate::counters::Counters;
 use crate::credentials::Credentials;
+use crate::feed::Snapshots;
 use crate::mail::Mail;
 use crate::ops::installs::Homes;
 use crate::ops::sessions::Rules;
 use crate::passkeys::Passkeys;
-use crate::snapshot::Snapshots;
 
 /// A running Console.
 pub(crate) struct App {

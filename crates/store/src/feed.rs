@@ -21,7 +21,35 @@ macro_rules! now_ms {
     }};
 }
 
+/// What a PostgreSQL server tells of the feed by itself.
+#[derive(Debug)]
+pub struct FeedListener(sqlx::postgres::PgListener);
+
+impl FeedListener {
+    /// Waits until the feed moves.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] when the connection is lost: something may have been missed.
+    pub async fn moved(&mut self) -> Result<(), StoreError> {
+        match self.0.try_recv().await? {
+            Some(_) => Ok(()),
+            None => Err(convox_db::DbError::new(convox_db::Kind::Unavailable, "the connection was lost").into()),
+        }
+    }
+}
+
 impl Store {
+    /// Lets the database tell of moves; `None` on SQLite, which cannot.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn listen(&self) -> Result<Option<FeedListener>, StoreError> {
+        let convox_db::Db::Postgres(pool) = &self.db else { return Ok(None) };
+        let mut listener = sqlx::postgres::PgListener::connect_with(pool).await?;
+        listener.listen("convox_feed").await?;
+        Ok(Some(FeedListener(listener)))
+    }
+
     /// Where the feed stands.
     ///
     /// # Errors
@@ -50,6 +78,11 @@ impl Store {
             // A file has one server: one that was killed a moment ago is not waited for. Several share a PostgreSQL only.
             let oldest = if self.db.is_postgres() { now_ms - 10 * GONE_AFTER_MS } else { now_ms };
             sqlx::query("DELETE FROM nodes WHERE beat_ms < $1 AND id <> $2").bind(oldest).bind(node).execute(&mut *tx).await?;
+            // Whoever is further behind reads everything.
+            sqlx::query("DELETE FROM changes WHERE seq <= (SELECT seq FROM feed WHERE id = 1) - $1")
+                .bind(crate::snapshot::KEPT)
+                .execute(&mut *tx)
+                .await?;
         });
         Ok(())
     }

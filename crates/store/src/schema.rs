@@ -33,4 +33,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0006_factors.sql"),
         postgres: include_str!("../migrations/postgres/0006_factors.sql"),
     },
+    Migration {
+        name: "0007_changes",
+        sqlite: include_str!("../migrations/sqlite/0007_changes.sql"),
+        postgres: include_str!("../migrations/postgres/0007_changes.sql"),
+    },
 ];

@@ -1,14 +1,19 @@
-//! Everything that the data path must know, read as of one moment.
+//! Everything that the data path must know, read as of one moment; and what of it changed since another.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use convox_db::Db;
-use convox_model::{KeyId, OrgId, Role, UserId};
+use convox_model::{KeyId, OrgId, RackId, Role, UserId};
 use convox_seal::{KeyKind, WrappedDataKey};
 
 use crate::factors::Factor;
 use crate::racks::{RackRow, Row, rack_row};
 use crate::{Store, StoreError};
+
+/// So many positions of the feed are kept row by row; whoever is further behind reads everything.
+pub(crate) const KEPT: i64 = 100_000;
+/// With more rows to read one by one, reading everything is faster.
+const MOST_ROWS: usize = 20_000;
 
 /// A key as the data path knows it.
 #[derive(Clone, Debug)]
@@ -56,64 +61,176 @@ pub struct Rows {
     pub factored: BTreeSet<UserId>,
 }
 
+/// What changed between two positions of the feed: the ids of all rows that did, and those of them that are still there.
+#[derive(Clone, Debug, Default)]
+pub struct Delta {
+    /// Users that changed, came, went, or whose memberships did.
+    pub users: BTreeSet<UserId>,
+    /// Keys that changed, came or went.
+    pub keys: BTreeSet<KeyId>,
+    /// Racks that changed, came or went.
+    pub racks: BTreeSet<RackId>,
+    /// Organizations that changed, came or went.
+    pub orgs: BTreeSet<OrgId>,
+    /// As they are now.
+    pub now: Rows,
+}
+
 /// A key's row: id, user, kind, hash, last four characters, expiry, whether it is due for a new id, proven, factor, API key.
 type KeyRow = (String, String, String, Vec<u8>, String, Option<i64>, i64, i64, String, Option<String>);
+/// A user's row: id, address, number of second factors.
+type UserRow = (String, String, i64);
+/// An organization's row: id, name, data key, whether a second factor is needed.
+type OrgRow = (String, String, Vec<u8>, i64);
 
 /// What was read, not yet understood.
+#[derive(Default)]
 struct Raw {
     seq: i64,
     keys: Vec<KeyRow>,
-    users: Vec<(String, String)>,
+    users: Vec<UserRow>,
     members: Vec<(String, String, String)>,
     racks: Vec<Row>,
-    orgs: Vec<(String, String, Vec<u8>, i64)>,
-    factored: Vec<(String,)>,
+    orgs: Vec<OrgRow>,
+}
+
+/// The texts, with what narrows them.
+macro_rules! keys {
+    ($narrow:literal) => {
+        concat!("SELECT id, user_id, kind, hash, last4, expires_ms, renew, proven_ms, factor, goes_with FROM keys ", $narrow)
+    };
+}
+macro_rules! users {
+    ($narrow:literal) => {
+        concat!(
+            "SELECT id, email, \
+             (SELECT COUNT(*) FROM passkeys WHERE user_id = users.id) + (SELECT COUNT(*) FROM totp WHERE user_id = users.id) FROM users ",
+            $narrow
+        )
+    };
+}
+macro_rules! members {
+    ($narrow:literal) => {
+        concat!("SELECT org_id, user_id, role FROM members ", $narrow)
+    };
+}
+macro_rules! racks {
+    ($narrow:literal) => {
+        concat!(
+            "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
+             FROM racks r JOIN orgs o ON o.id = r.org_id ",
+            $narrow
+        )
+    };
+}
+macro_rules! orgs {
+    ($narrow:literal) => {
+        concat!("SELECT id, name, data_key, needs_factor FROM orgs ", $narrow)
+    };
+}
+
+/// Where the feed stands, inside a transaction.
+macro_rules! seq {
+    ($tx:ident) => {{
+        let (seq,): (i64,) = sqlx::query_as("SELECT seq FROM feed WHERE id = 1").fetch_one(&mut *$tx).await?;
+        seq
+    }};
 }
 
 /// Reads all tables inside a transaction.
 macro_rules! read {
-    ($tx:ident) => {{
-        let (seq,): (i64,) = sqlx::query_as("SELECT seq FROM feed WHERE id = 1").fetch_one(&mut *$tx).await?;
+    ($tx:ident) => {
         Raw {
-            seq,
-            keys: sqlx::query_as("SELECT id, user_id, kind, hash, last4, expires_ms, renew, proven_ms, factor, goes_with FROM keys")
-                .fetch_all(&mut *$tx)
-                .await?,
-            users: sqlx::query_as("SELECT id, email FROM users").fetch_all(&mut *$tx).await?,
-            members: sqlx::query_as("SELECT org_id, user_id, role FROM members").fetch_all(&mut *$tx).await?,
-            racks: sqlx::query_as(
-                "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
-                 FROM racks r JOIN orgs o ON o.id = r.org_id ORDER BY o.name, r.name",
-            )
-            .fetch_all(&mut *$tx)
-            .await?,
-            orgs: sqlx::query_as("SELECT id, name, data_key, needs_factor FROM orgs").fetch_all(&mut *$tx).await?,
-            factored: sqlx::query_as("SELECT user_id FROM passkeys UNION SELECT user_id FROM totp").fetch_all(&mut *$tx).await?,
+            seq: seq!($tx),
+            keys: sqlx::query_as(keys!("")).fetch_all(&mut *$tx).await?,
+            users: sqlx::query_as(users!("")).fetch_all(&mut *$tx).await?,
+            members: sqlx::query_as(members!("")).fetch_all(&mut *$tx).await?,
+            racks: sqlx::query_as(racks!("ORDER BY o.name, r.name")).fetch_all(&mut *$tx).await?,
+            orgs: sqlx::query_as(orgs!("")).fetch_all(&mut *$tx).await?,
         }
+    };
+}
+
+/// Reads what changed inside a transaction; `None` when that is too much or too long ago.
+macro_rules! read_changes {
+    ($tx:ident, $since:expr) => {{
+        let mut raw = Raw { seq: seq!($tx), ..Raw::default() };
+        let changed: Vec<(String, String)> = if raw.seq - $since < KEPT {
+            sqlx::query_as("SELECT DISTINCT what, row_id FROM changes WHERE seq > $1 LIMIT $2")
+                .bind($since)
+                .bind(MOST_ROWS as i64 + 1)
+                .fetch_all(&mut *$tx)
+                .await?
+        } else {
+            return Ok(None);
+        };
+        if raw.seq < $since || changed.len() > MOST_ROWS {
+            return Ok(None);
+        }
+        for (what, id) in &changed {
+            match what.as_str() {
+                "key" => raw.keys.extend(sqlx::query_as::<_, KeyRow>(keys!("WHERE id = $1")).bind(id).fetch_optional(&mut *$tx).await?),
+                "rack" => raw.racks.extend(sqlx::query_as::<_, Row>(racks!("WHERE r.id = $1")).bind(id).fetch_optional(&mut *$tx).await?),
+                "org" => raw.orgs.extend(sqlx::query_as::<_, OrgRow>(orgs!("WHERE id = $1")).bind(id).fetch_optional(&mut *$tx).await?),
+                _ => {
+                    raw.users.extend(sqlx::query_as::<_, UserRow>(users!("WHERE id = $1")).bind(id).fetch_optional(&mut *$tx).await?);
+                    raw.members.extend(
+                        sqlx::query_as::<_, (String, String, String)>(members!("WHERE user_id = $1")).bind(id).fetch_all(&mut *$tx).await?,
+                    );
+                }
+            }
+        }
+        (changed, raw)
     }};
 }
 
+/// Runs a body in a transaction that sees one moment: on SQLite as of its first read, on PostgreSQL as of its first statement.
+macro_rules! moment {
+    ($db:expr, |$tx:ident| $body:expr) => {
+        match $db {
+            Db::Sqlite { read, .. } => {
+                let mut $tx = read.begin().await?;
+                let out = $body;
+                $tx.commit().await?;
+                out
+            }
+            Db::Postgres(pool) => {
+                let mut $tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+                let out = $body;
+                $tx.commit().await?;
+                out
+            }
+        }
+    };
+}
+
 impl Store {
-    /// Reads everything in one transaction: on SQLite as of its first read, on PostgreSQL as of its first statement.
+    /// Reads everything as of one moment.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn load_snapshot(&self) -> Result<Rows, StoreError> {
-        let raw = match &self.db {
-            Db::Sqlite { read, .. } => {
-                let mut tx = read.begin().await?;
-                let raw = read!(tx);
-                tx.commit().await?;
-                raw
-            }
-            Db::Postgres(pool) => {
-                let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-                let raw = read!(tx);
-                tx.commit().await?;
-                raw
-            }
-        };
+        let raw = moment!(&self.db, |tx| read!(tx));
         Ok(raw.into())
+    }
+
+    /// Reads what changed since position `since` of the feed. `None` when so much did, or so long ago, that reading everything is called
+    /// for.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn load_changes(&self, since: i64) -> Result<Option<Delta>, StoreError> {
+        let (changed, raw) = moment!(&self.db, |tx| read_changes!(tx, since));
+        let mut delta = Delta { now: raw.into(), ..Delta::default() };
+        for (what, id) in changed {
+            match what.as_str() {
+                "key" => drop(delta.keys.insert(KeyId::from_text(id))),
+                "rack" => drop(delta.racks.insert(RackId::from_text(id))),
+                "org" => drop(delta.orgs.insert(OrgId::from_text(id))),
+                _ => drop(delta.users.insert(UserId::from_text(id))),
+            }
+        }
+        Ok(Some(delta))
     }
 }
 
@@ -137,16 +254,17 @@ impl From<Raw> for Rows {
         let member =
             |(org, user, role): (String, String, String)| Some((OrgId::from_text(org), UserId::from_text(user), role.parse().ok()?));
         let strict = raw.orgs.iter().filter(|(.., needs_factor)| *needs_factor != 0).map(|(id, ..)| OrgId::from_text(id.clone())).collect();
-        let org = |(id, name, key, _): (String, String, Vec<u8>, i64)| (OrgId::from_text(id), (name, WrappedDataKey::from_bytes(key)));
+        let factored = raw.users.iter().filter(|(.., factors)| *factors != 0).map(|(id, ..)| UserId::from_text(id.clone())).collect();
+        let org = |(id, name, key, _): OrgRow| (OrgId::from_text(id), (name, WrappedDataKey::from_bytes(key)));
         Self {
             seq: raw.seq,
             keys: raw.keys.into_iter().filter_map(key).collect(),
-            users: raw.users.into_iter().map(|(id, email)| (UserId::from_text(id), email)).collect(),
+            users: raw.users.into_iter().map(|(id, email, _)| (UserId::from_text(id), email)).collect(),
             members: raw.members.into_iter().filter_map(member).collect(),
             racks: raw.racks.into_iter().map(rack_row).collect(),
             orgs: raw.orgs.into_iter().map(org).collect(),
             strict,
-            factored: raw.factored.into_iter().map(|(user,)| UserId::from_text(user)).collect(),
+            factored,
         }
     }
 }

@@ -71,7 +71,7 @@ async fn list(person: &Person, status: StatusCode, query: &ListQuery, name: Stri
     let (snapshot, principal) = (person.app.snapshots.now(), person.principal());
     let line = |org: convox_store::orgs::OrgRow| OrgLine {
         role: principal.role_in(&org.id).map(|role| role.to_string()).unwrap_or_default(),
-        racks: snapshot.racks_of(&org.id).len(),
+        racks: snapshot.count_racks(&org.id),
         name: org.name,
     };
     let frame = person.frame("organizations").with_done(if query.done == "left" { "You are not a member of it any more." } else { "" });

@@ -9,7 +9,7 @@ use convox_store::{Page, Store, StoreError};
 
 use super::{NOW, act, key, on_each, org, session, user};
 
-fn passkey(user: &UserId, name: &str) -> NewPasskey {
+pub(crate) fn passkey(user: &UserId, name: &str) -> NewPasskey {
     NewPasskey {
         id: uuid::Uuid::now_v7().to_string(),
         user: user.clone(),
@@ -20,11 +20,11 @@ fn passkey(user: &UserId, name: &str) -> NewPasskey {
     }
 }
 
-fn renewal(user: &UserId, before: Option<KeyId>) -> Renewal {
+pub(crate) fn renewal(user: &UserId, before: Option<KeyId>) -> Renewal {
     Renewal { session: NewSession { factor: Some(Factor::Passkey), ..session(user, NOW + 1_000) }, before }
 }
 
-fn sealed() -> Sealed {
+pub(crate) fn sealed() -> Sealed {
     Sealed::from_bytes(vec![1; 60])
 }
 

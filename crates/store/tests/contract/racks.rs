@@ -7,7 +7,7 @@ use convox_store::{Page, StoreError};
 
 use super::{NOW, act, act_at, on_each, org};
 
-fn rack(org: &OrgId, name: &str) -> RackRow {
+pub(crate) fn rack(org: &OrgId, name: &str) -> RackRow {
     RackRow {
         id: RackId::new(),
         org: org.clone(),
