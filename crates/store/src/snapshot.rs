@@ -156,7 +156,8 @@ macro_rules! read_changes {
     ($tx:ident, $since:expr) => {{
         let mut raw = Raw { seq: seq!($tx), ..Raw::default() };
         let changed: Vec<(String, String)> = if raw.seq - $since < KEPT {
-            sqlx::query_as("SELECT DISTINCT what, row_id FROM changes WHERE seq > $1 LIMIT $2")
+            // With what was noted at `since` itself: whoever edits by hand may move the feed last.
+            sqlx::query_as("SELECT DISTINCT what, row_id FROM changes WHERE seq >= $1 LIMIT $2")
                 .bind($since)
                 .bind(MOST_ROWS as i64 + 1)
                 .fetch_all(&mut *$tx)
