@@ -53,6 +53,8 @@ async fn look_at(app: &App, rack: &RackEntry) {
     let known = rack.seen().and_then(|seen| seen.certificate).filter(|(_, at_ms)| now_ms - at_ms < CERTIFICATE_MS);
     let certificate = match known {
         Some(known) => Some(known),
+        // Whoever cannot be logged in to is not talked to at all.
+        None if !matches!(look, Ok(Ok(_))) => None,
         None => {
             let shown = tokio::time::timeout(LOOK, inspect(&rack.row.host)).await.ok().and_then(Result::ok);
             shown.map(|shown| (shown.not_after.saturating_mul(1000), now_ms))

@@ -93,7 +93,6 @@ fn a_shell_is_opened_in_the_name_of_its_caller_only() {
 fn headers_that_servers_read_differently_are_refused() {
     let rack = Recorder::start(PASSWORD);
     let door = Door::with_rack(&rack);
-    let before = rack.connections();
     for odd in [
         "Convox_Actor: root\r\n",
         "X_Convox_Actor: root\r\n",
@@ -110,8 +109,8 @@ fn headers_that_servers_read_differently_are_refused() {
         let reply = door.raw(door.head("GET /apps?", &door.key, "acme/main", odd));
         assert_eq!(reply.status, 400, "{odd:?}: {}", reply.text());
     }
+    // Requests, not connections: the Console looks at its Racks by itself.
     assert!(rack.hits().is_empty(), "{:?}", rack.hits());
-    assert_eq!(rack.connections(), before);
 }
 
 #[test]
