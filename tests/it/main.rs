@@ -4,6 +4,7 @@
 //! - `faults`: what a person is told when something is wrong
 //! - `original_clients`: what the unmodified v2 and v3 clients send, and the answers that they expect
 //! - `crash`: nothing that was confirmed is lost to `kill -9`
+//! - `second_factor`: an API key is not enough where an organization says so
 //! - `secrets`: where a Rack's password never appears
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set its stage has failed")]
@@ -13,6 +14,7 @@ mod commands;
 mod crash;
 mod faults;
 mod original_clients;
+mod second_factor;
 mod secrets;
 
 /// Both ways to a Rack, for promises that hold on either.

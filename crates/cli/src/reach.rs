@@ -85,6 +85,7 @@ impl Ctx {
             session: self.settings.key("session", host)?,
             actor: self.env.var("CONVOX_ACTOR"),
             proxies: Proxies::from_env(|name| self.env.var(name)),
+            answerer: None,
         })
     }
 }

@@ -54,6 +54,18 @@ impl Call {
         Self { method, path, headers: Vec::new(), query: String::new(), body: Body::empty(), form: Params::new() }
     }
 
+    /// The same again, unless its body is a stream.
+    pub(crate) fn again(&self) -> Option<Self> {
+        Some(Self {
+            method: self.method.clone(),
+            path: self.path.clone(),
+            headers: self.headers.clone(),
+            query: self.query.clone(),
+            body: self.body.again()?,
+            form: self.form.clone(),
+        })
+    }
+
     /// Its method.
     pub fn method(&self) -> &Method {
         &self.method

@@ -73,12 +73,20 @@ pub enum Error {
         message: String,
     },
     /// 401 with a demand for a session (a second factor).
-    #[error("{host} asks for a session with a second factor, which this version of convox cannot give yet")]
+    #[error("{host} asks for your second factor, and there is no terminal to ask you at")]
     Session {
         /// Who asks.
         host: String,
         /// Where the session would be made.
         demand: SessionDemand,
+    },
+    /// The second factor that a server demanded was not given.
+    #[error("{message}")]
+    SecondFactor {
+        /// What went wrong.
+        message: String,
+        /// What to do.
+        hint: String,
     },
     /// 403: known, and not allowed to.
     #[error("{message}")]
@@ -159,7 +167,10 @@ impl Error {
             },
             Self::Unauthorized { host, .. } => format!("log in with a current key: convox login {host}"),
             Self::Expired { host, .. } => format!("make a new key in the Console's account settings, then: convox login {host}"),
-            Self::Session { .. } => "use an API key without a second factor, or the Console's web page".to_owned(),
+            Self::Session { .. } => {
+                "run a command at a terminal first: the session that you open there serves scripts too; machines use deploy keys".to_owned()
+            }
+            Self::SecondFactor { hint, .. } => hint.clone(),
             Self::Server { status, .. } if *status >= 500 => {
                 "the server has a problem of its own; try again, or ask who runs it".to_owned()
             }

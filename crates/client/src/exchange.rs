@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use convox_tls::{Fingerprint, TlsError, TlsFault, Trust};
 use convox_wire::basic::Basic;
+use convox_wire::session::SessionDemand;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use http::{Method, Request, Response};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 use crate::call::{Body, Call};
 use crate::connect::{self, Stream, peer};
 use crate::reply::{ANSWER, Idle, Kept, Reply, explain, lock, refusal};
+use crate::session::Answerer;
 use crate::{Endpoint, Error, Proxies, Scheme};
 
 /// The longest JSON answer that is read.
@@ -37,6 +39,8 @@ pub struct Context {
     pub actor: Option<String>,
     /// Proxies from the environment.
     pub proxies: Proxies,
+    /// Who answers when a server demands a session; without one the demand is an error.
+    pub answerer: Option<Answerer>,
 }
 
 /// Speaks to one Console or Rack.
@@ -47,12 +51,15 @@ pub struct Client {
     tls: Mutex<Option<Arc<rustls::ClientConfig>>>,
     idle: Idle,
     seen: Mutex<Option<Fingerprint>>,
+    /// The session as it is now: one that was demanded meanwhile takes the place of the context's.
+    session: Mutex<Option<String>>,
 }
 
 impl Client {
     /// A client that has not connected yet.
     pub fn new(endpoint: Endpoint, trust: Trust, context: Context) -> Self {
-        Self { endpoint, trust, context, tls: Mutex::new(None), idle: Arc::default(), seen: Mutex::new(None) }
+        let session = Mutex::new(context.session.clone());
+        Self { endpoint, trust, context, tls: Mutex::new(None), idle: Arc::default(), seen: Mutex::new(None), session }
     }
 
     /// Where it speaks to.
@@ -87,8 +94,29 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a request and gives the answer as soon as its head is there. A status from 300 up is an error.
+    /// Sends a request and gives the answer as soon as its head is there. A status from 300 up is an error; but if the server demands a
+    /// session and there is somebody to answer for one, the request is sent again with it.
     pub async fn send(&self, call: Call) -> Result<Reply, Error> {
+        let again = self.context.answerer.is_some().then(|| call.again()).flatten();
+        match (self.attempted(call).await, again) {
+            (Err(Error::Session { demand, host }), Some(again)) => {
+                self.open(&demand, host).await?;
+                self.attempted(again).await
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// Answers a demand for a session: what is sent from now on carries it.
+    pub(crate) async fn open(&self, demand: &SessionDemand, host: String) -> Result<(), Error> {
+        let Some(Answerer(answerer)) = &self.context.answerer else { return Err(Error::Session { host, demand: demand.clone() }) };
+        let id = answerer.answer(self, demand).await?;
+        *lock(&self.session) = Some(id);
+        Ok(())
+    }
+
+    /// Sends a request once, whatever comes back.
+    pub(crate) async fn attempted(&self, call: Call) -> Result<Reply, Error> {
         let reply = self.exchange(call).await?;
         self.accept(reply).await
     }
@@ -152,7 +180,8 @@ impl Client {
         }
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("convox/", env!("CARGO_PKG_VERSION"))));
         headers.insert("version", HeaderValue::from_static(VERSION_HEADER));
-        for (name, value) in [("rack", &self.context.rack), ("session", &self.context.session), ("x-convox-actor", &self.context.actor)] {
+        let session = lock(&self.session).clone();
+        for (name, value) in [("rack", &self.context.rack), ("session", &session), ("x-convox-actor", &self.context.actor)] {
             if let Some(value) = value {
                 headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).map_err(|_| bad(name))?);
             }

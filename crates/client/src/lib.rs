@@ -18,6 +18,7 @@ mod probe;
 mod proxy;
 pub mod rack;
 mod reply;
+pub mod session;
 mod socket;
 
 pub use call::{Body, Call};

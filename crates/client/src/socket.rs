@@ -10,7 +10,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
 use convox_wire::socket::{self, Decoder, Op, Role};
-use http::{HeaderValue, Method, Request};
+use http::{HeaderName, HeaderValue, Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -85,16 +85,28 @@ impl Health {
 }
 
 impl Client {
-    /// Opens a WebSocket. The call's options must be headers: nothing else travels on a handshake.
+    /// Opens a WebSocket. The call's options must be headers: nothing else travels on a handshake. A session is opened for it first where one
+    /// is demanded.
     pub async fn socket(&self, call: Call) -> Result<Socket, Error> {
+        let Call { path, headers, .. } = call;
+        match self.opened(&path, &headers).await {
+            Err(Error::Session { demand, host }) => {
+                self.open(&demand, host).await?;
+                self.opened(&path, &headers).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn opened(&self, path: &str, more: &[(HeaderName, HeaderValue)]) -> Result<Socket, Error> {
         let host = peer(self.endpoint());
         let mut nonce = [0u8; 16];
         getrandom::fill(&mut nonce).map_err(|error| Error::input(format!("no random numbers from the system: {error}")))?;
         let key = base64::engine::general_purpose::STANDARD.encode(nonce);
         let mut request = Request::new(Body::empty());
         *request.method_mut() = Method::GET;
-        let target = format!("{}{}", self.endpoint().prefix(), call.path);
-        *request.uri_mut() = target.parse().map_err(|_| Error::input(format!("`{}` is no path", call.path)))?;
+        let target = format!("{}{}", self.endpoint().prefix(), path);
+        *request.uri_mut() = target.parse().map_err(|_| Error::input(format!("`{path}` is no path")))?;
         let headers = request.headers_mut();
         let bad = |_| Error::input("the host holds a character that cannot be sent");
         let origin = format!("{}://{}", self.endpoint().scheme().as_str(), self.endpoint().authority().to_ascii_lowercase());
@@ -103,7 +115,7 @@ impl Client {
         headers.insert("upgrade", HeaderValue::from_static("websocket"));
         headers.insert("sec-websocket-version", HeaderValue::from_static("13"));
         headers.insert("sec-websocket-key", HeaderValue::try_from(key.as_str()).map_err(bad)?);
-        headers.extend(call.headers);
+        headers.extend(more.iter().cloned());
         let (response, upgraded) = exchange::upgrade(self, request).await?;
         let accepted = response.headers().get("sec-websocket-accept").and_then(|value| value.to_str().ok());
         if accepted != Some(socket::accept_key(&key).as_str()) {

@@ -5,16 +5,19 @@
 //! - [`stack`]: a Console with an organization, an administrator and one Rack behind it.
 //! - [`cli`]: runs `convox` with a configuration directory of its own, with pipes or under a real terminal.
 //! - [`go`]: the original clients' requests, byte by byte, and their WebSocket handshake.
+//! - [`security_key`]: a security key in software, as a browser and as the original v2 client ask it.
 //!
 //! Everything here blocks: a test reads from top to bottom. Every wait has a deadline.
 
 pub mod cli;
 pub mod go;
+pub mod security_key;
 pub mod server;
 pub mod stack;
 
 pub use cli::{Cli, Ran};
 pub use go::{GoClient, Reply};
+pub use security_key::SecurityKey;
 pub use server::Server;
 pub use stack::Stack;
 

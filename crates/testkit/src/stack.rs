@@ -27,17 +27,19 @@ pub struct Stack {
 impl Stack {
     /// Starts both and introduces them.
     pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same, with further arguments for the Console.
+    pub fn start_with(more: &[&str]) -> Result<Self> {
         let dir = TempDir::new()?;
         let rack = start_rack(dir.path(), "main")?;
         let data = dir.path().join("console");
         std::fs::create_dir(&data)?;
         let root_key = data.join("root.key");
         console_command(&data, &["root-key", "--out", path_text(&root_key)?], false)?;
-        let console = Server::start(
-            "convox-console",
-            &["serve", "--data", path_text(&data)?, "--root-key-file", path_text(&root_key)?],
-            &dir.path().join("console.log"),
-        )?;
+        let args = [&["serve", "--data", path_text(&data)?, "--root-key-file", path_text(&root_key)?], more].concat();
+        let console = Server::start("convox-console", &args, &dir.path().join("console.log"))?;
         let mut stack = Self { console, rack, key: String::new(), people: 0.into(), dir };
         let code = stack.console.setup_code.clone().context("a new Console prints a setup code")?;
         let made = stack.admin(&["setup", "--code", &code, "--org", "acme", "--email", "admin@example.com"])?;
