@@ -1,6 +1,7 @@
 //! The command line, as types: serving, and [`admin`].
 
 pub(crate) mod admin;
+pub(crate) mod audit;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use convox_model::Event;
-use convox_store::Store;
-pub(crate) use convox_store::audit::Entry;
+use convox_store::audit::write::AuditWriter;
+pub(crate) use convox_store::audit::{End, Entry};
 use tokio::sync::{mpsc, oneshot};
 
 use rate::Rate;
@@ -144,7 +144,7 @@ enum Written {
 
 impl Writer {
     /// Writes until every [`Audit`] is gone.
-    pub(crate) async fn run(mut self, store: Store) {
+    pub(crate) async fn run(mut self, mut log: AuditWriter) {
         let mut items = Vec::with_capacity(BATCH);
         while self.queue.recv_many(&mut items, BATCH).await > 0 {
             let mut entries = std::mem::take(&mut self.kept);
@@ -159,7 +159,7 @@ impl Writer {
                     Item::Flush(done) => flushed.push(done),
                 }
             }
-            let written = write(&store, &entries).await;
+            let written = write(&mut log, &entries).await;
             for ((entry, durable), written) in entries.into_iter().zip(waiting).zip(written) {
                 if let Some(durable) = durable {
                     // What somebody waited for is refused now, and is not tried again: it must not appear later as allowed.
@@ -177,9 +177,9 @@ impl Writer {
 
 /// Writes all in one transaction. When the database refuses that for another reason than being away, each on its own, so that one
 /// that it cannot take does not stop the others.
-async fn write(store: &Store, entries: &[Entry]) -> Vec<Written> {
+async fn write(log: &mut AuditWriter, entries: &[Entry]) -> Vec<Written> {
     let all = |written| entries.iter().map(|_| written).collect();
-    match store.write_audit(entries).await {
+    match log.write(entries).await {
         Ok(()) => return all(Written::Yes),
         Err(error) => {
             tracing::error!(%error, entries = entries.len(), "the audit log cannot be written");
@@ -190,7 +190,7 @@ async fn write(store: &Store, entries: &[Entry]) -> Vec<Written> {
     }
     let mut written = Vec::with_capacity(entries.len());
     for entry in entries {
-        written.push(match store.write_audit(std::slice::from_ref(entry)).await {
+        written.push(match log.write(std::slice::from_ref(entry)).await {
             Ok(()) => Written::Yes,
             Err(error) if error.is_unavailable() => Written::NotYet,
             Err(_) => Written::Never,
@@ -202,8 +202,8 @@ async fn write(store: &Store, entries: &[Entry]) -> Vec<Written> {
 #[cfg(test)]
 mod tests {
     use convox_db::Db;
-    use convox_store::Page;
     use convox_store::audit::Filter;
+    use convox_store::{Page, Store};
 
     use super::*;
 
@@ -224,12 +224,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path()).await;
         let (audit, writer) = Audit::new();
-        tokio::spawn(writer.run(store.clone()));
+        tokio::spawn(writer.run(store.audit_writer(1)));
         let one = event("/one");
         let id = one.id.clone();
         audit.write(one).await.unwrap();
         assert_eq!(listed(&store).await.len(), 1);
-        audit.outcome(Entry::Outcome { id, status: Some(201), bytes_up: 3, bytes_down: 7, duration_ms: 11 });
+        let end = End { of: id, status: Some(201), bytes_up: 3, bytes_down: 7, duration_ms: 11 };
+        audit.outcome(Entry::End { org_id: String::new(), end });
         audit.flush().await;
         let after = listed(&store).await;
         let found = after.first().unwrap();
@@ -241,7 +242,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path()).await;
         let (audit, writer) = Audit::new();
-        tokio::spawn(writer.run(store.clone()));
+        tokio::spawn(writer.run(store.audit_writer(1)));
         let all = futures_util::future::join_all((0..500).map(|number| audit.write(event(&number.to_string())))).await;
         assert!(all.iter().all(Result::is_ok));
         assert_eq!(listed(&store).await.len(), 500);
@@ -252,7 +253,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path()).await;
         let (audit, writer) = Audit::new();
-        tokio::spawn(writer.run(store.clone()));
+        tokio::spawn(writer.run(store.audit_writer(1)));
         store.close().await;
         assert_eq!(audit.write(event("/one")).await, Err(NotWritten));
     }
@@ -267,7 +268,7 @@ mod tests {
         let all = async { tokio::join!(audit.write(one), audit.write(twin), audit.write(other)) };
         let (results, ()) = tokio::join!(all, async {
             tokio::task::yield_now().await;
-            tokio::spawn(writer.run(store.clone()));
+            tokio::spawn(writer.run(store.audit_writer(1)));
         });
         assert_eq!(results, (Ok(()), Err(NotWritten), Ok(())));
     }
@@ -277,7 +278,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path()).await;
         let (audit, writer) = Audit::new();
-        tokio::spawn(writer.run(store.clone()));
+        tokio::spawn(writer.run(store.audit_writer(1)));
         for _ in 0..5 * SIGN_INS {
             audit.unidentified(|| event("/apps"), 30_000);
         }

@@ -10,7 +10,7 @@ use convox_wire::exit;
 use convox_wire::routes::{Effect, Route};
 use http::StatusCode;
 
-use crate::audit::Entry;
+use crate::audit::{End, Entry};
 use crate::authn::Verified;
 use crate::credentials::RackEntry;
 use crate::front::NoRack;
@@ -184,8 +184,10 @@ impl Permit {
     fn settle(self, status: Option<StatusCode>, bytes_up: u64, bytes_down: u64, duration: Duration) {
         if let Some(id) = self.event {
             let status = status.map(|status| status.as_u16());
-            let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-            self.claim.app.audit.outcome(Entry::Outcome { id, status, bytes_up, bytes_down, duration_ms });
+            let number = |count: u128| i64::try_from(count).unwrap_or(i64::MAX);
+            let (bytes_up, bytes_down, duration_ms) = (number(bytes_up.into()), number(bytes_down.into()), number(duration.as_millis()));
+            let end = End { of: id, status, bytes_up, bytes_down, duration_ms };
+            self.claim.app.audit.outcome(Entry::End { org_id: self.claim.rack.row.org.to_string(), end });
         }
     }
 }

@@ -163,6 +163,11 @@ impl Snapshots {
         Ok(())
     }
 
+    /// Puts this server among those that are waited for; gives the number as which it writes the audit log.
+    pub(crate) async fn join(&self, store: &Store) -> Result<i64, convox_store::StoreError> {
+        store.join(&self.node, self.now().seq).await
+    }
+
     /// Takes this server out of those that are waited for.
     pub(crate) async fn leave(&self, store: &Store) {
         let _ = store.leave(&self.node).await;

@@ -19,6 +19,8 @@ const ROUND: Duration = Duration::from_mins(1);
 const AT_ONCE: usize = 8;
 /// A certificate is looked up anew after so long, milliseconds.
 const CERTIFICATE_MS: i64 = 60 * 60 * 1000;
+/// How often old audit events are removed.
+const PRUNE: Duration = Duration::from_hours(1);
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(15);
 
@@ -64,6 +66,18 @@ async fn look_at(app: &App, rack: &RackEntry) {
         Ok(Ok(probed)) => rack.keep(Ok((&probed.system.status, &probed.system.version)), certificate, now_ms),
         Ok(Err(error)) => rack.keep(Err(error.to_string()), certificate, now_ms),
         Err(_) => rack.keep(Err(format!("it did not answer within {} s", LOOK.as_secs())), certificate, now_ms),
+    }
+}
+
+/// Removes audit events that are older than the rules of their organizations keep.
+pub(crate) async fn prune_audit(app: Arc<App>) {
+    loop {
+        match app.ops().prune_audit(&Actor::host()).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "old entries of the audit log were removed, as its rules say"),
+            Err(error) => tracing::error!(%error, "old entries of the audit log could not be removed; the next round tries again"),
+        }
+        tokio::time::sleep(PRUNE).await;
     }
 }
 

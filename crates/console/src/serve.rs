@@ -66,7 +66,8 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     let signals = Signals::new()?;
     let setup_code = ops.new_setup_code().await?;
 
-    tokio::spawn(writer.run(app.store.clone()));
+    let slot = app.snapshots.join(&app.store).await?;
+    tokio::spawn(writer.run(app.store.audit_writer(slot)));
     let follower = Arc::clone(&app);
     tokio::spawn(async move { follower.snapshots.follow(&follower.store).await });
     let listener = Arc::clone(&app);
@@ -77,6 +78,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     tokio::spawn(jobs::tidy(Arc::clone(&app)));
     tokio::spawn(jobs::revive_racks(Arc::clone(&app)));
     tokio::spawn(jobs::record_uses(Arc::clone(&app)));
+    tokio::spawn(jobs::prune_audit(Arc::clone(&app)));
 
     let mut stdout = std::io::stdout();
     writeln!(stdout, "listening on https://{} fingerprint {}", server.local_addr(), tls.fingerprint())?;

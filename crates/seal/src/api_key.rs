@@ -226,6 +226,11 @@ impl LookupKey {
         Ok((check(text)?, self.hash_text(text)))
     }
 
+    /// The key that seals the chains of the audit log. It stays the same as long as this one does, whatever the root key is.
+    pub fn chain_key(&self) -> crate::chain::ChainKey {
+        crate::chain::ChainKey::from_bytes(&self.hash_text("\0audit chain seal v1"))
+    }
+
     fn hash_text(&self, text: &str) -> [u8; 32] {
         let mut mac = self.0.clone();
         mac.update(text.as_bytes());

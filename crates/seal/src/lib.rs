@@ -7,9 +7,11 @@
 //! - [`RootKey`], [`Keyring`], [`DataKey`]: root key -> data key per organization -> ciphertext bound to its place.
 //! - [`TotpSecret`]: codes of authenticator apps. [`generate_recovery_code`]: for whoever lost theirs.
 //! - [`access`]: the tokens that a Rack signs.
+//! - [`chain`]: records that hold each other in place, such as audit events.
 
 pub mod access;
 mod api_key;
+pub mod chain;
 mod envelope;
 mod keyring;
 pub mod password;

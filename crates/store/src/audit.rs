@@ -1,38 +1,21 @@
-//! Audit events: written with the change that they tell of, or in batches before a request is forwarded.
+//! Audit events: written with the change that they tell of, or in batches before a request is forwarded. Read by filter, newest first;
+//! and, to be checked, in the order of their chains.
+
+pub mod chain;
+pub mod check;
+pub mod retention;
+pub mod write;
 
 use convox_model::{Event, OrgId};
+use serde::{Deserialize, Serialize};
 
 use crate::{Page, Store, StoreError};
-
-/// Inserts an event inside a transaction.
-macro_rules! insert {
-    ($tx:ident, $event:expr) => {{
-        let event: &convox_model::Event = $event;
-        sqlx::query(
-            "INSERT INTO audit (id, at_ms, actor, org, org_id, rack, app, effect, decision, status, event) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-        )
-        .bind(event.id.as_str())
-        .bind(event.at_ms)
-        .bind(event.actor.as_str())
-        .bind(event.org.as_str())
-        .bind(event.org_id.as_str())
-        .bind(event.rack.as_str())
-        .bind(event.app.as_str())
-        .bind(event.effect.as_str())
-        .bind(event.decision.as_str())
-        .bind(event.status.map(i64::from))
-        .bind(event.to_json_line())
-        .execute(&mut *$tx)
-        .await?;
-    }};
-}
-pub(crate) use insert;
 
 macro_rules! list_where {
     ($whose:literal) => {
         concat!(
-            "SELECT event, status, bytes_up, bytes_down, duration_ms FROM audit WHERE ",
+            "SELECT a.event, COALESCE(e.status, a.status), COALESCE(e.bytes_up, a.bytes_up), COALESCE(e.bytes_down, a.bytes_down), \
+             COALESCE(e.duration_ms, a.duration_ms) FROM audit a LEFT JOIN audit_ends e ON e.event_id = a.id WHERE ",
             $whose,
             " AND id < $2 AND id >= $3 AND at_ms >= $4 AND at_ms < $5 AND ($6 = '' OR actor = $6) AND ($7 = '' OR rack = $7) \
              AND ($8 = '' OR app = $8) AND ($9 = '' OR effect = $9) AND ($10 = '' OR decision = $10) ORDER BY id DESC LIMIT $11"
@@ -76,18 +59,43 @@ pub enum Entry {
     /// A new event.
     Event(Box<Event>),
     /// How a forwarded request ended.
-    Outcome {
-        /// Of the event.
-        id: String,
-        /// Status code; `None` when the caller went away before there was one.
-        status: Option<u16>,
-        /// Bytes from the caller to the Rack.
-        bytes_up: u64,
-        /// Bytes from the Rack to the caller.
-        bytes_down: u64,
-        /// From the decision to the end, milliseconds.
-        duration_ms: u64,
+    End {
+        /// The organization of the event.
+        org_id: String,
+        /// How.
+        end: End,
     },
+}
+
+impl Entry {
+    fn org_id(&self) -> &str {
+        match self {
+            Self::Event(event) => &event.org_id,
+            Self::End { org_id, .. } => org_id,
+        }
+    }
+}
+
+/// How a forwarded request ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// Id of the event.
+    pub of: String,
+    /// Status code; `None` when the caller went away before there was one.
+    pub status: Option<u16>,
+    /// Bytes from the caller to the Rack.
+    pub bytes_up: i64,
+    /// Bytes from the Rack to the caller.
+    pub bytes_down: i64,
+    /// From the decision to the end, milliseconds.
+    pub duration_ms: i64,
+}
+
+impl End {
+    /// One line of JSON, of which the chain takes its digest.
+    pub fn to_line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 impl Store {
@@ -97,7 +105,8 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn last_of_rack(&self, org: &OrgId, rack: &str) -> Result<Option<Event>, StoreError> {
         let row: Option<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(
-            "SELECT event, status, bytes_up, bytes_down, duration_ms FROM audit \
+            "SELECT a.event, COALESCE(e.status, a.status), COALESCE(e.bytes_up, a.bytes_up), COALESCE(e.bytes_down, a.bytes_down), \
+             COALESCE(e.duration_ms, a.duration_ms) FROM audit a LEFT JOIN audit_ends e ON e.event_id = a.id \
              WHERE org_id = $1 AND rack = $2 AND decision = 'allowed' ORDER BY id DESC LIMIT 1"
         )
         .bind(org.as_str())
@@ -105,31 +114,6 @@ impl Store {
         .fetch_optional(pool)
         .await)?;
         Ok(row.and_then(event))
-    }
-
-    /// Writes a batch in one transaction: durable when this returns.
-    ///
-    /// # Errors
-    /// When nothing of it was written.
-    pub async fn write_audit(&self, entries: &[Entry]) -> Result<(), StoreError> {
-        convox_db::transaction!(&self.db, |tx| {
-            for entry in entries {
-                match entry {
-                    Entry::Event(event) => insert!(tx, event),
-                    Entry::Outcome { id, status, bytes_up, bytes_down, duration_ms } => {
-                        sqlx::query("UPDATE audit SET status = $2, bytes_up = $3, bytes_down = $4, duration_ms = $5 WHERE id = $1")
-                            .bind(id.as_str())
-                            .bind(status.map(i64::from))
-                            .bind(number(*bytes_up))
-                            .bind(number(*bytes_down))
-                            .bind(number(*duration_ms))
-                            .execute(&mut *tx)
-                            .await?;
-                    }
-                }
-            }
-        });
-        Ok(())
     }
 
     /// The newest events first. `page.after` is the id of the oldest one seen so far.
@@ -171,8 +155,4 @@ fn event((line, status, bytes_up, bytes_down, duration_ms): Row) -> Option<Event
     event.bytes_down = bytes_down.map(i64::unsigned_abs);
     event.duration_ms = duration_ms.map(i64::unsigned_abs);
     Some(event)
-}
-
-fn number(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -59,6 +59,38 @@ impl Store {
         Ok(seq)
     }
 
+    /// A server starts, knowing position `seen_seq`. Gives the number as which it writes the audit log: no other running one has it.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn join(&self, node: &str, seen_seq: i64) -> Result<i64, StoreError> {
+        // A file has one server.
+        if !self.db.is_postgres() {
+            return Ok(1);
+        }
+        Ok(convox_db::transaction!(&self.db, |tx| {
+            // Those who start at the same time wait here for each other.
+            sqlx::query("UPDATE feed SET seq = seq WHERE id = 1").execute(&mut *tx).await?;
+            let now_ms = now_ms!(self, &mut *tx);
+            let taken: Vec<(i64,)> = sqlx::query_as("SELECT slot FROM nodes WHERE beat_ms >= $1 AND id <> $2")
+                .bind(now_ms - GONE_AFTER_MS)
+                .bind(node)
+                .fetch_all(&mut *tx)
+                .await?;
+            let slot = (1..=1_000).find(|slot| !taken.contains(&(*slot,))).unwrap_or(1);
+            sqlx::query(
+                "INSERT INTO nodes (id, seen_seq, beat_ms, slot) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO UPDATE SET slot = excluded.slot",
+            )
+            .bind(node)
+            .bind(seen_seq)
+            .bind(now_ms)
+            .bind(slot)
+            .execute(&mut *tx)
+            .await?;
+            slot
+        }))
+    }
+
     /// A server says that it lives and what it has seen; it also sweeps servers that are long gone.
     ///
     /// # Errors

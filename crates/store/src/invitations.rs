@@ -187,7 +187,7 @@ impl Store {
             match (&known, &accepted.password_hash) {
                 (None, Some(hash)) => {
                     insert_user!(tx, user, email, act.event.at_ms);
-                    crate::audit::insert!(tx, &accepted.made);
+                    crate::audit::chain::insert!(self, tx, &accepted.made);
                     set_password!(tx, user, hash.as_str(), "");
                 }
                 // Whoever was added by the command line chooses a password now.

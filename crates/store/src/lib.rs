@@ -23,6 +23,7 @@ pub mod snapshot;
 pub mod users;
 
 use convox_db::{Db, DbError, Kind};
+use convox_seal::chain::{ChainKey, Link};
 
 pub use act::Act;
 
@@ -36,7 +37,7 @@ macro_rules! change {
             let (seq,): (i64,) = sqlx::query_as("UPDATE feed SET seq = seq + 1 WHERE id = 1 RETURNING seq").fetch_one(&mut *$tx).await?;
             $crate::act::check!($tx, $act);
             let out = $body;
-            $crate::audit::insert!($tx, &$act.event);
+            $crate::audit::chain::insert!($store, $tx, &$act.event);
             (out, seq)
         })
     };
@@ -82,9 +83,16 @@ impl StoreError {
 }
 
 /// The Console's database.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
     db: Db,
+    chain_key: Option<ChainKey>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Store").field("db", &self.db).finish_non_exhaustive()
+    }
 }
 
 impl Store {
@@ -94,7 +102,19 @@ impl Store {
     /// When a migration fails, or the database belongs to a newer version.
     pub async fn new(db: Db) -> Result<Self, StoreError> {
         convox_db::migrate(&db, schema::MIGRATIONS).await?;
-        Ok(Self { db })
+        Ok(Self { db, chain_key: None })
+    }
+
+    /// Seals the chains of the audit log with this key from now on. Without one they are linked, and everybody who can write to the
+    /// database could link them anew.
+    #[must_use]
+    pub fn sealing(self, key: ChainKey) -> Self {
+        Self { chain_key: Some(key), ..self }
+    }
+
+    /// The seal of a chain's place; empty without a key.
+    fn seal(&self, what: &str, chain: &str, number: i64, link: &Link) -> Vec<u8> {
+        self.chain_key.as_ref().map(|key| key.seal(what, chain, number, link).to_vec()).unwrap_or_default()
     }
 
     /// Ends all connections.

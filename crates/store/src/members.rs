@@ -90,7 +90,7 @@ impl Store {
                 Some((id,)) => UserId::from_text(id),
                 None => {
                     insert_user!(tx, new, email, act.event.at_ms);
-                    crate::audit::insert!(tx, made);
+                    crate::audit::chain::insert!(self, tx, made);
                     new.clone()
                 }
             };

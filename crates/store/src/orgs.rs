@@ -98,6 +98,19 @@ impl Store {
         Ok(row.map(org_row))
     }
 
+    /// The organization of that id.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn find_org_by_id(&self, id: &OrgId) -> Result<Option<OrgRow>, StoreError> {
+        let row: Option<(String, String, i64)> =
+            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT id, name, created_ms FROM orgs WHERE id = $1")
+                .bind(id.as_str())
+                .fetch_optional(pool)
+                .await)?;
+        Ok(row.map(org_row))
+    }
+
     /// Organizations, in the order of their making: those of a member, or all.
     ///
     /// # Errors

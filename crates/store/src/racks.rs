@@ -138,7 +138,7 @@ impl Store {
             if done.rows_affected() == 0 {
                 return Err(StoreError::Conflict("the Rack was changed meanwhile; look at it again".to_owned()));
             }
-            crate::audit::insert!(tx, &there.event);
+            crate::audit::chain::insert!(self, tx, &there.event);
         });
         Ok(seq)
     }

@@ -38,4 +38,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0007_changes.sql"),
         postgres: include_str!("../migrations/postgres/0007_changes.sql"),
     },
+    Migration {
+        name: "0008_audit_chain",
+        sqlite: include_str!("../migrations/sqlite/0008_audit_chain.sql"),
+        postgres: include_str!("../migrations/postgres/0008_audit_chain.sql"),
+    },
 ];

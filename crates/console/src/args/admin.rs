@@ -7,6 +7,7 @@ use convox_model::Role;
 use convox_tls::Fingerprint;
 
 use super::Common;
+use super::audit::AuditCommand;
 
 #[derive(Subcommand)]
 pub(crate) enum Admin {
@@ -369,44 +370,6 @@ pub(crate) enum Rack {
         /// Name of the organization
         #[arg(long, value_name = "NAME")]
         org: String,
-        #[command(flatten)]
-        common: Common,
-    },
-}
-
-#[derive(Subcommand)]
-pub(crate) enum AuditCommand {
-    /// List events, newest first. With --json whole events, else a table
-    #[command(after_help = "Examples:\n  convox-console audit list --org acme --since 24h --decision refused\n  \
-                            convox-console audit list --actor bob@example.com --effect shell --json")]
-    List {
-        /// Address of the user
-        #[arg(long, default_value = "", hide_default_value = true)]
-        actor: String,
-        /// Name of the organization; all if not given
-        #[arg(long, value_name = "NAME")]
-        org: Option<String>,
-        /// Name of the Rack at that time
-        #[arg(long, default_value = "", hide_default_value = true)]
-        rack: String,
-        /// App that was named
-        #[arg(long, default_value = "", hide_default_value = true)]
-        app: String,
-        /// What it would do
-        #[arg(long, default_value = "", hide_default_value = true,
-              value_parser = ["", "read", "read-secret", "write", "shell", "admin", "console"], hide_possible_values = true,
-              help = "read, read-secret, write, shell, admin or console")]
-        effect: String,
-        /// How it was decided
-        #[arg(long, default_value = "", hide_default_value = true, value_parser = ["", "allowed", "refused"],
-              hide_possible_values = true, help = "allowed or refused")]
-        decision: String,
-        /// Not older than this: 30m, 24h
-        #[arg(long, value_name = "DURATION")]
-        since: Option<String>,
-        /// At most so many
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..=100_000))]
-        limit: i64,
         #[command(flatten)]
         common: Common,
     },

@@ -1,6 +1,7 @@
 //! Administration on the server itself. Works on the database directly, beside a running server or without one; a change is in effect when
 //! the command returns.
 
+mod audit;
 mod output;
 pub(crate) mod place;
 mod secret;
@@ -9,13 +10,12 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use convox_seal::{KeyKind, RootKey, Secret};
-use convox_store::audit::Filter;
 use convox_store::{LONGEST_PAGE, Page};
 use serde_json::{Value, json};
 
 use self::output::Output;
 use crate::args::Common;
-use crate::args::admin::{Admin, AuditCommand, Invitation, KeyCommand, Member, Org, Rack, User};
+use crate::args::admin::{Admin, Invitation, KeyCommand, Member, Org, Rack, User};
 use crate::ops::racks::Pin;
 use crate::ops::{Actor, Ops, OpsError};
 use crate::views;
@@ -34,7 +34,7 @@ pub(crate) async fn run(command: Admin) -> Result<()> {
         Admin::Invitation(command) => invitation(command).await,
         Admin::Key(command) => key(command).await,
         Admin::Rack(command) => rack(command).await,
-        Admin::Audit(command) => audit(command).await,
+        Admin::Audit(command) => audit::run(command).await,
     }
 }
 
@@ -297,25 +297,4 @@ async fn rack(command: Rack) -> Result<()> {
             desk.done(seq, &json!({ "removed": name }), &format!("Removed {org}/{name} from this Console; the Rack goes on.")).await
         }
     }
-}
-
-async fn audit(command: AuditCommand) -> Result<()> {
-    let AuditCommand::List { actor, org, rack, app, effect, decision, since, limit, common } = command;
-    let desk = Desk::open(&common).await?;
-    let since_ms = match since {
-        Some(text) => {
-            let since =
-                convox_wire::duration::go_parse(&text).with_context(|| format!("--since {text}: give a duration such as 30m or 24h"))?;
-            desk.ops.clock.now_ms() - i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-        }
-        None => 0,
-    };
-    let filter = Filter { actor, rack, app, effect, decision, since_ms, ..Filter::default() };
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let next = async |page: &Page| desk.ops.list_audit(&desk.actor, org.as_deref(), filter.clone(), page).await;
-    let events = pages(limit, next, |event| event.id.as_str()).await?;
-    desk.output.list(
-        &["at", "actor", "org", "rack", "effect", "action", "path", "decision", "rule", "status"],
-        events.iter().map(views::event).collect(),
-    )
 }

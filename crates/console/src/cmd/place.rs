@@ -27,7 +27,7 @@ pub(crate) async fn open(place: &Place) -> Result<Ops> {
         }
     };
     let (lookup, keyring) = (LookupKey::derive(&root), Keyring::new(root));
-    let store = Store::new(db).await?;
+    let store = Store::new(db).await?.sealing(lookup.chain_key());
     belongs(&keyring, &store).await?;
     Ok(Ops {
         store,

@@ -23,7 +23,7 @@ use super::stream::{Pieces, download};
 use super::words::{When, when};
 use crate::ops::OpsError;
 use crate::state::App;
-use crate::views;
+use crate::{table, views};
 
 /// Events on one page.
 const PAGE: i64 = 50;
@@ -200,30 +200,6 @@ enum Form {
     Csv,
 }
 
-/// Columns of the CSV, by the names of the API.
-const COLUMNS: [&str; 20] = [
-    "at",
-    "actor",
-    "actor_id",
-    "key_last4",
-    "org",
-    "org_id",
-    "rack",
-    "app",
-    "effect",
-    "action",
-    "method",
-    "path",
-    "decision",
-    "rule",
-    "peer",
-    "status",
-    "bytes_up",
-    "bytes_down",
-    "duration_ms",
-    "request_id",
-];
-
 /// All that the filter leaves, newest first, page after page. Rights are looked at again with each.
 async fn export(person: Person, Query(query): Query<ActivityQuery>, form: Form) -> Result<Response, Fault> {
     let filter = query.filter().map_err(|problem| {
@@ -252,7 +228,7 @@ async fn send(person: &Person, query: &ActivityQuery, filter: &Filter, form: For
     let mut is_first = true;
     let head = match form {
         Form::Json => "[".to_owned(),
-        Form::Csv => row(COLUMNS.iter().map(|name| (*name).to_owned())),
+        Form::Csv => table::row(table::COLUMNS.iter().map(|name| (*name).to_owned())),
     };
     let mut is_read = pieces.send(head).await;
     while is_read {
@@ -270,11 +246,7 @@ async fn send(person: &Person, query: &ActivityQuery, filter: &Filter, form: For
                     text.push_str(if is_first { "\n" } else { ",\n" });
                     text.push_str(&value.to_string());
                 }
-                Form::Csv => text.push_str(&row(COLUMNS.iter().map(|name| match &value[*name] {
-                    serde_json::Value::Null => String::new(),
-                    serde_json::Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                }))),
+                Form::Csv => text.push_str(&table::event(&value)),
             }
             is_first = false;
         }
@@ -289,26 +261,9 @@ async fn send(person: &Person, query: &ActivityQuery, filter: &Filter, form: For
     Ok(())
 }
 
-/// A line of CSV (RFC 4180). What a spreadsheet would take for a formula gets an apostrophe before it, as OWASP advises: the texts are
-/// what callers sent.
-fn row(cells: impl Iterator<Item = String>) -> String {
-    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
-    let safe = cells.map(|cell| if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell });
-    // Writing to memory does not fail.
-    let _ = writer.write_record(safe);
-    writer.into_inner().ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cells_are_quoted_and_no_formula_is_run() {
-        let cells = ["plain", "a,b", "say \"x\"", "two\r\nlines", "=HYPERLINK(1)", "+1", "-1", "@x", ""];
-        let line = row(cells.into_iter().map(str::to_owned));
-        assert_eq!(line, "plain,\"a,b\",\"say \"\"x\"\"\",\"two\r\nlines\",'=HYPERLINK(1),'+1,'-1,'@x,\r\n");
-    }
 
     #[test]
     fn days_are_whole_and_of_utc() {
