@@ -6,6 +6,7 @@
 //! - `crash`: nothing that was confirmed is lost to `kill -9`
 //! - `second_factor`: an API key is not enough where an organization says so
 //! - `secrets`: where a Rack's password never appears
+//! - `sign_in`: command lines that sign in by a browser
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set its stage has failed")]
 #![expect(clippy::print_stdout, reason = "figures and seeds belong into the test's output")]
@@ -16,6 +17,7 @@ mod faults;
 mod original_clients;
 mod second_factor;
 mod secrets;
+mod sign_in;
 
 /// Both ways to a Rack, for promises that hold on either.
 pub(crate) fn both_ways(stack: &convox_testkit::Stack) -> [(&'static str, convox_testkit::Cli); 2] {

@@ -3,6 +3,7 @@
 //! A command walks one way: [`args`] (what was typed) -> [`target`] (which host and Rack, and why) -> [`reach`] (connected,
 //! certificate accepted) -> [`cmd`] (what it does) -> [`output`] (what it says) -> exit code.
 
+mod accounts;
 mod ago;
 mod args;
 mod cmd;
@@ -14,6 +15,7 @@ mod pins;
 mod prompt;
 mod reach;
 mod settings;
+mod sign_in;
 mod source;
 mod table;
 mod target;

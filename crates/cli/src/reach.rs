@@ -5,6 +5,7 @@ use convox_wire::api::RackEntry;
 use convox_wire::racks::{self, NoMatch};
 
 use crate::Ctx;
+use crate::accounts;
 use crate::args::RackFlag;
 use crate::error::Failure;
 use crate::pins;
@@ -82,7 +83,7 @@ impl Ctx {
     pub(crate) fn context(&self, host: &str, rack: Option<String>) -> Result<Context, Failure> {
         Ok(Context {
             rack,
-            session: self.settings.key("session", host)?,
+            session: accounts::session(&self.env, &self.settings, host)?,
             actor: self.env.var("CONVOX_ACTOR"),
             proxies: Proxies::from_env(|name| self.env.var(name)),
             answerer: None,

@@ -8,6 +8,7 @@ use std::fmt;
 
 use convox_client::{Endpoint, Key};
 
+use crate::accounts::{self, Book, Place};
 use crate::env::Env;
 use crate::error::Failure;
 use crate::settings::select::{self, Kind};
@@ -47,6 +48,7 @@ impl fmt::Display for Source {
             Self::Variable(name) => write!(f, "{name} in the environment"),
             Self::Project(file) => write!(f, "{file}"),
             Self::Saved("host" | "console" | "auth") => f.write_str("saved by login"),
+            Self::Saved("accounts") => f.write_str("the active one"),
             Self::Saved(file) => write!(f, "saved by switch, file `{file}`"),
             Self::Machine(file) => write!(f, "this machine's `{file}`"),
             Self::Default => f.write_str("the default"),
@@ -61,6 +63,10 @@ pub(crate) struct Target {
     pub(crate) host: Choice,
     /// Who supplied the key.
     pub(crate) key: Source,
+    /// Where it is kept; `None` when it comes from the environment.
+    pub(crate) place: Option<Place>,
+    /// Whose key it is, of those that this machine has for the host.
+    pub(crate) account: Option<Choice>,
     /// The Rack behind the host, as `--rack` or a file names it; `None` when the host decides.
     pub(crate) rack: Option<Choice>,
     /// Sources that name another Rack and lost.
@@ -162,16 +168,26 @@ pub(crate) fn resolve(env: &Env, settings: &Settings, flag: Option<&str>) -> Res
         None if env.var("CONVOX_PASSWORD").is_some() => Choice { value: DEFAULT_HOST.to_owned(), source: Source::Default },
         None => return Err(Failure::new("no racks found, try `convox login`").hint("convox login HOST, of a Console or of a Rack")),
     };
-    let (key, key_source) = key(env, settings, &host.value)?;
-    let endpoint = endpoint(env, &host.value, key)?;
-    Ok(finish(endpoint, host.source, key_source, candidates))
+    if let Some(key) = env.var("CONVOX_PASSWORD") {
+        let endpoint = endpoint(env, &host.value, Key::new(key))?;
+        return Ok(finish(endpoint, host.source, Source::Variable("CONVOX_PASSWORD"), candidates));
+    }
+    let book = Book::read(settings)?;
+    let account = accounts::choose(env, &book, &host.value)?;
+    let Some(kept) = accounts::chosen_key(settings, &book, &host.value, &account)? else {
+        return Err(accounts::missing(settings, &book, &host.value, &account));
+    };
+    let endpoint = endpoint(env, &host.value, kept.key)?;
+    let target = finish(endpoint, host.source, Source::Saved("auth"), candidates);
+    Ok(Target { place: Some(kept.place), account: Some(account), ..target })
 }
 
 fn finish(endpoint: Endpoint, host: Source, key: Source, candidates: Vec<Choice>) -> Target {
     let mut candidates = candidates.into_iter();
     let rack = candidates.next();
     let overruled = candidates.filter(|choice| rack.as_ref().is_some_and(|rack| rack.value != choice.value)).collect();
-    Target { host: Choice { value: endpoint.authority().to_owned(), source: host }, endpoint, key, rack, overruled }
+    let host = Choice { value: endpoint.authority().to_owned(), source: host };
+    Target { host, endpoint, key, place: None, account: None, rack, overruled }
 }
 
 /// The endpoint of a host; in clear text only where that was asked for.
@@ -180,27 +196,17 @@ pub(crate) fn endpoint(env: &Env, host: &str, key: Key) -> Result<Endpoint, Fail
     Ok(if env.is_true("X_DEV_ALLOW_HTTP") { endpoint.insecure() } else { endpoint })
 }
 
-/// `CONVOX_PASSWORD`, or the saved key.
-fn key(env: &Env, settings: &Settings, host: &str) -> Result<(Key, Source), Failure> {
-    if let Some(key) = env.var("CONVOX_PASSWORD") {
-        return Ok((Key::new(key), Source::Variable("CONVOX_PASSWORD")));
-    }
-    match settings.key("auth", host)? {
-        Some(key) => Ok((Key::new(key), Source::Saved("auth"))),
-        None => Err(Failure::new(format!("not logged in to {host}")).hint(format!("convox login {host}"))),
-    }
-}
-
 /// A Rack that this machine knows by exactly that name.
 pub(crate) fn on_this_machine(env: &Env, settings: &Settings, choice: &Choice) -> Result<Option<Target>, Failure> {
     let name = &choice.value;
     if let Some(host) = settings.key("self-managed", name)? {
         // Its own key: one from the environment is meant for the host that the environment or `login` names.
-        let Some(key) = settings.key("auth", &host)? else {
+        let Some(kept) = accounts::active_key(settings, &host)? else {
             return Err(Failure::new(format!("not logged in to the Rack {name} at {host}")).hint(format!("convox login {host}")));
         };
-        let endpoint = endpoint(env, &host, Key::new(key))?;
-        return Ok(Some(direct(endpoint, "self-managed", Source::Saved("auth"), choice)));
+        let endpoint = endpoint(env, &host, kept.key)?;
+        let target = direct(endpoint, "self-managed", Source::Saved("auth"), choice);
+        return Ok(Some(Target { place: Some(kept.place), ..target }));
     }
     if name.contains(['/', '\\', '\0']) || name.starts_with('.') || name.is_empty() {
         return Ok(None);
@@ -232,6 +238,8 @@ fn direct(endpoint: Endpoint, file: &'static str, key: Source, choice: &Choice) 
         host: Choice { value: endpoint.authority().to_owned(), source: Source::Machine(file) },
         endpoint,
         key,
+        place: None,
+        account: None,
         rack: Some(choice.clone()),
         overruled: Vec::new(),
     }

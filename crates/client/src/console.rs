@@ -1,9 +1,10 @@
 //! One function per endpoint of a Console itself (protocol section 5).
 
 use convox_wire::api::RackEntry;
+use convox_wire::form::Params;
 use serde::Deserialize;
 
-use crate::{Call, Client, Error};
+use crate::{Call, Client, Error, Key};
 
 /// Who a key belongs to, as far as the server says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -25,5 +26,144 @@ impl Client {
     /// `GET /racks`: the Racks that the caller may use. A Rack itself answers [`Error::NotFound`].
     pub async fn racks(&self) -> Result<Vec<RackEntry>, Error> {
         self.list(Call::get(&["racks"])?).await
+    }
+}
+
+/// What a command line is called where it signs in by a browser.
+const CLIENT: &str = "convox-cli";
+const BY_DEVICE: &str = "urn:ietf:params:oauth:grant-type:device_code";
+
+/// What is told of the ways to sign in (RFC 8414), as far as it matters here.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    convox_console: u32,
+    code_challenge_methods_supported: Vec<String>,
+}
+
+/// A sign-in that waits for somebody on another device (RFC 8628).
+#[derive(Clone, Deserialize)]
+pub struct DeviceAuthorization {
+    device_code: String,
+    /// What that person types.
+    pub user_code: String,
+    /// How long it waits, seconds.
+    pub expires_in: u64,
+    /// Between two questions, seconds.
+    #[serde(default = "usual_interval")]
+    pub interval: u64,
+}
+
+fn usual_interval() -> u64 {
+    5
+}
+
+/// A key that a Console made for this machine.
+#[derive(Clone, Deserialize)]
+pub struct Token {
+    access_token: String,
+    /// Its id.
+    pub key_id: String,
+    /// Its name.
+    pub key_name: String,
+    /// Its end, RFC 3339.
+    pub expires: String,
+}
+
+/// What came of a question for a key.
+#[derive(Clone)]
+pub enum Granted {
+    /// The key.
+    Token(Token),
+    /// Nobody decided yet.
+    Pending,
+    /// The same, and asked too often.
+    SlowDown,
+    /// Somebody said no.
+    Denied,
+    /// Nobody decided in time, or the code was used before.
+    Ended,
+}
+
+impl Token {
+    /// The key itself.
+    pub fn key(&self) -> Key {
+        Key::new(self.access_token.clone())
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.access_token);
+    }
+}
+
+impl Drop for DeviceAuthorization {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.device_code);
+    }
+}
+
+impl Client {
+    /// Whether this host lets command lines sign in by a browser: our Console does. Nothing secret is asked or sent.
+    ///
+    /// # Errors
+    /// Only when nothing can be known: the host cannot be reached.
+    pub async fn offers_sign_in(&self) -> Result<bool, Error> {
+        match self.value::<Metadata>(Call::get(&[".well-known", "oauth-authorization-server"])?).await {
+            Ok(told) => Ok(told.convox_console >= 1 && told.code_challenge_methods_supported.iter().any(|method| method == "S256")),
+            Err(
+                error @ (Error::Lookup { .. }
+                | Error::Refused { .. }
+                | Error::Unreachable { .. }
+                | Error::Timeout { .. }
+                | Error::Proxy { .. }
+                | Error::Tls { .. }
+                | Error::Closed { .. }),
+            ) => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Begins a sign-in that somebody approves on another device.
+    pub async fn authorize_device(&self, device: &str) -> Result<DeviceAuthorization, Error> {
+        let form = Params::new().with("client_id", CLIENT).with("device_name", device);
+        self.value(Call::post(&["api", "v1", "oauth", "device_authorization"])?.form(&form)).await
+    }
+
+    /// Asks whether somebody did.
+    pub async fn poll_device(&self, device: &DeviceAuthorization) -> Result<Granted, Error> {
+        let form = Params::new().with("grant_type", BY_DEVICE).with("client_id", CLIENT).with("device_code", device.device_code.as_str());
+        self.token(form).await
+    }
+
+    /// A key for the code that a browser brought.
+    pub async fn exchange_code(&self, code: &Key, redirect_uri: &str, verifier: &Key) -> Result<Granted, Error> {
+        let form = Params::new()
+            .with("grant_type", "authorization_code")
+            .with("client_id", CLIENT)
+            .with("code", code.expose())
+            .with("redirect_uri", redirect_uri)
+            .with("code_verifier", verifier.expose());
+        self.token(form).await
+    }
+
+    async fn token(&self, form: Params) -> Result<Granted, Error> {
+        match self.value(Call::post(&["api", "v1", "oauth", "token"])?.form(&form)).await {
+            Ok(token) => Ok(Granted::Token(token)),
+            Err(Error::Server { status: 400, message, .. }) => match message.as_str() {
+                "authorization_pending" => Ok(Granted::Pending),
+                "slow_down" => Ok(Granted::SlowDown),
+                "access_denied" => Ok(Granted::Denied),
+                "expired_token" | "invalid_grant" => Ok(Granted::Ended),
+                _ => Err(Error::Server { status: 400, message, request_id: None }),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends one of the caller's own keys: this one, or another.
+    pub async fn revoke_key(&self, id: &str) -> Result<(), Error> {
+        self.done(Call::delete(&["api", "v1", "keys", id])?).await
     }
 }

@@ -55,6 +55,14 @@ impl Endpoint {
         })
     }
 
+    /// `https://{host}`, and nobody in particular: no `Authorization` is sent.
+    ///
+    /// # Errors
+    /// As [`Endpoint::console`].
+    pub fn anonymous(host: &str) -> Result<Self, Error> {
+        Ok(Self { password: None, ..Self::console(host, Key::new(""))? })
+    }
+
     /// Reads a `RACK_URL`: `https://convox:PW@host[:port][/prefix]`; `http://` is allowed.
     ///
     /// # Errors

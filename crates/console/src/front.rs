@@ -17,7 +17,18 @@ const SESSION: HeaderName = HeaderName::from_static("session");
 
 /// Paths that the Console answers itself and never forwards, even when a Rack is named (protocol 5.1).
 pub(crate) fn is_own(path: &str) -> bool {
-    const WHOLE: [&str; 9] = ["/", "/console", "/auth", "/racks", "/machines", "/session", "/setup", "/health", "/favicon.ico"];
+    const WHOLE: [&str; 10] = [
+        "/",
+        "/.well-known/oauth-authorization-server",
+        "/console",
+        "/auth",
+        "/racks",
+        "/machines",
+        "/session",
+        "/setup",
+        "/health",
+        "/favicon.ico",
+    ];
     const BELOW: [&str; 7] = ["/console/", "/racks/", "/machines/", "/organizations/", "/login/", "/api/v1/", "/session/"];
     WHOLE.contains(&path) || BELOW.iter().any(|prefix| path.starts_with(prefix))
 }
@@ -104,6 +115,7 @@ mod tests {
     fn what_the_console_serves_is_never_a_racks() {
         for own in [
             "/",
+            "/.well-known/oauth-authorization-server",
             "/auth",
             "/racks",
             "/racks/acme/main",

@@ -29,13 +29,27 @@ pub enum KeyKind {
     Invitation,
     /// The one-time code that stands for a forgotten password.
     Reset,
+    /// The one-time code that a browser carries to a command line which signs in.
+    Authorization,
+    /// What a command line keeps while somebody approves it on another device.
+    Device,
 }
 
 impl KeyKind {
     /// All kinds.
-    pub const ALL: [Self; 7] = [Self::User, Self::Deploy, Self::Setup, Self::Session, Self::CliSession, Self::Invitation, Self::Reset];
+    pub const ALL: [Self; 9] = [
+        Self::User,
+        Self::Deploy,
+        Self::Setup,
+        Self::Session,
+        Self::CliSession,
+        Self::Invitation,
+        Self::Reset,
+        Self::Authorization,
+        Self::Device,
+    ];
 
-    /// `cxu`, `cxd`, `cxs`, `cxw`, `cxc`, `cxi`, `cxr`
+    /// `cxu`, `cxd`, `cxs`, `cxw`, `cxc`, `cxi`, `cxr`, `cxa`, `cxv`
     pub fn prefix(self) -> &'static str {
         match self {
             Self::User => "cxu",
@@ -45,10 +59,12 @@ impl KeyKind {
             Self::CliSession => "cxc",
             Self::Invitation => "cxi",
             Self::Reset => "cxr",
+            Self::Authorization => "cxa",
+            Self::Device => "cxv",
         }
     }
 
-    /// `user`, `deploy`, `setup`, `session`, `cli-session`, `invitation`, `reset`: how it is stored and shown.
+    /// `user`, `deploy`, `setup`, `session`, `cli-session`, `invitation`, `reset`, `authorization`, `device`: how it is stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -58,6 +74,8 @@ impl KeyKind {
             Self::CliSession => "cli-session",
             Self::Invitation => "invitation",
             Self::Reset => "reset",
+            Self::Authorization => "authorization",
+            Self::Device => "device",
         }
     }
 

@@ -8,6 +8,7 @@
 //! - [`TotpSecret`]: codes of authenticator apps. [`generate_recovery_code`]: for whoever lost theirs.
 //! - [`access`]: the tokens that a Rack signs.
 //! - [`chain`]: records that hold each other in place, such as audit events.
+//! - [`pkce`]: whoever brings an authorization code is who asked for it.
 
 pub mod access;
 mod api_key;
@@ -15,6 +16,7 @@ pub mod chain;
 mod envelope;
 mod keyring;
 pub mod password;
+pub mod pkce;
 mod random;
 mod recovery;
 mod secret;
@@ -24,7 +26,7 @@ mod weak;
 pub use api_key::{ApiKey, KeyFormatError, KeyKind, LookupKey};
 pub use envelope::{Binding, DataKey, OpenError, Sealed, WrappedDataKey};
 pub use keyring::{Keyring, RootKey, RootKeyError};
-pub use random::{generate_password, random_bytes};
+pub use random::{generate_password, generate_suffix, generate_typed_code, random_bytes, read_typed_code};
 pub use recovery::{generate_recovery_code, read_recovery_code};
 pub use secret::Secret;
 pub use totp::TotpSecret;

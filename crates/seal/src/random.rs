@@ -21,6 +21,46 @@ pub fn generate_password() -> Secret {
     Secret::new(base62(&bytes[..], 43))
 }
 
+/// Letters that nobody mixes up, and that spell no words: 20 of them.
+const LETTERS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
+/// Letters of a code that a person types: 43 bits.
+const TYPED: usize = 10;
+
+/// A code for a person to type, `BCDFG-HJKLM`: 43 bits, in letters that are not mixed up.
+pub fn generate_typed_code() -> Secret {
+    let mut text = letters(TYPED);
+    text.insert(TYPED / 2, '-');
+    Secret::new(text)
+}
+
+/// What a person typed, as [`generate_typed_code`] wrote it: any case, with or without the dash, spaces anywhere. `None` if it cannot be one.
+pub fn read_typed_code(text: &str) -> Option<Secret> {
+    let mut read: String =
+        text.chars().filter(|c| !c.is_whitespace() && *c != '-').map(|c| c.to_ascii_uppercase()).take(TYPED + 1).collect();
+    if read.len() != TYPED || !read.bytes().all(|byte| LETTERS.contains(&byte)) {
+        return None;
+    }
+    read.insert(TYPED / 2, '-');
+    Some(Secret::new(read))
+}
+
+/// So many random letters in lower case, to tell names apart; no secret.
+pub fn generate_suffix(count: usize) -> String {
+    letters(count).to_ascii_lowercase()
+}
+
+fn letters(count: usize) -> String {
+    let mut text = String::with_capacity(count + 1);
+    while text.len() < count {
+        // 240 is the largest multiple of 20: every letter is as likely as the others.
+        let [byte] = random_bytes::<1>();
+        if let Some(letter) = LETTERS.get(usize::from(byte) % 20).filter(|_| byte < 240) {
+            text.push(char::from(*letter));
+        }
+    }
+    text
+}
+
 /// The digit for a value below 62.
 pub(crate) fn base62_digit(value: u32) -> u8 {
     const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -56,6 +96,21 @@ mod tests {
         assert_eq!(base62(&[1, 0], 2), "48");
         assert_eq!(base62(&[255; 32], 43).len(), 43);
         assert_ne!(base62(&[255; 32], 43).as_bytes()[0], b'0', "43 digits are needed");
+    }
+
+    #[test]
+    fn a_code_is_read_however_it_is_typed() {
+        let code = generate_typed_code();
+        let text = code.expose();
+        assert!(text.len() == 11 && text.as_bytes()[5] == b'-', "{text}");
+        for typed in [text.to_owned(), text.to_lowercase(), text.replace('-', ""), format!(" {} ", text.replace('-', " - "))] {
+            assert!(read_typed_code(&typed).unwrap().matches(text), "{typed}");
+        }
+        for bad in ["", "BCDFG", "BCDFG-HJKLMM", "BCDFG-HJKL1", "BCDFG-HJKLA", "ＢCDFG-HJKLM", &"B".repeat(100_000)] {
+            assert!(read_typed_code(bad).is_none(), "{bad:.20}");
+        }
+        assert!(!generate_typed_code().matches(text));
+        assert!(f64::from(20_u32).powi(10).log2() > 43.0);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod act;
 pub mod audit;
+pub mod authorizations;
 pub mod challenges;
 pub mod factors;
 pub mod feed;

@@ -43,4 +43,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0008_audit_chain.sql"),
         postgres: include_str!("../migrations/postgres/0008_audit_chain.sql"),
     },
+    Migration {
+        name: "0009_authorizations",
+        sqlite: include_str!("../migrations/sqlite/0009_authorizations.sql"),
+        postgres: include_str!("../migrations/postgres/0009_authorizations.sql"),
+    },
 ];

@@ -1,10 +1,10 @@
-//! Who one is and where one works: login, logout, switch, trust; and what belongs to the program itself: completion, man.
+//! Who one is and where one works: login, logout, accounts, switch, trust; and what belongs to the program itself: completion, man.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use convox_tls::Fingerprint;
 
 /// `login [hostname]`
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct Login {
     #[arg(value_name = "hostname")]
     pub(crate) host: Option<String>,
@@ -20,6 +20,18 @@ pub(crate) struct Login {
     /// accept this certificate only, and remember it
     #[arg(long, value_name = "sha256:...")]
     pub(crate) fingerprint: Option<Fingerprint>,
+    /// log in as another account of the same host, and use it from now on
+    #[arg(long, value_name = "name")]
+    pub(crate) account: Option<String>,
+    /// where to keep the key: file, or NAME of a docker-credential-NAME; remembered for further logins
+    #[arg(long, value_name = "place")]
+    pub(crate) store: Option<String>,
+    /// sign in by a short code, with a browser on any device
+    #[arg(long, conflicts_with_all = ["password", "token", "password_stdin"])]
+    pub(crate) device: bool,
+    /// sign in by a browser on this machine, but only show its address
+    #[arg(long, conflicts_with_all = ["password", "token", "password_stdin", "device"])]
+    pub(crate) no_browser: bool,
 }
 
 /// `logout [hostname]`
@@ -27,6 +39,38 @@ pub(crate) struct Login {
 pub(crate) struct Logout {
     #[arg(value_name = "hostname")]
     pub(crate) host: Option<String>,
+    /// which account of the host, if not the one that commands use
+    #[arg(long, value_name = "name")]
+    pub(crate) account: Option<String>,
+}
+
+/// `accounts ...`
+#[derive(Args, Debug)]
+pub(crate) struct Accounts {
+    #[command(subcommand)]
+    pub(crate) command: Option<AccountsCommand>,
+}
+
+/// `accounts ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccountsCommand {
+    /// keep keys elsewhere
+    #[command(after_help = "EXAMPLES\n  convox accounts move secretservice\n  convox accounts move file --account work")]
+    Move(AccountsMove),
+}
+
+/// `accounts move place`
+#[derive(Args, Debug)]
+pub(crate) struct AccountsMove {
+    /// file, or NAME of a docker-credential-NAME
+    #[arg(value_name = "place")]
+    pub(crate) place: String,
+    /// only those of this host
+    #[arg(long, value_name = "hostname")]
+    pub(crate) host: Option<String>,
+    /// only the one of this name
+    #[arg(long, value_name = "name")]
+    pub(crate) account: Option<String>,
 }
 
 /// `switch [rack]`
@@ -34,6 +78,9 @@ pub(crate) struct Logout {
 pub(crate) struct Switch {
     #[arg(value_name = "rack")]
     pub(crate) rack: Option<String>,
+    /// use another account of the host from now on
+    #[arg(long, value_name = "name")]
+    pub(crate) account: Option<String>,
 }
 
 /// `trust hostname`

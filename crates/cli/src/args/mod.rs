@@ -17,7 +17,7 @@ mod releases;
 
 use clap::{Parser, Subcommand};
 
-pub(crate) use account::{Completion, Login, Logout, Man, Switch, Trust};
+pub(crate) use account::{Accounts, AccountsCommand, AccountsMove, Completion, Login, Logout, Man, Switch, Trust};
 pub(crate) use apps::{AppName, Apps, AppsCommand, AppsParamsCommand, Create as AppsCreate};
 pub(crate) use builds::{Build, BuildOptions, Builds, BuildsCommand, Deploy, Import as BuildsImport};
 pub(crate) use env::{Env, EnvCommand, Set as EnvSet};
@@ -43,6 +43,9 @@ pub(crate) struct Cli {
 /// Every command, in the order of the alphabet.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// list accounts that are logged in
+    #[command(after_help = "EXAMPLES\n  convox accounts\n  convox accounts move secretservice")]
+    Accounts(Accounts),
     /// query the rack api
     #[command(subcommand)]
     Api(Api),
@@ -72,11 +75,11 @@ pub(crate) enum Command {
     Help(Words),
     /// authenticate with a Console or a Rack
     #[command(
-        after_help = "EXAMPLES\n  convox login console.example.com\n  convox login console.example.com --password-stdin < key\n  convox login 10.0.0.5:5443 --fingerprint sha256:..."
+        after_help = "EXAMPLES\n  convox login console.example.com\n  convox login console.example.com --device\n  convox login console.example.com --account work --store secretservice\n  convox login console.example.com --password-stdin < key\n  convox login 10.0.0.5:5443 --fingerprint sha256:..."
     )]
     Login(Login),
-    /// forget the saved key of a host
-    #[command(after_help = "EXAMPLES\n  convox logout\n  convox logout console.example.com")]
+    /// forget the saved key of a host, and end it there if it was made for this machine
+    #[command(after_help = "EXAMPLES\n  convox logout\n  convox logout console.example.com --account work")]
     Logout(Logout),
     /// get logs for an app
     #[command(after_help = "EXAMPLES\n  convox logs -a shop --since 1h --filter ERROR\n  convox logs -a shop --no-follow")]
@@ -114,7 +117,7 @@ pub(crate) enum Command {
     #[command(after_help = "EXAMPLES\n  convox services -a shop")]
     Services(Services),
     /// switch current rack
-    #[command(after_help = "EXAMPLES\n  convox switch acme/production\n  convox switch")]
+    #[command(after_help = "EXAMPLES\n  convox switch acme/production\n  convox switch --account work\n  convox switch")]
     Switch(Switch),
     /// show or change which certificate of a host is trusted
     #[command(

@@ -14,6 +14,7 @@ use convox_wire::ids::is_valid_rack_name;
 use serde::Serialize;
 
 use crate::Ctx;
+use crate::accounts;
 use crate::args::{Install, Uninstall};
 use crate::error::Failure;
 use crate::output::Style;
@@ -116,7 +117,7 @@ fn remember(change: &Change<'_>, name: &str, host: &str, password: &str, fingerp
     let settings = change.settings();
     let active = settings.text("host")?;
     let active = if active.is_empty() { settings.text("console")? } else { active };
-    if active.is_empty() || settings.key("auth", &active)?.is_none() {
+    if active.is_empty() || !accounts::is_logged_in(settings, &active)? {
         change.set_text("host", host)?;
         change.set_text("console", host)?;
     }

@@ -1,5 +1,6 @@
 //! What each command does. One file per group; no clap, no HTTP, no files of settings by hand.
 
+mod accounts;
 mod api;
 mod apps;
 mod builds;
@@ -30,6 +31,7 @@ use crate::target;
 /// Runs a command; gives the exit code.
 pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<u8, Failure> {
     match command {
+        Command::Accounts(args) => accounts::run(ctx, args),
         Command::Api(Api::Get { path, rack }) => api::get(ctx, &path, &rack).await,
         Command::Apps(args) => apps::run(ctx, args).await,
         Command::Build(args) => builds::build(ctx, args).await,
@@ -40,7 +42,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<u8, Failure> {
         Command::Exec(args) => exec::exec(ctx, args).await,
         Command::Help(words) => meta::help(ctx, &words.words),
         Command::Login(args) => login::login(ctx, args).await,
-        Command::Logout(args) => login::logout(ctx, args.host.as_deref()),
+        Command::Logout(args) => login::logout(ctx, &args).await,
         Command::Logs(args) => logs::app(ctx, args).await,
         Command::Man(words) => meta::man(ctx, &words),
         Command::Ps(args) => ps::run(ctx, args).await,
@@ -52,7 +54,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<u8, Failure> {
         Command::Run(args) => exec::run(ctx, args).await,
         Command::Scale(args) => scale::run(ctx, args).await,
         Command::Services(args) => services::run(ctx, args).await,
-        Command::Switch(args) => switch::run(ctx, args.rack.as_deref()).await,
+        Command::Switch(args) => switch::run(ctx, &args).await,
         Command::Trust(args) => trust::run(ctx, args).await,
         Command::Version(rack) => meta::version(ctx, &rack).await,
         Command::Whoami(rack) => whoami::run(ctx, &rack).await,

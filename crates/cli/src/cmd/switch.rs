@@ -3,6 +3,8 @@
 use serde::Serialize;
 
 use crate::Ctx;
+use crate::accounts::{self, Book};
+use crate::args::Switch;
 use crate::error::Failure;
 use crate::output::Style;
 use crate::reach::{full_name, matched};
@@ -15,11 +17,49 @@ struct Switched<'a> {
     host: &'a str,
 }
 
-pub(super) async fn run(ctx: &Ctx, name: Option<&str>) -> Result<u8, Failure> {
-    match name.map(str::trim).filter(|name| !name.is_empty()) {
+#[derive(Serialize)]
+struct SwitchedAccount<'a> {
+    host: &'a str,
+    account: &'a str,
+}
+
+pub(super) async fn run(ctx: &Ctx, args: &Switch) -> Result<u8, Failure> {
+    let name = args.rack.as_deref().map(str::trim).filter(|name| !name.is_empty());
+    if let Some(account) = &args.account {
+        to_account(ctx, account, name.is_none())?;
+    }
+    match name {
         Some(name) => to(ctx, name).await,
+        None if args.account.is_some() => Ok(0),
         None => show(ctx),
     }
+}
+
+/// Another account of the host that commands mean.
+fn to_account(ctx: &Ctx, name: &str, is_all: bool) -> Result<(), Failure> {
+    let name = accounts::checked(name)?;
+    let host =
+        target::host(&ctx.env, &ctx.settings)?.ok_or_else(|| Failure::new("not logged in anywhere").hint("convox login HOST"))?.value;
+    ctx.settings.change(|change| {
+        let book = Book::read(change.settings())?;
+        let names = accounts::names(change.settings(), &book, &host)?;
+        if !names.contains(&name) {
+            let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            return Err(Failure::new(format!("{host} has no account {name} (known: {known})"))
+                .hint(format!("convox login {host} --account {name}")));
+        }
+        accounts::activate(change, &host, &name)
+    })?;
+    ctx.out.progress(&format!("Switched to account {name} of {host}\n"))?;
+    // What is switched to is not what commands will mean.
+    let chosen = accounts::choose(&ctx.env, &Book::read(&ctx.settings)?, &host)?;
+    if chosen.value != name {
+        ctx.out.talk(&format!("note: commands here still use the account {}, from {}", chosen.value, chosen.source));
+    }
+    if is_all && ctx.out.is_json() {
+        ctx.out.json(&SwitchedAccount { host: &host, account: &name })?;
+    }
+    Ok(())
 }
 
 /// The Rack that is selected now: a line, empty when there is none.

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::Ctx;
+use crate::accounts::Book;
 use crate::args::RackFlag;
 use crate::error::Failure;
 use crate::table::Info;
@@ -13,6 +14,13 @@ struct Identity {
     host: String,
     host_source: String,
     key_source: String,
+    /// Where the key is kept; `null` when it comes from the environment.
+    kept: Option<String>,
+    account: Option<String>,
+    account_source: Option<String>,
+    /// Name and end of the key, if it was made for this machine.
+    key_name: Option<String>,
+    expires: Option<String>,
     user: Option<String>,
     email: Option<String>,
     rack: Option<String>,
@@ -34,7 +42,15 @@ pub(super) async fn run(ctx: &Ctx, rack: &RackFlag) -> Result<u8, Failure> {
     let reached = ctx.rack(rack).await?;
     let who = reached.client.auth().await?;
     let target = &reached.target;
+    let book = Book::read(&ctx.settings)?;
+    let account = target.account.as_ref();
+    let made = account.and_then(|account| book.account(&target.host.value, &account.value)).and_then(|account| account.made.as_ref());
     let identity = Identity {
+        kept: target.place.as_ref().map(|place| place.describe(&ctx.settings)),
+        account: account.map(|account| account.value.clone()),
+        account_source: account.map(|account| account.source.to_string()),
+        key_name: made.map(|made| made.name.clone()),
+        expires: made.map(|made| made.expires.clone()),
         host: target.host.value.clone(),
         host_source: target.host.source.to_string(),
         key_source: target.key.to_string(),
@@ -61,7 +77,19 @@ pub(super) async fn run(ctx: &Ctx, rack: &RackFlag) -> Result<u8, Failure> {
         (None, Some(id)) => info.add("User", id),
         (None, None) => info.add("User", format!("{} (a Rack knows no users)", target.endpoint.user())),
     };
-    info.add("Key", &identity.key_source);
+    if let (Some(account), Some(source)) = (&identity.account, &identity.account_source)
+        && (account != crate::accounts::DEFAULT || book.active(&identity.host).is_some())
+    {
+        info.add("Account", format!("{account} ({source})"));
+    }
+    let mut key = identity.key_source.clone();
+    if let (Some(name), Some(expires)) = (&identity.key_name, &identity.expires) {
+        key.push_str(&format!("\n{name}, made for this machine, ends {}", expires.split('T').next().unwrap_or(expires)));
+    }
+    info.add("Key", key);
+    if let Some(kept) = &identity.kept {
+        info.add("Kept", kept);
+    }
     match (&identity.rack, &identity.rack_source) {
         (Some(rack), Some(source)) => {
             let lost: Vec<String> = identity.overruled.iter().map(|other| format!("\nnot {} ({})", other.rack, other.source)).collect();

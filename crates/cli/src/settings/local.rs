@@ -1,4 +1,5 @@
-//! `./.convox/{app,rack}` of a project: which app and Rack commands mean when they run in this directory.
+//! `./.convox/{app,rack,account}` of a project: which app, Rack and account commands mean when they run in this directory. Names only, never
+//! a key.
 //!
 //! Only the current directory counts, never its parents, as with the originals. `./.convox2` is where v2 keeps them.
 

@@ -1,6 +1,7 @@
 //! The real `convox` against a small recording server over real TLS.
 //!
 //! - `accounts`: login, logout, saved keys, parallel and interrupted writes
+//! - `stores`: accounts, and where their keys are kept
 //! - `trust`: certificates, pins, proxies, and what is sent before they are settled
 //! - `targets`: which Rack a command means, and that it keeps meaning it
 //! - `wire`: what travels, byte by byte where it matters
@@ -15,6 +16,8 @@ mod person;
 mod projects;
 #[cfg(test)]
 mod server;
+#[cfg(test)]
+mod stores;
 mod targets;
 #[cfg(test)]
 mod terminal;

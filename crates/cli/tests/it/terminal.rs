@@ -146,13 +146,17 @@ fn a_password_is_asked_for_and_not_shown() {
 #[test]
 fn control_c_at_the_question_gives_the_terminal_back() {
     let server = Server::start(console);
-    let mut session = Session::start(&Person::new(), &["login", &server.host()]);
+    let person = Person::new();
+    person.save("pins", &format!("{{\"{}\": \"{}\"}}", server.host(), server.fingerprint));
+    let mut session = Session::start(&person, &["login", &server.host()]);
     session.expect("Password: ");
     session.type_in("half\u{3}");
     let slave = session.slave.try_clone().unwrap();
     assert_eq!(session.finish().0, 130);
     assert!(tcgetattr(&slave).unwrap().local_modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG));
-    assert_eq!(server.connections(), 0);
+    // Asked what it is, and told nothing.
+    let seen: Vec<_> = server.seen().iter().map(|request| (request.line(), request.header("Authorization").is_some())).collect();
+    assert_eq!(seen, [("GET /.well-known/oauth-authorization-server".to_owned(), false)]);
 }
 
 #[test]

@@ -1,7 +1,9 @@
-//! What the Console answers itself: the endpoints of the original clients ([`clients`]) and its own API under `/api/v1` ([`v1`]).
+//! What the Console answers itself: the endpoints of the original clients ([`clients`]), its own API under `/api/v1` ([`v1`]), and those by which
+//! a command line signs in with a browser ([`oauth`]).
 //! JSON in, a use case, JSON out.
 
 mod clients;
+mod oauth;
 mod session;
 mod v1;
 
@@ -32,6 +34,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(clients::routes())
         .merge(session::routes())
+        .merge(oauth::routes())
         .nest("/api/v1", v1::routes())
         .merge(crate::web::router(&app))
         .fallback(async |headers: HeaderMap| plain(reply::error(StatusCode::NOT_FOUND, "", reply::wants_json(&headers))))

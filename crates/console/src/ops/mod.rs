@@ -3,6 +3,7 @@
 //! Each takes an [`Actor`] and gives the position of the feed at which its change is in effect. Rights are looked at twice: here, to answer
 //! in words, and by the store inside the change's transaction, because they may have ended meanwhile.
 
+pub(crate) mod authorizations;
 pub(crate) mod cli_sessions;
 pub(crate) mod factors;
 pub(crate) mod installs;

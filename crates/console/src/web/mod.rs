@@ -10,7 +10,9 @@ mod account;
 mod activity;
 mod apps;
 mod assets;
+mod authorize;
 mod challenge;
+mod device;
 mod factors;
 mod guard;
 mod install;
@@ -47,6 +49,8 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
                 .merge(sign::routes())
                 .merge(account::routes())
                 .merge(factors::routes())
+                .merge(authorize::routes())
+                .merge(device::routes())
                 .merge(racks::routes())
                 .merge(install::routes())
                 .merge(apps::routes())

@@ -24,6 +24,9 @@ use crate::state::App;
 /// `__Host-`: only this host over TLS, every path, no domain.
 const COOKIE_NAME: &str = "__Host-convox";
 
+/// The one page that is nothing without its query: whoever signs in on the way there comes back with it.
+pub(super) const AUTHORIZE: &str = "/console/authorize";
+
 /// Somebody who is signed in.
 pub(crate) struct Person {
     pub(crate) who: Verified,
@@ -87,12 +90,12 @@ pub(crate) struct NotIn(pub(super) String);
 
 impl NotIn {
     fn sign_in(next: &str) -> Self {
-        Self(format!("/console/sign-in?next={next}"))
+        Self(format!("/console/sign-in?next={}", escaped(next)))
     }
 
     /// To prove who they are.
     pub(super) fn prove(next: &str) -> Self {
-        Self(format!("/console/prove?next={next}"))
+        Self(format!("/console/prove?next={}", escaped(next)))
     }
 }
 
@@ -109,7 +112,11 @@ impl FromRequestParts<Arc<App>> for Visitor {
 /// Back to a page, never to the target of a form.
 fn asked(parts: &Parts) -> String {
     let asked = parts.extensions.get::<OriginalUri>().filter(|_| parts.method == Method::GET);
-    asked.map_or("/console", |uri| uri.path()).to_owned()
+    let back = asked.map_or("/console", |uri| match uri.path_and_query() {
+        Some(whole) if uri.path() == AUTHORIZE => whole.as_str(),
+        _ => uri.path(),
+    });
+    back.to_owned()
 }
 
 impl FromRequestParts<Arc<App>> for Entrant {
@@ -160,6 +167,19 @@ impl OptionalFromRequestParts<Arc<App>> for Entrant {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Option<Self>, Self::Rejection> {
         Ok(<Self as FromRequestParts<Arc<App>>>::from_request_parts(parts, app).await.ok())
     }
+}
+
+/// A text as the value of a query.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
 }
 
 /// The value of our cookie. Twice is as good as none: which of the two counts?

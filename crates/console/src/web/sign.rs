@@ -12,7 +12,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::page::{Fault, Frame, Problem, go, sentence, show, show_with, status_and_words};
-use super::person::{Entrant, Person, Visitor, with_session, without_session};
+use super::person::{AUTHORIZE, Entrant, Person, Visitor, with_session, without_session};
 use crate::counters::Count;
 use crate::ops::OpsError;
 use crate::state::App;
@@ -53,8 +53,14 @@ struct Next {
 
 /// A path of our pages, or the first one: a link must not lead through the sign-in to another site.
 pub(super) fn own_page(next: &str) -> &str {
-    let is_plain = next.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-%@+~".contains(&byte));
-    if is_plain && (next == "/console" || next.starts_with("/console/")) && !next.contains("//") { next } else { "/console" }
+    let is_plain =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-%@+~".contains(&byte)) && !text.contains("//");
+    let is_query = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-%~&=".contains(&byte));
+    let is_own = match next.split_once('?') {
+        Some((path, query)) => path == AUTHORIZE && is_query(query),
+        None => is_plain(next) && (next == "/console" || next.starts_with("/console/")),
+    };
+    if is_own { next } else { "/console" }
 }
 
 async fn ask(State(app): State<Arc<App>>, person: Option<Person>, Query(Next { next }): Query<Next>) -> Response {
@@ -251,7 +257,7 @@ mod tests {
 
     #[test]
     fn signing_in_leads_to_a_page_of_ours_only() {
-        for own in ["/console", "/console/racks", "/console/racks/acme/main%20x"] {
+        for own in ["/console", "/console/racks", "/console/racks/acme/main%20x", "/console/authorize?a=b&c=http%3A%2F%2F127.0.0.1"] {
             assert_eq!(own_page(own), own);
         }
         for other in [
@@ -263,6 +269,10 @@ mod tests {
             "/consolex",
             "/console/\\evil",
             "/console/a?b",
+            "/console/authorize?a=//evil.example",
+            "/console/authorize?a=b?c",
+            "/console/authorize?a=b#c",
+            "/console/authorizex?a=b",
             "/console/\r\n",
         ] {
             assert_eq!(own_page(other), "/console", "{other}");

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod audit;
+mod authorizations;
 mod changes;
 mod factors;
 mod people;

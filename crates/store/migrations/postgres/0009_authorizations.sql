@@ -1,0 +1,38 @@
+-- Command lines that sign in by the browser. What is pending dies with the session of whoever approved it.
+
+CREATE TABLE authorization_codes (
+    code_hash BYTEA PRIMARY KEY, -- keyed hash of the code that the browser carries to the command line
+    session_id TEXT COLLATE "C" NOT NULL REFERENCES keys (id) ON DELETE CASCADE, -- of whoever approved
+    challenge TEXT NOT NULL, -- of PKCE, S256
+    redirect_uri TEXT NOT NULL,
+    device TEXT NOT NULL, -- what the machine calls itself
+    key_name TEXT NOT NULL, -- of the key to be made
+    key_life_ms BIGINT NOT NULL,
+    expires_ms BIGINT NOT NULL
+);
+CREATE INDEX authorization_codes_session ON authorization_codes (session_id);
+
+CREATE TABLE device_authorizations (
+    id TEXT COLLATE "C" PRIMARY KEY,
+    device_hash BYTEA NOT NULL UNIQUE, -- keyed hash of the code that the command line keeps
+    user_hash BYTEA NOT NULL UNIQUE, -- keyed hash of the code that a person types
+    device TEXT NOT NULL, -- what the machine calls itself
+    peer TEXT NOT NULL, -- address that asked
+    created_ms BIGINT NOT NULL,
+    expires_ms BIGINT NOT NULL,
+    interval_ms BIGINT NOT NULL, -- between two questions; grows when it is not kept
+    polled_ms BIGINT NOT NULL, -- when it was last asked for
+    state TEXT NOT NULL, -- pending, approved, denied
+    session_id TEXT COLLATE "C" REFERENCES keys (id) ON DELETE CASCADE, -- of whoever approved
+    key_name TEXT NOT NULL DEFAULT '', -- of the key to be made
+    key_life_ms BIGINT NOT NULL DEFAULT 0
+);
+CREATE INDEX device_authorizations_session ON device_authorizations (session_id);
+CREATE INDEX device_authorizations_peer ON device_authorizations (peer);
+
+-- Wrong codes that somebody typed.
+CREATE TABLE code_tries (
+    user_id TEXT COLLATE "C" PRIMARY KEY REFERENCES users (id) ON DELETE CASCADE,
+    tries BIGINT NOT NULL,
+    since_ms BIGINT NOT NULL
+);
