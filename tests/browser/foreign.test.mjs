@@ -113,7 +113,7 @@ for (const [what, own, host] of [
     await ada.locator('#name').fill('main');
     await ada.locator('#host').fill(rack.host);
     await ada.getByLabel('Its password').fill('correct-rack-password-1');
-    await ada.getByRole('button', { name: 'Look at it' }).click();
+    await ada.getByRole('button', { name: 'Check the Rack' }).click();
     await ada.getByRole('button', { name: 'Pin it and add the Rack' }).click();
     await ada.getByText('The Rack is added.').waitFor();
     await ada.goto('/console/account');

@@ -191,7 +191,7 @@ export async function look(page, name) {
 async function picture(page, name, colorScheme) {
   await mkdir(pictures, { recursive: true });
   await page.emulateMedia({ colorScheme });
-  await page.screenshot({ path: join(pictures, `${name}.png`), animations: 'disabled', caret: 'hide' });
+  await page.screenshot({ path: join(pictures, `${name}.png`), animations: 'disabled', caret: 'hide', fullPage: process.env.CONVOX_SCREENSHOTS_WHOLE === '1' });
 }
 
 /// Presses the tab key until the focus is on what fits, and is seen there; only what the keyboard reaches can be used with it.
@@ -200,7 +200,9 @@ export async function tabTo(page, locator) {
     const { is, seen, what } = await locator.evaluate((wanted) => {
       const element = document.activeElement;
       const { outlineStyle, outlineWidth } = getComputedStyle(element);
-      return { is: element === wanted, seen: outlineStyle !== 'none' && parseFloat(outlineWidth) >= 2, what: element.outerHTML.slice(0, 120) };
+      // Behind the last stop the focus leaves the page, and comes back to its beginning.
+      const seen = element === document.body || (outlineStyle !== 'none' && parseFloat(outlineWidth) >= 2);
+      return { is: element === wanted, seen, what: element.outerHTML.slice(0, 120) };
     });
     assert.ok(i === 0 || seen, `the focus is not seen on ${what}`);
     if (is) return;

@@ -206,6 +206,7 @@ test('mail: an invitation and a forgotten password, and nobody learns who has an
     return (await lost.locator('main').textContent()).replace(/\s+/g, ' ');
   };
   const nobody = await ask('nobody@example.com');
+  await look(lost);
   assert.equal(await ask('bob@example.com'), nobody, 'the same words for both');
   const reset = await eventually('the link is mailed', () => mails.shift());
   assert.equal(reset.to, 'bob@example.com');
@@ -230,6 +231,22 @@ test('mail: an invitation and a forgotten password, and nobody learns who has an
   await bob.getByLabel('New password').fill('third-vexed-otter-22');
   await bob.getByRole('button', { name: 'Choose it' }).click();
   await bob.getByRole('button', { name: 'Sign out' }).waitFor();
+});
+
+test('the originals’ rule for passwords, when it was chosen', async (t) => {
+  const at = await startConsole(t, { args: ['--password-rule', 'convox'] });
+  const ada = await person(t, at);
+  await ada.goto('/');
+  await ada.getByText('At least 8 characters with upper and lower case, a digit and a symbol', { exact: false }).waitFor();
+  for (const [password, says] of [['tall-vexed-otter', /upper and a lower case/], ['Sh0rt!', /too short/i], ['Password1!', /too easy/i]]) {
+    await ada.getByLabel('Setup code').fill(at.code);
+    await ada.getByLabel('Organization').fill('acme');
+    await ada.getByLabel('Your email address').fill('ada@example.com');
+    await ada.getByLabel('Password').fill(password);
+    await ada.getByRole('button', { name: 'Set up' }).click();
+    assert.match(await ada.locator('#wrong-password').textContent(), says, password);
+  }
+  await setUp(ada, at, { password: 'vX4!mQz9' });
 });
 
 test('a page says what it cannot do: no such page, not allowed, without mail', async (t) => {

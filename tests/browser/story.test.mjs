@@ -1,6 +1,7 @@
 // One organization from its first minute on: what a platform team does with the Console in its first week.
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PASSWORD, commandLine, eventually, later, look, person, setUp, shut, signIn, startConsole, startRack, tabTo } from './harness.mjs';
 
@@ -109,6 +110,13 @@ test('from the setup code to a deployed app, and everything in between', async (
     await ada.getByText('All other devices are signed out.').waitFor();
     await phone.goto('/console/racks');
     assert.equal(new URL(phone.url()).pathname, '/console/sign-in');
+    await signIn(phone, 'ada@example.com');
+    await ada.goto('/console/account');
+    await ada.getByRole('button', { name: 'Sign out everywhere' }).click();
+    await ada.getByRole('heading', { name: 'Sign in' }).waitFor();
+    await phone.goto('/console/racks');
+    assert.equal(new URL(phone.url()).pathname, '/console/sign-in');
+    await signIn(ada, 'ada@example.com');
   });
 
   await step('a changed password signs all other devices out', async (t) => {
@@ -116,7 +124,7 @@ test('from the setup code to a deployed app, and everything in between', async (
     await signIn(other, 'ada@example.com');
     await ada.goto('/console/account');
     const change = async (before, password) => {
-      await ada.getByLabel('Present password').fill(before);
+      await ada.getByLabel('Current password').fill(before);
       await ada.getByLabel('New password').fill(password);
       await ada.getByRole('button', { name: 'Change password' }).click();
     };
@@ -138,12 +146,12 @@ test('from the setup code to a deployed app, and everything in between', async (
     await ada.getByRole('link', { name: 'Organizations' }).click();
     await look(ada, 'organizations');
     await ada.locator('#name').fill('Not A Name');
-    await ada.getByRole('button', { name: 'Make it' }).click();
+    await ada.getByRole('button', { name: 'Create organization' }).click();
     await ada.locator('#wrong-name').waitFor();
     await ada.locator('#name').fill('labz');
     const session = async () => (await ada.context().cookies())[0].value;
     const before = await session();
-    await ada.getByRole('button', { name: 'Make it' }).click();
+    await ada.getByRole('button', { name: 'Create organization' }).click();
     await ada.getByRole('heading', { name: 'labz' }).waitFor();
     assert.notEqual(await session(), before, 'whoever may do more has a new session');
     await ada.getByLabel('New name').fill('acme');
@@ -241,6 +249,26 @@ test('from the setup code to a deployed app, and everything in between', async (
     await ada.locator('#name').fill('Main!');
     await ada.getByRole('button', { name: 'Install' }).click();
     await ada.locator('#wrong-name').waitFor();
+
+    // One that fails says why, and its log is kept. Its page is looked at while it has no end yet.
+    const homes = join(at.data, 'racks');
+    await rm(homes, { recursive: true, force: true });
+    await writeFile(homes, 'a file where Racks should live');
+    await ada.route('**/stream', () => {});
+    await ada.locator('#name').fill('broken');
+    await ada.getByRole('button', { name: 'Install' }).click();
+    await ada.getByRole('heading', { name: 'Installing acme/broken' }).waitFor();
+    await look(ada, 'install-progress');
+    await ada.unroute('**/stream');
+    await ada.reload();
+    await ada.getByRole('link', { name: 'Try again' }).waitFor();
+    assert.match(await ada.getByLabel('Progress').textContent(), /Failed: the directory could not be made/);
+    await look(ada);
+    await rm(homes);
+    await ada.getByRole('link', { name: 'Try again' }).click();
+    await ada.getByRole('link', { name: 'acme/broken' }).waitFor();
+
+    await ada.getByLabel('Organization').selectOption('acme');
     await ada.locator('#name').fill('main');
     await ada.getByRole('button', { name: 'Install' }).click();
     await ada.getByRole('link', { name: 'To the Rack' }).waitFor({ timeout: 30_000 });
@@ -339,7 +367,7 @@ test('from the setup code to a deployed app, and everything in between', async (
       await ada.locator('#name').fill('edge');
       await ada.locator('#host').fill(host);
       await ada.getByLabel('Its password').fill(password);
-      await ada.getByRole('button', { name: 'Look at it' }).click();
+      await ada.getByRole('button', { name: 'Check the Rack' }).click();
     };
     await ada.goto('/console/racks/add');
     await look(ada, 'rack-add');
@@ -349,7 +377,7 @@ test('from the setup code to a deployed app, and everything in between', async (
     await ask(rack.host, 'wrong-password');
     await ada.getByText(rack.fingerprint).first().waitFor();
     await look(ada, 'rack-certificate');
-    await ada.getByRole('button', { name: 'Rely on the system’s authorities instead' }).click();
+    await ada.getByRole('button', { name: 'Verify by the system’s authorities instead' }).click();
     await ada.locator('#wrong-host').waitFor();
     await ask(rack.host, 'wrong-password');
     await ada.getByRole('button', { name: 'Pin it and add the Rack' }).click();
@@ -371,6 +399,7 @@ test('from the setup code to a deployed app, and everything in between', async (
     await ada.locator('#name').fill('rim');
     await ada.getByRole('button', { name: 'Rename' }).click();
     await ada.getByText('The Rack has its new name.').waitFor();
+    await ada.getByText('by ada@example.com (RackRename)', { exact: false }).waitFor();
     await ada.getByLabel('Move to organization').selectOption('labs');
     await ada.getByRole('button', { name: 'Move', exact: true }).click();
     await ada.getByText('The Rack was moved.').waitFor();
@@ -381,7 +410,7 @@ test('from the setup code to a deployed app, and everything in between', async (
     await ada.getByText('The Rack is protected.').waitFor();
     assert.equal(await ada.getByLabel(/^To remove it/).count(), 0);
     await assert.rejects(at.admin('rack', 'remove', 'rim', '--org', 'labs'), /protected/);
-    await ada.getByRole('button', { name: 'Take the protection away' }).click();
+    await ada.getByRole('button', { name: 'Remove protection' }).click();
     await ada.getByLabel(/^To remove it/).fill('rim');
     await ada.getByRole('button', { name: 'Remove' }).click();
     await ada.locator('#wrong-typed').waitFor();

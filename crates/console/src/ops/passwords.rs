@@ -113,7 +113,7 @@ impl Ops {
     ) -> Result<SignedIn, OpsError> {
         let who = actor.principal.as_ref().ok_or_else(|| OpsError::Input("whose password?".to_owned()))?;
         if self.verified(&who.email, before).await?.is_none() {
-            return Err(OpsError::Forbidden("that is not your present password".to_owned()));
+            return Err(OpsError::Forbidden("that is not your current password".to_owned()));
         }
         self.rules.password.check(chosen, &who.email)?;
         let hash = hashed(chosen).await?;

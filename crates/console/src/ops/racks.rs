@@ -122,7 +122,8 @@ impl Ops {
         let to: RackName = to.parse()?;
         let entered = self.enter(actor, org, Role::Operator).await?;
         let row = self.rack(&entered.org, name).await?;
-        let act = self.act_in(actor, &entered, "RackRename", name, &format!("racks/{name}/name/{to}"));
+        // Under the name from now on, by which its log is asked for; the old one is in the path.
+        let act = self.act_in(actor, &entered, "RackRename", to.as_str(), &format!("racks/{name}/name/{to}"));
         Ok(self.store.rename_rack(&row.id, &to, &act).await?)
     }
 
@@ -157,10 +158,10 @@ impl Ops {
         inspect(host).await
     }
 
-    /// Who did what on a Rack last, for its details; `None` if nobody did.
-    pub(crate) async fn last_used_by(&self, actor: &Actor, org: &str, name: &str) -> Result<Option<Event>, OpsError> {
+    /// Who did what on a Rack last, for its details; `None` if nobody did. What was done to another one that had its name does not count.
+    pub(crate) async fn last_used_by(&self, actor: &Actor, org: &str, row: &RackRow) -> Result<Option<Event>, OpsError> {
         let entered = self.enter(actor, org, Role::Developer).await?;
-        Ok(self.store.last_of_rack(&entered.org.id, name).await?)
+        Ok(self.store.last_of_rack(&entered.org.id, &row.name).await?.filter(|event| event.at_ms >= row.created_ms))
     }
 
     /// Removes a Rack from the Console; the Rack itself goes on.

@@ -126,6 +126,13 @@ impl Ops {
         Ok(self.store.delete_sessions(&who.user, who.key.as_ref(), &act).await?)
     }
 
+    /// Signs all of the actor's sessions out, with the one that asks.
+    pub(crate) async fn sign_out_all(&self, actor: &Actor) -> Result<i64, OpsError> {
+        let who = actor.principal.as_ref().ok_or_else(|| OpsError::Input("whose sessions?".to_owned()))?;
+        let act = actor.act(&*self.clock, "SignOutAll", format!("/users/{}/sessions", who.email));
+        Ok(self.store.delete_sessions(&who.user, None, &act).await?)
+    }
+
     /// A session whose owner just proved who they are, by that second factor or without one.
     pub(super) fn new_session(&self, user: &UserId, browser: &Browser, factor: Option<Factor>) -> (NewSession, ApiKey) {
         let text = ApiKey::generate(KeyKind::Session);

@@ -27,6 +27,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/account/keys/{id}/revoke", post(revoke_key))
         .route("/account/devices/{id}/sign-out", post(sign_out))
         .route("/account/devices/sign-out-others", post(sign_out_others))
+        .route("/account/devices/sign-out-all", post(sign_out_all))
         .route("/account/password", post(change_password))
 }
 
@@ -231,6 +232,12 @@ async fn sign_out_others(State(app): State<Arc<App>>, person: Person) -> Result<
     let seq = app.ops().sign_out_others(&person.actor).await?;
     app.settle(seq).await;
     Ok(go("/console/account?done=others"))
+}
+
+async fn sign_out_all(State(app): State<Arc<App>>, person: Person) -> Result<Response, Fault> {
+    let seq = app.ops().sign_out_all(&person.actor).await?;
+    app.settle(seq).await;
+    Ok(without_session(go("/console/sign-in")))
 }
 
 #[derive(Deserialize)]

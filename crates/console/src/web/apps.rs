@@ -15,15 +15,18 @@ use convox_wire::form::Params;
 use convox_wire::options::{LogOptions, ReleaseCreateOptions};
 use serde::Deserialize;
 
-use super::page::{Fault, Frame, go, show};
+use super::page::{Fault, Frame, Paged, go, show};
 use super::person::Person;
 use super::stream;
 use super::words::{When, when};
 use crate::reach::Reach;
 use crate::state::App;
 
-/// Releases on the page.
-const RELEASES: &str = "20";
+/// Releases on the page, and how many there are when somebody asks for more; older ones are for the command line.
+const RELEASES: usize = 10;
+const MORE_RELEASES: usize = 100;
+/// Processes on one page.
+const PROCESSES: usize = 25;
 /// How far back the log begins.
 const SINCE: Duration = Duration::from_mins(10);
 
@@ -91,15 +94,23 @@ struct AppPage {
     path: String,
     app: RackApp,
     services: Vec<Service>,
-    processes: Vec<ProcessLine>,
+    processes: Paged<ProcessLine>,
+    /// The link to another page of them, without its number.
+    more_processes: String,
     releases: Vec<ReleaseLine>,
+    /// Whether there may be older ones that are not shown, and can be.
+    has_more_releases: bool,
     /// Shown only when it was asked for.
     environment: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Done {
+struct AppQuery {
+    /// Page of the processes.
+    processes: Option<usize>,
+    /// `all`: more of them.
+    releases: String,
     done: String,
 }
 
@@ -112,9 +123,9 @@ fn done(code: &str) -> &'static str {
     }
 }
 
-async fn details(person: Person, Path(named): Path<Named>, Query(query): Query<Done>) -> Result<Response, Fault> {
+async fn details(person: Person, Path(named): Path<Named>, Query(query): Query<AppQuery>) -> Result<Response, Fault> {
     let reach = reach(&person, &named.org, &named.rack)?;
-    page(&person, &reach, &named.app, None, done(&query.done)).await
+    page(&person, &reach, &named.app, None, &query).await
 }
 
 async fn page(
@@ -122,15 +133,18 @@ async fn page(
     reach: &Reach,
     name: &str,
     environment: Option<BTreeMap<String, String>>,
-    done: &'static str,
+    query: &AppQuery,
 ) -> Result<Response, Fault> {
     let (now_ms, framed) = (person.app.clock.now_ms(), framed(person));
     let app: RackApp = reach.value(Call::get(&["apps", name])).await.map_err(&framed)?;
     // Go servers say `null` for an empty list.
     let services: Option<Vec<Service>> = reach.value(Call::get(&["apps", name, "services"])).await.map_err(&framed)?;
     let processes: Option<Vec<Process>> = reach.value(Call::get(&["apps", name, "processes"])).await.map_err(&framed)?;
-    let limited = Call::get(&["apps", name, "releases"]).map(|call| call.query(&Params::new().with("limit", RELEASES)));
-    let releases: Vec<Release> = reach.value::<Option<Vec<Release>>>(limited).await.map_err(&framed)?.unwrap_or_default();
+    let most = if query.releases == "all" { MORE_RELEASES } else { RELEASES };
+    let limited = Call::get(&["apps", name, "releases"]).map(|call| call.query(&Params::new().with("limit", (most + 1).to_string())));
+    let mut releases: Vec<Release> = reach.value::<Option<Vec<Release>>>(limited).await.map_err(&framed)?.unwrap_or_default();
+    let has_more_releases = most == RELEASES && releases.len() > most;
+    releases.truncate(most);
     let mut is_older = false;
     let releases = releases.into_iter().map(|release| {
         let is_active = release.id == app.release;
@@ -144,7 +158,7 @@ async fn page(
         is_older |= is_active;
         line
     });
-    let processes = processes.unwrap_or_default().into_iter().map(|process| ProcessLine {
+    let processes = Paged::of(processes.unwrap_or_default(), query.processes, PROCESSES).map(|process| ProcessLine {
         id: process.id,
         service: process.name,
         status: process.status,
@@ -153,10 +167,12 @@ async fn page(
         command: process.command,
     });
     Ok(show(&AppPage {
-        frame: person.frame("racks").with_done(done),
+        frame: person.frame("racks").with_done(done(&query.done)),
         path: reach.rack.row.path(),
         releases: releases.collect(),
-        processes: processes.collect(),
+        more_processes: format!("/console/racks/{}/apps/{name}?processes=", reach.rack.row.path()),
+        processes,
+        has_more_releases,
         services: services.unwrap_or_default(),
         app,
         environment,
@@ -175,7 +191,7 @@ async fn environment(person: Person, Path(named): Path<Named>) -> Result<Respons
         }
         None => BTreeMap::new(),
     };
-    page(&person, &reach, &named.app, Some(values), "").await
+    page(&person, &reach, &named.app, Some(values), &AppQuery::default()).await
 }
 
 #[derive(Template)]

@@ -9,6 +9,7 @@ use axum::response::Response;
 use axum::routing::get;
 use axum::{Form, Router};
 use convox_model::Role;
+use convox_store::installs::InstallRow;
 use http::StatusCode;
 use serde::Deserialize;
 
@@ -53,6 +54,8 @@ struct InstallLine {
 
 /// Organizations whose installations are listed; whoever works in more finds a log by its Rack.
 const MOST_ORGS: usize = 10;
+/// Installations on the page.
+const MOST: usize = 20;
 
 async fn page(person: &Person, status: StatusCode, form: InstallForm, problem: Problem) -> Result<Response, Fault> {
     let orgs = orgs_with(person, Role::Operator).await?;
@@ -64,14 +67,18 @@ async fn page(person: &Person, status: StatusCode, form: InstallForm, problem: P
     let mut earlier = Vec::new();
     for org in orgs.iter().take(MOST_ORGS) {
         let rows = person.app.ops().list_installs(&person.actor, org).await?;
-        earlier.extend(rows.into_iter().map(|row| InstallLine {
-            org: org.clone(),
-            id: row.id,
-            name: row.name,
-            status: row.status,
-            started: when(row.started_ms, now_ms),
-        }));
+        earlier.extend(rows.into_iter().map(|row| (org, row)));
     }
+    earlier.sort_by_key(|(_, row)| std::cmp::Reverse(row.started_ms));
+    earlier.truncate(MOST);
+    let line = |(org, row): (&String, InstallRow)| InstallLine {
+        org: org.clone(),
+        id: row.id,
+        name: row.name,
+        status: row.status,
+        started: when(row.started_ms, now_ms),
+    };
+    let earlier = earlier.into_iter().map(line).collect();
     Ok(show_with(status, &InstallPage { frame: person.frame("racks"), orgs, earlier, form, problem }))
 }
 

@@ -20,6 +20,8 @@ mod invitation;
 mod organizations;
 mod page;
 mod person;
+mod rack;
+mod rack_add;
 mod racks;
 mod setup;
 mod sign;
@@ -52,6 +54,8 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
                 .merge(authorize::routes())
                 .merge(device::routes())
                 .merge(racks::routes())
+                .merge(rack_add::routes())
+                .merge(rack::routes())
                 .merge(install::routes())
                 .merge(apps::routes())
                 .merge(organizations::routes())

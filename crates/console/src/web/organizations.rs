@@ -127,6 +127,8 @@ struct OrgPage {
     more: String,
     /// `None` for those who may not see them.
     invitations: Option<Vec<InvitationLine>>,
+    /// Where the next page of invitations begins; empty on the last one.
+    more_invitations: String,
     may_administer: bool,
     needs_factor: bool,
     may_read_activity: bool,
@@ -140,6 +142,8 @@ struct OrgPage {
 struct OrgQuery {
     q: String,
     after: String,
+    /// The last invitation of the page before.
+    invited: String,
     done: String,
 }
 
@@ -177,8 +181,12 @@ async fn page(
     let rows = ops.search_members(&person.actor, org, &search, &after(&query.after)).await.map_err(framed)?;
     let more = if rows.len() as i64 == PAGE { rows.last().map(|row| row.email.clone()).unwrap_or_default() } else { String::new() };
     let me = &person.principal().email;
+    let mut more_invitations = String::new();
     let invitations = if role == Role::Administrator {
-        let rows = ops.list_invitations(&person.actor, org, &Page::first(100)).await.map_err(framed)?;
+        let rows = ops.list_invitations(&person.actor, org, &after(&query.invited)).await.map_err(framed)?;
+        if rows.len() as i64 == PAGE {
+            more_invitations = rows.last().map(|row| row.id.clone()).unwrap_or_default();
+        }
         let line = |row: convox_store::invitations::InvitationRow| InvitationLine {
             id: row.id,
             email: row.email,
@@ -208,6 +216,7 @@ async fn page(
             members: members.collect(),
             more,
             invitations,
+            more_invitations,
             may_administer: role == Role::Administrator,
             needs_factor,
             may_read_activity: role >= Role::Operator,

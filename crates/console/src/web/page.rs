@@ -54,9 +54,59 @@ impl Problem {
         Self { field, message: message.into() }
     }
 
+    pub(crate) fn is_none(&self) -> bool {
+        self.message.is_empty()
+    }
+
     /// What is wrong with that field; empty if nothing.
     pub(crate) fn of(&self, field: &str) -> &str {
         if self.field == field { &self.message } else { "" }
+    }
+}
+
+/// One page of a list that is known whole: no page grows with what it shows.
+#[derive(Clone, Debug)]
+pub(crate) struct Paged<T> {
+    pub(crate) rows: Vec<T>,
+    /// Number of the page, from 1.
+    pub(crate) number: usize,
+    /// How many there are on all pages.
+    pub(crate) count: usize,
+    size: usize,
+}
+
+impl<T> Paged<T> {
+    /// That page of `all`, or the one nearest to it.
+    pub(crate) fn of(all: Vec<T>, number: Option<usize>, size: usize) -> Self {
+        let count = all.len();
+        let number = number.unwrap_or(1).clamp(1, count.div_ceil(size).max(1));
+        Self { rows: all.into_iter().skip((number - 1) * size).take(size).collect(), number, count, size }
+    }
+
+    /// The same page of what `turn` makes of the rows.
+    pub(crate) fn map<U>(self, turn: impl FnMut(T) -> U) -> Paged<U> {
+        Paged { rows: self.rows.into_iter().map(turn).collect(), number: self.number, count: self.count, size: self.size }
+    }
+
+    pub(crate) fn previous(&self) -> Option<usize> {
+        (self.number > 1).then(|| self.number - 1)
+    }
+
+    pub(crate) fn next(&self) -> Option<usize> {
+        (self.number * self.size < self.count).then_some(self.number + 1)
+    }
+
+    pub(crate) fn has_others(&self) -> bool {
+        self.count > self.size
+    }
+
+    /// Position of the page's first row, from 1.
+    pub(crate) fn first(&self) -> usize {
+        (self.number - 1) * self.size + 1
+    }
+
+    pub(crate) fn last(&self) -> usize {
+        self.first() + self.rows.len() - 1
     }
 }
 
@@ -187,4 +237,22 @@ pub(crate) fn error(status: StatusCode, message: &str) -> Fault {
 /// For paths below the pages that are none.
 pub(crate) async fn not_found() -> Fault {
     error(StatusCode::NOT_FOUND, "there is no such page; the links above lead to those that are there")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_cut_into_pages_and_there_is_no_page_beyond() {
+        let page = |count: usize, number| Paged::of((1..=count).collect(), number, 10);
+        let whole = page(10, None);
+        assert_eq!((whole.rows.len(), whole.has_others(), whole.previous(), whole.next()), (10, false, None, None));
+        let second = page(25, Some(2)).map(|number| number * 2);
+        assert_eq!((second.rows.first(), second.first(), second.last()), (Some(&22), 11, 20));
+        assert_eq!((second.previous(), second.next(), second.count), (Some(1), Some(3), 25));
+        let last = page(25, Some(9));
+        assert_eq!((last.number, last.rows.len(), last.next()), (3, 5, None));
+        assert_eq!(page(0, Some(0)).number, 1);
+    }
 }
