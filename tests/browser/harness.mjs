@@ -103,8 +103,9 @@ export async function startRack(t, name) {
   const dir = await scratch(t);
   await writeFile(join(dir, 'password'), 'correct-rack-password-1', { mode: 0o600 });
   const args = ['serve', '--listen', '127.0.0.1:0', '--data', join(dir, 'rack'), '--name', name, '--password-file', join(dir, 'password')];
-  const [[, host, fingerprint]] = await serve(t, 'convox-rack', args, {}, [/^listening on https:\/\/(\S+) fingerprint (\S+)/], join(dir, 'rack.log'));
-  return { host, fingerprint, dir, password: 'correct-rack-password-1' };
+  const running = await serve(t, 'convox-rack', args, {}, [/^listening on https:\/\/(\S+) fingerprint (\S+)/], join(dir, 'rack.log'));
+  const [[, host, fingerprint]] = running;
+  return { host, fingerprint, dir, kill: running.kill, password: 'correct-rack-password-1' };
 }
 
 /// The command line with a configuration of its own.
@@ -164,25 +165,30 @@ export async function person(t, at, { script = true, agent, local = false } = {}
 
 const seen = new Set();
 
-/// Looks at the page as it is now: no violation of WCAG 2.2 AA in light and dark, no scrolling sideways at 360 px, one first heading, and a
+const rules = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
+
+/// What axe-core finds wrong with the page as it is now.
+async function violations(page) {
+  // The policy of the pages lets no other script in; the protocol of the browser does.
+  await page.evaluate(await readFile(axe, 'utf8'));
+  const { violations } = await page.evaluate((values) => axe.run(document, { runOnly: values, resultTypes: ['violations'] }), rules);
+  return violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => node.html).join(' | ')}`);
+}
+
+/// Looks at the page as it is now: no violation of WCAG 2.2 AA in light and dark and on a telephone, no scrolling sideways at 360 px, and a
 /// picture if there is a name for it.
 export async function look(page, name) {
-  for (const colorScheme of ['light', 'dark']) {
+  const wide = page.viewportSize();
+  const narrow = { width: 360, height: 740 };
+  for (const [colorScheme, size] of [['light', wide], ['dark', wide], ['dark', narrow]]) {
     await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
-    // The policy of the pages lets no other script in; the protocol of the browser does.
-    await page.evaluate(await readFile(axe, 'utf8'));
-    const { violations } = await page.evaluate(() => axe.run(document, {
-      runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'], resultTypes: ['violations'],
-    }));
-    const told = violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => node.html).join(' | ')}`);
-    assert.deepEqual(told, [], `accessibility of ${page.url()} (${colorScheme})`);
+    await page.setViewportSize(size);
+    assert.deepEqual(await violations(page), [], `accessibility of ${page.url()} (${colorScheme}, ${size.width} px)`);
   }
-  const before = page.viewportSize();
-  await page.setViewportSize({ width: 360, height: 740 });
   const width = await page.evaluate(() => document.scrollingElement.scrollWidth);
   assert.ok(width <= 360, `${page.url()} is ${width} px wide on a screen of 360`);
   if (pictures && name && !seen.has(name)) await picture(page, `${name}-narrow`, 'dark');
-  await page.setViewportSize(before);
+  await page.setViewportSize(wide);
   if (pictures && name && !seen.has(name)) await picture(page, name, 'light');
   seen.add(name);
   await page.emulateMedia({ colorScheme: 'light' });

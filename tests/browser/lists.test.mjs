@@ -79,4 +79,10 @@ test('long lists have pages and a search', async (t) => {
     const { length } = await (await ada.request.get(`/console/${path}`)).body();
     assert.ok(length < 60 * 1024, `${path} has ${length} bytes`);
   }
+
+  // A Rack that does not answer says so where its apps would be.
+  await rack.kill();
+  await ada.goto('/console/racks/acme/main');
+  assert.match(await ada.locator('.wrong').first().textContent(), /refused|reach/i);
+  await look(ada);
 });

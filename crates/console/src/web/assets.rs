@@ -41,7 +41,7 @@ macro_rules! asset {
 pub(super) static STYLE: Asset = asset!("console.css", "text/css; charset=utf-8");
 pub(super) static SCRIPT: Asset = asset!("console.js", "text/javascript; charset=utf-8");
 pub(super) static PASSKEY: Asset = asset!("passkey.js", "text/javascript; charset=utf-8");
-static ICON: Asset = asset!("icon.svg", "image/svg+xml");
+pub(super) static ICON: Asset = asset!("icon.svg", "image/svg+xml");
 static ALL: [&Asset; 4] = [&STYLE, &SCRIPT, &PASSKEY, &ICON];
 
 /// FNV-1a: a name for a version, nothing that anybody relies on.
@@ -51,18 +51,18 @@ fn path(name: &str, content: &[u8]) -> String {
 }
 
 pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/assets/icon.svg", get(async || ICON.answer("no-cache"))).route("/assets/{hash}/{name}", get(asset))
+    Router::new().route("/assets/{hash}/{name}", get(asset))
 }
 
 impl Asset {
-    fn answer(&self, keep: &'static str) -> Response {
-        ([(CONTENT_TYPE, self.kind), (CACHE_CONTROL, keep)], self.content).into_response()
+    fn answer(&self) -> Response {
+        ([(CONTENT_TYPE, self.kind), (CACHE_CONTROL, "public, max-age=31536000, immutable")], self.content).into_response()
     }
 }
 
 async fn asset(Path((_, name)): Path<(String, String)>) -> Response {
     match ALL.into_iter().find(|asset| asset.name == name) {
-        Some(asset) => asset.answer("public, max-age=31536000, immutable"),
+        Some(asset) => asset.answer(),
         None => page::error(StatusCode::NOT_FOUND, "there is no such file").into_response(),
     }
 }
