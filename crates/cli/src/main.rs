@@ -14,6 +14,7 @@ mod param_groups;
 mod pins;
 mod prompt;
 mod reach;
+mod second_factor;
 mod settings;
 mod sign_in;
 mod source;

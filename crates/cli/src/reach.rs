@@ -1,5 +1,8 @@
 //! From a target to a connected client: certificate, session, and the full name of the Rack.
 
+use std::sync::Arc;
+
+use convox_client::session::Answerer;
 use convox_client::{Client, Context, Proxies};
 use convox_wire::api::RackEntry;
 use convox_wire::racks::{self, NoMatch};
@@ -9,6 +12,7 @@ use crate::accounts;
 use crate::args::RackFlag;
 use crate::error::Failure;
 use crate::pins;
+use crate::second_factor::SecondFactor;
 use crate::target::{self, Source, Target};
 
 /// One command's way to its target.
@@ -86,7 +90,7 @@ impl Ctx {
             session: accounts::session(&self.env, &self.settings, host)?,
             actor: self.env.var("CONVOX_ACTOR"),
             proxies: Proxies::from_env(|name| self.env.var(name)),
-            answerer: None,
+            answerer: Some(Answerer(Arc::new(SecondFactor { env: self.env.clone(), settings: self.settings.clone(), out: self.out }))),
         })
     }
 }

@@ -132,6 +132,19 @@ pub(crate) fn session(env: &Env, settings: &Settings, host: &str) -> Result<Opti
     Ok(book.account(host, &name).and_then(|account| account.session.clone()))
 }
 
+/// Keeps the session that a second factor opened for the account that a command at `host` means.
+pub(crate) fn keep_session(env: &Env, settings: &Settings, host: &str, id: &str) -> Result<(), Failure> {
+    settings.change(|change| {
+        let mut book = Book::read(change.settings())?;
+        let name = choose(env, &book, host)?.value;
+        if book.is_active(host, &name) || book.account(host, &name).is_none() {
+            return change.set_key("session", host, Some(id));
+        }
+        book.put(host, &name).session = Some(id.to_owned());
+        book.write(change)
+    })
+}
+
 /// Says what to do about an account that is not there.
 pub(crate) fn missing(settings: &Settings, book: &Book, host: &str, choice: &Choice) -> Failure {
     let others = names(settings, book, host).unwrap_or_default();

@@ -14,7 +14,7 @@ use convox_client::console::{Granted, Token};
 use convox_wire::form::Params;
 use sha2::{Digest as _, Sha256};
 
-use super::callback::{Brought, Callback};
+use super::callback::{Awaited, Brought, Callback};
 use super::{At, denied, device_name};
 use crate::Ctx;
 use crate::env::Env;
@@ -24,7 +24,7 @@ use crate::error::Failure;
 const PATIENCE: Duration = Duration::from_mins(10);
 
 /// So many random bytes, as text that may stand in an address.
-fn random<const N: usize>() -> Result<String, Failure> {
+pub(crate) fn random<const N: usize>() -> Result<String, Failure> {
     let mut bytes = zeroize::Zeroizing::new([0; N]);
     getrandom::fill(&mut bytes[..]).map_err(|error| Failure::new(format!("this machine gives no random bytes: {error}")))?;
     Ok(URL_SAFE_NO_PAD.encode(&bytes[..]))
@@ -35,7 +35,7 @@ pub(crate) async fn sign_in(ctx: &Ctx, at: At<'_>, opens: bool) -> Result<Token,
     let verifier = Key::new(random::<32>()?);
     let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.expose().as_bytes()));
     let (state, path, start) = (random::<16>()?, random::<16>()?, random::<16>()?);
-    let callback = Callback::listen(&path, &start, &state).await?;
+    let callback = Callback::listen(&path, &start, Awaited::Code(state.clone())).await?;
     let query = Params::new()
         .with("response_type", "code")
         .with("client_id", "convox-cli")
@@ -58,7 +58,7 @@ pub(crate) async fn sign_in(ctx: &Ctx, at: At<'_>, opens: bool) -> Result<Token,
     let brought = tokio::time::timeout(PATIENCE, callback.wait()).await.map_err(|_| late())??;
     let (code, browser) = match brought {
         Brought::Code(code, browser) => (code, browser),
-        Brought::Denied(browser) => {
+        Brought::Data(_, browser) | Brought::Denied(browser) => {
             browser.say("Nothing was signed in. You can close this page.").await;
             return Err(denied());
         }
@@ -108,7 +108,7 @@ pub(crate) fn is_there(env: &Env) -> bool {
     opener(env).is_some()
 }
 
-fn open(env: &Env, url: &str) -> bool {
+pub(crate) fn open(env: &Env, url: &str) -> bool {
     let Some((program, args)) = opener(env) else { return false };
     let mut command = Command::new(program);
     command.args(args).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

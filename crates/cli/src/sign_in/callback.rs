@@ -1,5 +1,5 @@
-//! The address of this machine to which a browser brings the code. On loopback only, on a port and a path that nobody can guess, for this one
-//! sign-in; and whatever else comes is refused and changes nothing: wrong host names (a page that had its own name resolve to this machine),
+//! The address of this machine to which a browser brings a code, or the answer to a challenge. On loopback only, on a port and a path that
+//! nobody can guess, for this one answer; and whatever else comes is refused and changes nothing: wrong host names (a page that had its own name resolve to this machine),
 //! requests that a page made in the background, wrong states, answers after the first.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,25 +26,35 @@ struct Expected {
     port: u16,
     path: String,
     start: String,
-    state: String,
+    awaited: Awaited,
     /// Of the Console's page.
     url: OnceLock<String>,
     is_started: AtomicBool,
 }
 
-pub(super) struct Callback {
+/// What is waited for.
+#[derive(Clone, Debug)]
+pub(crate) enum Awaited {
+    /// `code` of a sign-in, with this `state`.
+    Code(String),
+    /// `data`: the answer to a session's challenge (protocol 3.6), which has no place for a state; the path stands for it.
+    Data,
+}
+
+pub(crate) struct Callback {
     listener: TcpListener,
     expected: Arc<Expected>,
 }
 
 /// What a browser brought, and the browser itself, which waits for an answer.
-pub(super) enum Brought {
+pub(crate) enum Brought {
     Code(Key, Browser),
+    Data(String, Browser),
     Denied(Browser),
 }
 
 /// A browser that waits.
-pub(super) struct Browser(TcpStream);
+pub(crate) struct Browser(TcpStream);
 
 /// What a request amounts to.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,38 +64,39 @@ enum Judged {
     /// The start was used before: somebody else sees what is started here.
     StartedTwice,
     Code(Key),
+    Data(String),
     Denied,
     Refused(u16, &'static str),
 }
 
 impl Callback {
     /// Listens on a port of loopback that the system chooses.
-    pub(super) async fn listen(path: &str, start: &str, state: &str) -> Result<Self, Failure> {
+    pub(crate) async fn listen(path: &str, start: &str, awaited: Awaited) -> Result<Self, Failure> {
         let cannot = |error: std::io::Error| Failure::new(format!("could not listen on 127.0.0.1 for the browser's answer: {error}"));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(cannot)?;
         let port = listener.local_addr().map_err(cannot)?.port();
-        let (path, start, state) = (path.to_owned(), start.to_owned(), state.to_owned());
-        let expected = Expected { port, path, start, state, url: OnceLock::new(), is_started: AtomicBool::new(false) };
+        let (path, start) = (path.to_owned(), start.to_owned());
+        let expected = Expected { port, path, start, awaited, url: OnceLock::new(), is_started: AtomicBool::new(false) };
         Ok(Self { listener, expected: Arc::new(expected) })
     }
 
     /// Where the browser brings its answer.
-    pub(super) fn redirect_uri(&self) -> String {
+    pub(crate) fn redirect_uri(&self) -> String {
         format!("http://127.0.0.1:{}/{}", self.expected.port, self.expected.path)
     }
 
     /// What the browser is started with: it leads on, once.
-    pub(super) fn start_uri(&self) -> String {
+    pub(crate) fn start_uri(&self) -> String {
         format!("http://127.0.0.1:{}/{}", self.expected.port, self.expected.start)
     }
 
     /// Where to.
-    pub(super) fn leads_to(&self, url: &str) {
+    pub(crate) fn leads_to(&self, url: &str) {
         let _ = self.expected.url.set(url.to_owned());
     }
 
     /// Waits for the one answer; nobody is listened to after it.
-    pub(super) async fn wait(&self) -> Result<Brought, Failure> {
+    pub(crate) async fn wait(&self) -> Result<Brought, Failure> {
         let (send, mut brought) = mpsc::channel(1);
         let places = Arc::new(Semaphore::new(AT_ONCE));
         loop {
@@ -142,7 +153,11 @@ impl Expected {
             let mut values = query.iter().filter(|(key, _)| *key == name).map(|(_, value)| value);
             values.next().filter(|_| values.next().is_none())
         };
-        if !one("state").is_some_and(|state| same(state, &self.state)) {
+        let Awaited::Code(state) = &self.awaited else {
+            let data = one("data").filter(|data| !data.is_empty());
+            return data.map_or(Judged::Refused(400, "This is not the answer that is waited for."), |data| Judged::Data(data.to_owned()));
+        };
+        if !one("state").is_some_and(|given| same(given, state)) {
             return Judged::Refused(400, "This is not the answer that is waited for.");
         }
         match (one("code"), one("error")) {
@@ -171,6 +186,7 @@ async fn serve(mut stream: TcpStream, expected: &Expected, send: &mpsc::Sender<R
         }
         // Of several at once, one is taken.
         Judged::Code(code) => drop(send.try_send(Ok(Brought::Code(code, browser)))),
+        Judged::Data(data) => drop(send.try_send(Ok(Brought::Data(data, browser)))),
         Judged::Denied => drop(send.try_send(Ok(Brought::Denied(browser)))),
         Judged::Refused(status, words) => browser.answer(status, "", words).await,
     }
@@ -199,12 +215,12 @@ async fn read(stream: &mut TcpStream, expected: &Expected) -> Option<Judged> {
 
 impl Browser {
     /// Leads it to another page, so that what it brought is not what its history shows.
-    pub(super) async fn lead(self, url: &str) {
+    pub(crate) async fn lead(self, url: &str) {
         self.answer(303, &format!("Location: {url}\r\n"), "").await;
     }
 
     /// Shows a line.
-    pub(super) async fn say(self, words: &str) {
+    pub(crate) async fn say(self, words: &str) {
         self.answer(200, "", words).await;
     }
 
@@ -243,7 +259,7 @@ mod tests {
             port: 4711,
             path: text("path"),
             start: text("start"),
-            state: text("state"),
+            awaited: Awaited::Code(text("state")),
             url: OnceLock::new(),
             is_started: AtomicBool::new(false),
         }

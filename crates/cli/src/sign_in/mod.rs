@@ -4,7 +4,7 @@
 //! All requests go to the host that the person named: no address that it answers with is followed.
 
 pub(crate) mod browser;
-mod callback;
+pub(crate) mod callback;
 pub(crate) mod device;
 
 use convox_client::console::Token;

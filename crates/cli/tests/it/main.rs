@@ -7,6 +7,7 @@
 //! - `wire`: what travels, byte by byte where it matters
 //! - `texts`: tables, texts, errors and exit codes
 //! - `terminal`: what happens at a real terminal
+//! - `second_factor`: a Console that asks for one, at the terminal and by the browser
 //! - `projects`: editors, projects, racks of one's own
 
 mod accounts;
@@ -14,6 +15,8 @@ mod accounts;
 mod person;
 #[cfg(test)]
 mod projects;
+#[cfg(test)]
+mod second_factor;
 #[cfg(test)]
 mod server;
 #[cfg(test)]

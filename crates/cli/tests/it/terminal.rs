@@ -14,16 +14,16 @@ use crate::person::Person;
 use crate::server::{Answer, Request, Server, json, status};
 
 /// A terminal of 37 x 91 with a command at it.
-struct Session {
+pub(crate) struct Session {
     child: Child,
     typist: std::fs::File,
     slave: std::fs::File,
     shown: mpsc::Receiver<Vec<u8>>,
-    so_far: String,
+    pub(crate) so_far: String,
 }
 
 impl Session {
-    fn start(person: &Person, args: &[&str]) -> Self {
+    pub(crate) fn start(person: &Person, args: &[&str]) -> Self {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
         let master: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
@@ -56,7 +56,7 @@ impl Session {
 
     /// Waits until the terminal shows `text`.
     #[track_caller]
-    fn expect(&mut self, text: &str) {
+    pub(crate) fn expect(&mut self, text: &str) {
         let end = Instant::now() + Duration::from_secs(20);
         while !self.so_far.contains(text) {
             match self.shown.recv_timeout(end.saturating_duration_since(Instant::now())) {
@@ -66,7 +66,7 @@ impl Session {
         }
     }
 
-    fn type_in(&mut self, text: &str) {
+    pub(crate) fn type_in(&mut self, text: &str) {
         self.typist.write_all(text.as_bytes()).unwrap();
     }
 
@@ -84,7 +84,7 @@ impl Session {
     }
 
     /// Exit code and everything that was shown.
-    fn finish(mut self) -> (i32, String) {
+    pub(crate) fn finish(mut self) -> (i32, String) {
         let end = Instant::now() + Duration::from_secs(20);
         let code = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
