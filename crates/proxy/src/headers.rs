@@ -52,7 +52,7 @@ pub(crate) fn check(head: &Parts) -> Result<bool, Refusal> {
             return Err(Refusal("a WebSocket is opened by a GET of HTTP/1.1 with Connection: Upgrade and one Upgrade: websocket"));
         }
         if websocket::names(&head.headers, header::UPGRADE, "h2c") {
-            return Err(Refusal("HTTP/2 is not spoken here"));
+            return Err(Refusal("HTTP/2 is spoken over TLS only"));
         }
     }
     Ok(upgrade)

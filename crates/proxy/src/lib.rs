@@ -47,6 +47,7 @@ mod headers;
 mod limits;
 mod listen;
 mod local;
+mod multiplexed;
 mod pool;
 mod relay;
 mod reply;

@@ -53,7 +53,8 @@ pub(crate) async fn relay<P: Permit>(context: Context<'_>, mut head: Parts, body
     } else {
         let progress = Arc::new(Progress::default());
         exchange.upload = Some(Arc::clone(&progress));
-        Upload::Body { incoming: body, progress }
+        let watch = (head.version == Version::HTTP_2).then(|| Arc::clone(context.watch));
+        Upload::Body { incoming: body, progress, watch }
     };
     let chunked = !upload.is_end_stream() && upload.size_hint().exact().is_none();
     headers::to_upstream(&mut head, &upstream, authorization, add, upgrade.is_some(), chunked);

@@ -16,8 +16,9 @@ use tracing::{debug, warn};
 
 use crate::caller::Caller;
 use crate::stream::Stream;
+use crate::tls_server::HTTP_2;
 use crate::watch::{TICK, Watch, Watches, ticks};
-use crate::{Gate, Limits, Local, TlsServer, connect, pool, serve};
+use crate::{Gate, Limits, Local, TlsServer, connect, multiplexed, pool, serve};
 
 /// How long to wait before the next accept when the process or the machine is out of file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -76,7 +77,7 @@ async fn tick(watches: Arc<Watches>) {
     }
 }
 
-async fn accept<G: Gate, L: Local>(shard: &Arc<Shard<G, L>>, listener: &TcpListener, watches: &Watches) {
+async fn accept<G: Gate, L: Local>(shard: &Arc<Shard<G, L>>, listener: &TcpListener, watches: &Arc<Watches>) {
     let acceptor = shard.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.config)));
     let mut paused = false;
     loop {
@@ -91,7 +92,7 @@ async fn accept<G: Gate, L: Local>(shard: &Arc<Shard<G, L>>, listener: &TcpListe
                 if std::mem::take(&mut paused) {
                     warn!("accepting connections again");
                 }
-                tokio::spawn(connection(Arc::clone(shard), tcp, peer, acceptor.clone(), watches.add()));
+                tokio::spawn(connection(Arc::clone(shard), tcp, peer, acceptor.clone(), watches.add(), Arc::clone(watches)));
             }
             Err(error) if is_of_the_connection(&error) => debug!(%error, "a caller went away before it was accepted"),
             Err(error) => {
@@ -118,12 +119,17 @@ async fn connection<G: Gate, L: Local>(
     peer: SocketAddr,
     acceptor: Option<TlsAcceptor>,
     watch: Arc<Watch>,
+    watches: Arc<Watches>,
 ) {
     let _ = tcp.set_nodelay(true);
     connect::keep_alive(&tcp);
     let stream = match acceptor {
         None => Stream::Plain(tcp),
         Some(acceptor) => match tokio::time::timeout(shard.limits.handshake, acceptor.accept(tcp)).await {
+            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) => {
+                let stream = Stream::Tls(Box::new(stream.into()));
+                return Box::pin(multiplexed::serve(shard, stream, peer, watch, watches)).await;
+            }
             Ok(Ok(stream)) => Stream::Tls(Box::new(stream.into())),
             Ok(Err(error)) => {
                 debug!(%error, "TLS handshake failed");

@@ -9,6 +9,9 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+/// What ALPN calls HTTP/2.
+pub(crate) const HTTP_2: &[u8] = b"h2";
+
 /// A certificate with its key, ready to serve. Clones share it, also after [`TlsServer::reload`].
 #[derive(Clone)]
 pub struct TlsServer {
@@ -52,7 +55,7 @@ pub enum TlsServerError {
 impl TlsServer {
     /// From PEM texts: the certificate chain, leaf first, and its private key (PKCS #8, PKCS #1 or SEC 1).
     ///
-    /// Speaks TLS 1.2 and 1.3, offers `http/1.1` only, and resumes sessions by tickets that this process alone can open.
+    /// Speaks TLS 1.2 and 1.3, offers HTTP/2 and HTTP/1.1, and resumes sessions by tickets that this process alone can open.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, TlsServerError> {
         let current = Arc::new(Current(RwLock::new(Arc::new(read(certificate, key)?))));
         let mut config = ServerConfig::builder_with_provider(convox_tls::provider())
@@ -60,7 +63,7 @@ impl TlsServer {
             .map_err(TlsServerError::Unusable)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsServerError::Unusable)?;
         Ok(Self { config: Arc::new(config), current })
     }

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::watch::Watch;
+
 /// What has gone up, for the other side of the exchange to read.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
@@ -30,7 +32,12 @@ impl Progress {
 #[derive(Debug)]
 pub(crate) enum Upload {
     None,
-    Body { incoming: Incoming, progress: Arc<Progress> },
+    Body {
+        incoming: Incoming,
+        progress: Arc<Progress>,
+        /// Of a stream of HTTP/2, to note whether its caller owes bytes; the connection itself knows that of HTTP/1.1.
+        watch: Option<Arc<Watch>>,
+    },
 }
 
 impl http_body::Body for Upload {
@@ -40,8 +47,15 @@ impl http_body::Body for Upload {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::None => Poll::Ready(None),
-            Self::Body { incoming, progress } => loop {
-                match ready!(Pin::new(&mut *incoming).poll_frame(context)) {
+            Self::Body { incoming, progress, watch } => loop {
+                let polled = Pin::new(&mut *incoming).poll_frame(context);
+                if let Some(watch) = watch {
+                    watch.owe(polled.is_pending());
+                    if polled.is_ready() {
+                        watch.moved();
+                    }
+                }
+                match ready!(polled) {
                     Some(Ok(frame)) => {
                         let Some(data) = frame.data_ref() else { continue };
                         progress.bytes.fetch_add(data.len() as u64, Relaxed);

@@ -7,6 +7,7 @@ mod gate;
 mod headers;
 mod limits;
 mod local;
+mod multiplexed;
 mod pins;
 mod rack;
 mod raw;
