@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { createInterface } from 'node:readline';
-import { PASSWORD, commandLine, eventually, look, person, setUp, shut, startConsole } from './harness.mjs';
+import { PASSWORD, code as totp, commandLine, eventually, look, person, setUp, shut, startConsole } from './harness.mjs';
 
 after(shut);
 
@@ -65,6 +65,36 @@ test('a person signs their command line in, is asked first, and finds its key in
   assert.equal(denied.code, 1);
   assert.match(denied.said, /denied/);
   await ada.getByText('Nothing was signed in.').waitFor();
+});
+
+test('whoever has a second factor gives it before they are asked', async (t) => {
+  const at = await startConsole(t);
+  const ada = await person(t, at, { local: true });
+  await setUp(ada, at);
+  await ada.goto('/console/account/factors/totp');
+  const secret = (await ada.locator('#secret').textContent()).trim();
+  await ada.getByLabel('The code that it shows now').fill(totp(secret));
+  await ada.getByRole('button', { name: 'Add it' }).click();
+  await ada.getByRole('heading', { name: 'Your recovery codes' }).waitFor();
+  const [recovery] = (await ada.locator('#codes').textContent()).trim().split('\n');
+  await ada.getByRole('button', { name: 'Sign out' }).click();
+  await ada.getByRole('heading', { name: 'Sign in' }).waitFor();
+  const convox = await commandLine(t);
+  const waiting = await login(at, convox, '--no-browser');
+  await ada.goto(waiting.shown);
+  await ada.getByLabel('Email address').fill('ada@example.com');
+  await ada.getByLabel('Password').fill(PASSWORD);
+  await ada.getByRole('button', { name: 'Sign in', exact: true }).click();
+  // Half signed in: the page is not shown, and nothing is approved.
+  await ada.getByRole('heading', { name: 'Prove who you are' }).waitFor();
+  const half = await ada.request.get(waiting.shown, { maxRedirects: 0 });
+  assert.equal(half.status(), 303);
+  await ada.getByLabel('Code of your authenticator app').fill(recovery);
+  await ada.getByRole('button', { name: 'Go on' }).click();
+  await ada.getByRole('button', { name: 'Approve' }).click();
+  await ada.getByRole('heading', { name: 'The command line is signed in' }).waitFor();
+  const { code, said } = await waiting.ended();
+  assert.equal(code, 0, said);
 });
 
 test('the pages work without script, and a page of another site approves nothing', async (t) => {

@@ -1,11 +1,10 @@
 // The second factor: passkeys and security keys by Chromium's virtual authenticator, codes as an authenticator app makes them, and the page
 // that lets a command line in.
 import assert from 'node:assert/strict';
-import { createHmac } from 'node:crypto';
 import { createServer } from 'node:http';
 import { createServer as listener } from 'node:net';
 import { after, test } from 'node:test';
-import { PASSWORD, eventually, later, look, open, person, setUp, shut, signIn, startConsole } from './harness.mjs';
+import { PASSWORD, code, eventually, later, look, open, person, setUp, shut, signIn, startConsole } from './harness.mjs';
 
 after(shut);
 
@@ -28,16 +27,6 @@ async function authenticator(page, { protocol = 'ctap2', transport = 'internal' 
     options: { protocol, transport, hasResidentKey: verifies, hasUserVerification: verifies, isUserVerified: verifies, automaticPresenceSimulation: true },
   });
   return { cdp, authenticatorId };
-}
-
-/// The code of an authenticator app with that secret, so many steps from now.
-function code(secret, steps = 0) {
-  const bits = [...secret.replaceAll(' ', '')].map((char) => 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567'.indexOf(char).toString(2).padStart(5, '0')).join('');
-  const key = Buffer.from(bits.match(/.{8}/g).map((byte) => parseInt(byte, 2)));
-  const counter = Buffer.alloc(8);
-  counter.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30_000) + steps));
-  const hash = createHmac('sha1', key).update(counter).digest();
-  return String((hash.readUInt32BE(hash[19] & 15) & 0x7fffffff) % 1_000_000).padStart(6, '0');
 }
 
 const session = async (page) => (await page.context().cookies()).find(({ name }) => name === '__Host-convox')?.value;

@@ -266,6 +266,31 @@ fn killed_in_the_middle_of_a_switch_each_account_still_has_its_own_key() {
 }
 
 #[test]
+fn on_a_full_disk_no_account_loses_its_key() {
+    let server = Server::start(console);
+    let person = Person::new();
+    login(&person, &server, &["--account", "a"], "good-a").ok();
+    login(&person, &server, &["--account", "b"], "good-b").ok();
+    for args in [&["switch", "--account", "a"][..], &["logout", "--account", "a"], &["accounts", "move", "file", "--account", "a"]] {
+        let whole = person.command(args);
+        // No file may grow: what a full disk does to a write, for this process alone.
+        let mut limited = std::process::Command::new("sh");
+        limited.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""]).arg(whole.get_program()).args(whole.get_args());
+        limited.env_clear().envs(whole.get_envs().filter_map(|(key, value)| Some((key, value?)))).current_dir(person.cwd());
+        let output = limited.stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if args[0] != "accounts" {
+            assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+            assert!(said.contains("could not write") && said.contains("the old content is kept"), "{said}");
+        }
+        assert_eq!(
+            (user(&person, &[]), user(&person, &[("CONVOX_ACCOUNT", "a")])),
+            ("u-b@example.com".to_owned(), "u-a@example.com".to_owned())
+        );
+    }
+}
+
+#[test]
 fn a_link_that_somebody_else_planted_gets_no_key() {
     if !rustix::process::geteuid().is_root() {
         return;
