@@ -141,6 +141,11 @@ impl AuthError {
         }
     }
 
+    /// Whether a key was sent that is none of ours.
+    pub(crate) fn is_stranger(&self) -> bool {
+        matches!(self, Self::Format(_) | Self::Unknown(_))
+    }
+
     /// What the answer is. A client takes a 401 with that header as the demand for a session, which it can only answer by a factor.
     pub(crate) fn status(&self) -> StatusCode {
         match self {

@@ -9,6 +9,7 @@ use futures_util::StreamExt as _;
 use crate::counters::Count;
 use crate::credentials::{RackEntry, forget};
 use crate::ops::Actor;
+use crate::ops::guesses::WINDOW_MS;
 use crate::ops::racks::inspect;
 use crate::ops::sessions::use_of;
 use crate::state::App;
@@ -69,13 +70,16 @@ async fn look_at(app: &App, rack: &RackEntry) {
     }
 }
 
-/// Removes audit events that are older than the rules of their organizations keep.
+/// Removes audit events that are older than the rules of their organizations keep, and counts of guesses that count no more.
 pub(crate) async fn prune_audit(app: Arc<App>) {
     loop {
         match app.ops().prune_audit(&Actor::host()).await {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "old entries of the audit log were removed, as its rules say"),
             Err(error) => tracing::error!(%error, "old entries of the audit log could not be removed; the next round tries again"),
+        }
+        if let Err(error) = app.store.sweep_guesses(app.clock.now_ms() - WINDOW_MS).await {
+            tracing::warn!(%error, "old counts of guesses could not be removed; the next round tries again");
         }
         tokio::time::sleep(PRUNE).await;
     }

@@ -42,6 +42,7 @@ mod reply;
 mod serve;
 mod snapshot;
 mod state;
+mod strangers;
 mod table;
 mod views;
 mod web;

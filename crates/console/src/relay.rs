@@ -9,7 +9,7 @@ use std::sync::Arc;
 use convox_model::{Event, Principal};
 use convox_proxy::{Forward, Gate, LocalHint, RequestId, Verdict, is_websocket};
 use convox_wire::routes::{Effect, match_route};
-use http::header::WWW_AUTHENTICATE;
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -20,6 +20,7 @@ use crate::front::{self, NoRack};
 use crate::reply::{self, REQUEST_ID};
 use crate::snapshot::Snapshot;
 use crate::state::App;
+use crate::strangers;
 
 const ACTOR: HeaderName = HeaderName::from_static("convox-actor");
 
@@ -62,12 +63,12 @@ struct Admitted {
 struct Refused {
     status: StatusCode,
     message: Cow<'static, str>,
-    /// The demand for a session.
-    demand: Option<HeaderValue>,
+    /// The demand for a session, or how long to wait.
+    further: Option<(HeaderName, HeaderValue)>,
 }
 
 fn refuse(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Refused {
-    Refused { status, message: message.into(), demand: None }
+    Refused { status, message: message.into(), further: None }
 }
 
 impl Asked<'_> {
@@ -101,7 +102,7 @@ impl Asked<'_> {
         let (user, key) = credential.map_or(("", ""), |credential| (credential.user, credential.key));
         let who = authn::recognise(key, &snapshot, &app.lookup, &*app.clock)
             .and_then(|who| who.proven(&head.headers, &snapshot, &app.lookup, &*app.clock))
-            .map_err(|error| self.unidentified(&error))?;
+            .map_err(|error| self.unidentified(key, &error))?;
         let principal = who.principal();
 
         // Which Rack?
@@ -190,7 +191,7 @@ impl Asked<'_> {
     }
 
     /// Nobody is known: says why, and writes it down as long as there are not too many.
-    fn unidentified(&self, error: &AuthError) -> Refused {
+    fn unidentified(&self, key: &str, error: &AuthError) -> Refused {
         self.app.counters.add(Count::Unidentified);
         let event = || {
             let event = self.event(error.known().map(|known| &known.principal), "Authenticate", error.rule());
@@ -200,7 +201,13 @@ impl Asked<'_> {
             }
         };
         self.app.audit.unidentified(event, self.app.clock.now_ms());
-        Refused { demand: error.demand(), ..refuse(error.status(), error.to_string()) }
+        if let Some(wait_s) = error.is_stranger().then(|| self.app.strangers.refused(self.app, &self.peer.ip().to_string(), key)).flatten()
+        {
+            let further = Some((RETRY_AFTER, HeaderValue::from(wait_s)));
+            return Refused { further, ..refuse(StatusCode::TOO_MANY_REQUESTS, strangers::words(wait_s)) };
+        }
+        let further = error.demand().map(|demand| (WWW_AUTHENTICATE, demand));
+        Refused { further, ..refuse(error.status(), error.to_string()) }
     }
 
     /// Somebody who is known is refused: writes it down as long as there are not too many.
@@ -211,10 +218,10 @@ impl Asked<'_> {
     }
 
     fn reply(&self, refused: &Refused) -> Verdict<Permit> {
-        let Refused { status, message, demand } = refused;
+        let Refused { status, message, further } = refused;
         let mut response = reply::error(*status, message, reply::wants_json(&self.head.headers)).map(convox_proxy::Body::from);
-        if let Some(demand) = demand {
-            response.headers_mut().insert(WWW_AUTHENTICATE, demand.clone());
+        if let Some((name, value)) = further {
+            response.headers_mut().insert(name, value.clone());
         }
         response.headers_mut().insert(REQUEST_ID, self.id.header());
         Verdict::Reply(response)

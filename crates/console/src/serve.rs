@@ -26,6 +26,7 @@ use crate::ops::installs::Homes;
 use crate::passkeys::Passkeys;
 use crate::relay::Relay;
 use crate::state::App;
+use crate::strangers::Strangers;
 
 /// What is still open is told why it ends so long before the drain is over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -50,6 +51,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
         credentials: Credentials::new(Arc::clone(&ops.keyring)),
         audit,
         counters: Counters::default(),
+        strangers: Strangers::default(),
         clock: Arc::clone(&ops.clock),
         rules: args.rules(),
         url: args.url.clone(),
@@ -79,6 +81,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     tokio::spawn(jobs::revive_racks(Arc::clone(&app)));
     tokio::spawn(jobs::record_uses(Arc::clone(&app)));
     tokio::spawn(jobs::prune_audit(Arc::clone(&app)));
+    tokio::spawn(Strangers::share(Arc::clone(&app)));
 
     let mut stdout = std::io::stdout();
     writeln!(stdout, "listening on https://{} fingerprint {}", server.local_addr(), tls.fingerprint())?;

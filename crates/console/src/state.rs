@@ -15,6 +15,7 @@ use crate::mail::Mail;
 use crate::ops::installs::Homes;
 use crate::ops::sessions::Rules;
 use crate::passkeys::Passkeys;
+use crate::strangers::Strangers;
 
 /// A running Console.
 pub(crate) struct App {
@@ -25,6 +26,7 @@ pub(crate) struct App {
     pub(crate) credentials: Credentials,
     pub(crate) audit: Audit,
     pub(crate) counters: Counters,
+    pub(crate) strangers: Strangers,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rules: Rules,
     /// How this Console is called in links that it sends; `None` when it was not told.

@@ -10,6 +10,7 @@ pub mod authorizations;
 pub mod challenges;
 pub mod factors;
 pub mod feed;
+pub mod guesses;
 pub mod installs;
 pub mod invitations;
 pub mod keys;

@@ -48,4 +48,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0009_authorizations.sql"),
         postgres: include_str!("../migrations/postgres/0009_authorizations.sql"),
     },
+    Migration {
+        name: "0010_guesses",
+        sqlite: include_str!("../migrations/sqlite/0010_guesses.sql"),
+        postgres: include_str!("../migrations/postgres/0010_guesses.sql"),
+    },
 ];

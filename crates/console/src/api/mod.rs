@@ -15,16 +15,17 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use convox_proxy::{Peer, RequestId};
-use http::header::WWW_AUTHENTICATE;
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::authn::{AuthError, Recognised, Verified, identify};
+use crate::authn::{self, AuthError, Recognised, Verified, identify};
 use crate::counters::Count;
 use crate::front::doubled;
 use crate::ops::{Actor, OpsError};
 use crate::reply;
 use crate::state::App;
+use crate::strangers;
 
 /// A body of the API is small; uploads go to Racks, not here.
 const LARGEST_BODY: usize = 64 * 1024;
@@ -72,15 +73,15 @@ pub(crate) struct Refused {
     status: StatusCode,
     message: String,
     wants_json: bool,
-    /// The demand for a session.
-    demand: Option<HeaderValue>,
+    /// The demand for a session, or how long to wait.
+    further: Option<(HeaderName, HeaderValue)>,
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let mut response = plain(reply::error(self.status, &self.message, self.wants_json));
-        if let Some(demand) = self.demand {
-            response.headers_mut().insert(WWW_AUTHENTICATE, demand);
+        if let Some((name, value)) = self.further {
+            response.headers_mut().insert(name, value);
         }
         response
     }
@@ -115,7 +116,19 @@ fn unidentified(parts: &Parts, app: &App, error: &AuthError) -> Refused {
     };
     app.audit.unidentified(event, app.clock.now_ms());
     let wants_json = reply::wants_json(&parts.headers);
-    Refused { status: error.status(), message: error.to_string(), wants_json, demand: error.demand() }
+    let mut room = [0; authn::ROOM];
+    let key = authn::credential(&parts.headers, &mut room).map_or("", |credential| credential.key);
+    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip().to_string()).unwrap_or_default();
+    if let Some(wait_s) = error.is_stranger().then(|| app.strangers.refused(app, &peer, key)).flatten() {
+        return Refused {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            message: strangers::words(wait_s),
+            wants_json,
+            further: Some((RETRY_AFTER, HeaderValue::from(wait_s))),
+        };
+    }
+    let further = error.demand().map(|demand| (WWW_AUTHENTICATE, demand));
+    Refused { status: error.status(), message: error.to_string(), wants_json, further }
 }
 
 impl FromRequestParts<Arc<App>> for Holder {
@@ -125,7 +138,7 @@ impl FromRequestParts<Arc<App>> for Holder {
         let wants_json = reply::wants_json(&parts.headers);
         if let Some(name) = doubled(&parts.headers) {
             let message = format!("the header {name} is there twice; send it once");
-            return Err(Refused { status: StatusCode::BAD_REQUEST, message, wants_json, demand: None });
+            return Err(Refused { status: StatusCode::BAD_REQUEST, message, wants_json, further: None });
         }
         let snapshot = app.snapshots.now();
         let who = identify(&parts.headers, &snapshot, &app.lookup, &*app.clock).map_err(|error| unidentified(parts, app, &error))?;
@@ -155,6 +168,7 @@ pub(crate) fn anonymous(parts: &Parts) -> Actor {
         is_anonymous: true,
         request_id: parts.extensions.get::<RequestId>().map(ToString::to_string).unwrap_or_default(),
         peer: parts.extensions.get::<Peer>().map(|peer| peer.0.ip().to_string()).unwrap_or_default(),
+        device: crate::web::device(&parts.headers),
     }
 }
 
@@ -187,7 +201,7 @@ impl Holder {
 
     /// An answer of the caller's own kind.
     pub(crate) fn error(&self, status: StatusCode, message: impl Into<String>) -> Refused {
-        Refused { status, message: message.into(), wants_json: self.wants_json, demand: None }
+        Refused { status, message: message.into(), wants_json: self.wants_json, further: None }
     }
 }
 
@@ -199,7 +213,7 @@ impl Caller {
 
     /// An answer of the caller's own kind.
     pub(crate) fn error(&self, status: StatusCode, message: impl Into<String>) -> Refused {
-        Refused { status, message: message.into(), wants_json: self.wants_json, demand: None }
+        Refused { status, message: message.into(), wants_json: self.wants_json, further: None }
     }
 }
 
@@ -207,6 +221,7 @@ fn refused(wants_json: bool, error: &OpsError) -> Refused {
     let status = match error {
         OpsError::Input(_) => StatusCode::BAD_REQUEST,
         OpsError::Forbidden(_) | OpsError::Denied(_) => StatusCode::FORBIDDEN,
+        OpsError::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
         OpsError::Missing(_) => StatusCode::NOT_FOUND,
         OpsError::Conflict(_) => StatusCode::CONFLICT,
         OpsError::Rack(_) => StatusCode::BAD_GATEWAY,
@@ -221,5 +236,9 @@ fn refused(wants_json: bool, error: &OpsError) -> Refused {
         }
         other => other.to_string(),
     };
-    Refused { status, message, wants_json, demand: None }
+    let further = match error {
+        OpsError::Limited { wait_s } => Some((RETRY_AFTER, HeaderValue::from(*wait_s))),
+        _ => None,
+    };
+    Refused { status, message, wants_json, further }
 }

@@ -88,7 +88,7 @@ impl Ops {
             }
             (true, None) => return Err(OpsError::Input("choose a password".to_owned())),
             (false, _) if is_signed_in => None,
-            (false, Some(given)) if self.verified(email.as_str(), given).await?.is_some() => None,
+            (false, Some(given)) if self.verified(actor, email.as_str(), given).await?.is_some() => None,
             (false, Some(_)) => return Err(OpsError::Forbidden("that is not the password of this address".to_owned())),
             (false, None) => return Err(OpsError::Forbidden(format!("sign in as {email} to accept"))),
         };

@@ -6,6 +6,7 @@
 pub(crate) mod authorizations;
 pub(crate) mod cli_sessions;
 pub(crate) mod factors;
+pub(crate) mod guesses;
 pub(crate) mod installs;
 pub(crate) mod invitations;
 pub(crate) mod keys;
@@ -51,6 +52,8 @@ pub(crate) struct Actor {
     pub(crate) request_id: String,
     /// Address of the caller; empty on the command line.
     pub(crate) peer: String,
+    /// What their browser kept from an earlier sign-in.
+    pub(crate) device: Option<String>,
 }
 
 /// Why a use case was not carried out. `Display` is for whoever asked: what failed; and after a semicolon, what to do.
@@ -65,6 +68,12 @@ pub(crate) enum OpsError {
     /// The same, by the decision about a request for a Rack, which wrote it down itself.
     #[error("{0}")]
     Denied(String),
+    /// Too many tries.
+    #[error("too many wrong passwords; wait {} min, or use a passkey, or a browser in which you signed in before", (.wait_s + 59) / 60)]
+    Limited {
+        /// Until there are tries again, seconds.
+        wait_s: i64,
+    },
     /// It is not there, or they may not know of it.
     #[error("{0}")]
     Missing(String),
@@ -99,7 +108,7 @@ impl From<NameError> for OpsError {
 impl Actor {
     /// The command line on the server.
     pub(crate) fn host() -> Self {
-        Self { principal: None, is_anonymous: false, request_id: String::new(), peer: String::new() }
+        Self { principal: None, is_anonymous: false, request_id: String::new(), peer: String::new(), device: None }
     }
 
     /// What the log says of them doing `action` to `target`: the path of the thing, as the API names it.

@@ -86,8 +86,10 @@ pub(super) async fn hashed(chosen: &Secret) -> Result<String, OpsError> {
 }
 
 impl Ops {
-    /// Whether that is the password of whoever signs in with `email`. Takes as long for addresses that nobody has.
-    pub(super) async fn verified(&self, email: &str, given: &Secret) -> Result<Option<SignInRow>, OpsError> {
+    /// Whether that is the password of whoever signs in with `email`. Takes as long for addresses that nobody has. Tries are
+    /// counted.
+    pub(super) async fn verified(&self, actor: &Actor, email: &str, given: &Secret) -> Result<Option<SignInRow>, OpsError> {
+        let counted = self.guess(actor, email).await?;
         let found = self.store.find_sign_in(email).await?;
         let phc = found.as_ref().and_then(|row| row.password_hash.clone());
         let copy = Secret::new(given.expose().to_owned());
@@ -97,6 +99,7 @@ impl Ops {
         })
         .await?;
         let Some(row) = found.filter(|_| is_theirs) else { return Ok(None) };
+        self.no_guess(&counted).await?;
         if let Some(before) = phc.filter(|phc| password::needs_rehash(phc)) {
             self.store.rehash_password(&row.user, &before, &hashed(given).await?).await?;
         }
@@ -112,7 +115,7 @@ impl Ops {
         chosen: &Secret,
     ) -> Result<SignedIn, OpsError> {
         let who = actor.principal.as_ref().ok_or_else(|| OpsError::Input("whose password?".to_owned()))?;
-        if self.verified(&who.email, before).await?.is_none() {
+        if self.verified(actor, &who.email, before).await?.is_none() {
             return Err(OpsError::Forbidden("that is not your current password".to_owned()));
         }
         self.rules.password.check(chosen, &who.email)?;

@@ -65,7 +65,7 @@ impl Ops {
         if self.has_factor(&who.user).await? {
             return Err(OpsError::Conflict("you have a second factor: use it".to_owned()));
         }
-        if self.verified(&who.email, given).await?.is_none() {
+        if self.verified(actor, &who.email, given).await?.is_none() {
             return Err(OpsError::Forbidden("that is not your password".to_owned()));
         }
         let (session, text) = self.new_session(&who.user, browser, None);

@@ -67,7 +67,7 @@ impl Ops {
         before: Option<&KeyId>,
     ) -> Result<SignedIn, OpsError> {
         let email = email.trim().to_ascii_lowercase();
-        let Some(row) = self.verified(&email, given).await? else {
+        let Some(row) = self.verified(actor, &email, given).await? else {
             return Err(OpsError::Forbidden("the address or the password is wrong".to_owned()));
         };
         let (session, text) = self.new_session(&row.user, browser, None);

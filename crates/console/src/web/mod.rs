@@ -28,6 +28,8 @@ mod sign;
 mod stream;
 mod words;
 
+pub(crate) use person::device;
+
 use std::sync::Arc;
 
 use axum::Router;

@@ -2,7 +2,8 @@
 
 use askama::Template;
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use http::StatusCode;
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
 
 use crate::ops::OpsError;
 
@@ -147,6 +148,8 @@ pub(crate) struct Fault {
     message: String,
     frame: Frame,
     is_written: bool,
+    /// When to try again, seconds from now.
+    wait_s: Option<i64>,
 }
 
 /// On an answer: that something was refused is in the log already.
@@ -159,7 +162,7 @@ pub(super) struct Bare(pub(super) Fault);
 
 impl Fault {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), frame: Frame::default(), is_written: false }
+        Self { status, message: message.into(), frame: Frame::default(), is_written: false, wait_s: None }
     }
 
     /// Keeps the navigation for somebody who is signed in.
@@ -174,6 +177,7 @@ pub(crate) fn status_and_words(error: &OpsError) -> (StatusCode, String) {
     let status = match error {
         OpsError::Input(_) => StatusCode::BAD_REQUEST,
         OpsError::Forbidden(_) | OpsError::Denied(_) => StatusCode::FORBIDDEN,
+        OpsError::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
         OpsError::Missing(_) => StatusCode::NOT_FOUND,
         OpsError::Conflict(_) => StatusCode::CONFLICT,
         OpsError::Rack(_) => StatusCode::BAD_GATEWAY,
@@ -194,14 +198,18 @@ pub(crate) fn status_and_words(error: &OpsError) -> (StatusCode, String) {
 impl From<OpsError> for Fault {
     fn from(error: OpsError) -> Self {
         let (status, message) = status_and_words(&error);
-        Self { is_written: matches!(error, OpsError::Denied(_)), ..Self::new(status, message) }
+        let wait_s = match error {
+            OpsError::Limited { wait_s } => Some(wait_s),
+            _ => None,
+        };
+        Self { is_written: matches!(error, OpsError::Denied(_)), wait_s, ..Self::new(status, message) }
     }
 }
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
         let bare = self.frame.email.is_empty().then(|| Bare(self.clone()));
-        let Self { status, message, frame, is_written } = self;
+        let Self { status, message, frame, is_written, wait_s } = self;
         let (what, next) = message.split_once("; ").unwrap_or((&message, ""));
         let title = match status {
             StatusCode::NOT_FOUND => "Not here",
@@ -210,6 +218,9 @@ impl IntoResponse for Fault {
             _ => "Something is wrong",
         };
         let mut response = show_with(status, &FaultPage { frame, title, what: sentence(what), next: sentence(next) });
+        if let Some(wait_s) = wait_s {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait_s));
+        }
         if is_written {
             response.extensions_mut().insert(Written);
         }

@@ -23,6 +23,8 @@ use crate::state::App;
 
 /// `__Host-`: only this host over TLS, every path, no domain.
 const COOKIE_NAME: &str = "__Host-convox";
+/// Of a browser in which somebody signed in before.
+const DEVICE_NAME: &str = "__Host-convox-device";
 
 /// The one page that is nothing without its query: whoever signs in on the way there comes back with it.
 pub(super) const AUTHORIZE: &str = "/console/authorize";
@@ -184,13 +186,22 @@ pub(super) fn escaped(text: &str) -> String {
 
 /// The value of our cookie. Twice is as good as none: which of the two counts?
 fn cookie(headers: &HeaderMap) -> Option<&str> {
+    named(headers, COOKIE_NAME)
+}
+
+/// What the browser kept from an earlier sign-in: with it, wrong passwords of strangers do not keep its owner out.
+pub(crate) fn device(headers: &HeaderMap) -> Option<String> {
+    named(headers, DEVICE_NAME).map(str::to_owned)
+}
+
+fn named<'h>(headers: &'h HeaderMap, wanted: &str) -> Option<&'h str> {
     let mut found = headers
         .get_all(COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .filter_map(|(name, value)| (name == COOKIE_NAME).then_some(value));
+        .filter_map(|(name, value)| (name == wanted).then_some(value));
     let first = found.next()?;
     found.next().is_none().then_some(first)
 }
@@ -198,6 +209,17 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 /// Gives the browser its session, for as long as it stays open or the server lets it.
 pub(crate) fn with_session(mut response: Response, session: &ApiKey, longest_ms: i64) -> Response {
     let text = format!("{COOKIE_NAME}={}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={}", session.reveal(), longest_ms / 1000);
+    if let Ok(mut value) = HeaderValue::from_str(&text) {
+        value.set_sensitive(true);
+        response.headers_mut().append(SET_COOKIE, value);
+    }
+    response
+}
+
+/// Lets the browser be known again at the next sign-in.
+pub(crate) fn with_device(mut response: Response, device: &str) -> Response {
+    const YEAR_S: u32 = 365 * 24 * 3600;
+    let text = format!("{DEVICE_NAME}={device}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={YEAR_S}");
     if let Ok(mut value) = HeaderValue::from_str(&text) {
         value.set_sensitive(true);
         response.headers_mut().append(SET_COOKIE, value);

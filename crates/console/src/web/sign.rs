@@ -8,11 +8,12 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Form, Router};
 use convox_seal::Secret;
-use http::StatusCode;
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 
 use super::page::{Fault, Frame, Problem, go, sentence, show, show_with, status_and_words};
-use super::person::{AUTHORIZE, Entrant, Person, Visitor, with_session, without_session};
+use super::person::{AUTHORIZE, Entrant, Person, Visitor, with_device, with_session, without_session};
 use crate::counters::Count;
 use crate::ops::OpsError;
 use crate::state::App;
@@ -90,7 +91,14 @@ async fn sign_in(
     match app.ops().sign_in(&visitor.actor, &visitor.browser, &email, &password, before.as_ref()).await {
         Ok(signed_in) => {
             app.settle(signed_in.seq).await;
-            Ok(with_session(go(own_page(&next)), &signed_in.session, app.rules.longest_ms))
+            let device = app.ops().device(&email.trim().to_ascii_lowercase());
+            Ok(with_device(with_session(go(own_page(&next)), &signed_in.session, app.rules.longest_ms), &device))
+        }
+        Err(error @ OpsError::Limited { wait_s }) => {
+            note_refusal(&app, &visitor, "too-many-guesses");
+            let (status, words) = status_and_words(&error);
+            let page = SignInPage::new(&app, email, &next, Problem::new("", sentence(&words)));
+            Ok(([(RETRY_AFTER, HeaderValue::from(wait_s))], show_with(status, &page)).into_response())
         }
         Err(OpsError::Forbidden(words)) => {
             note_refusal(&app, &visitor, "wrong-password");

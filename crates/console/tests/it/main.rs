@@ -6,6 +6,7 @@ mod chain;
 mod console;
 mod documented;
 mod identity;
+mod limits;
 mod recorder;
 mod revocation;
 mod rights;

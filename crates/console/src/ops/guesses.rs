@@ -1,0 +1,130 @@
+//! How often passwords may be tried: for each account, for each device that is known to it, and for each network. Counted in the store, so
+//! that several servers count together; what is used up is remembered here, so that a flood does not reach the store.
+//!
+//! Whoever tries an administrator's password ten thousand times uses up the tries of strangers. A browser in which that administrator signed
+//! in before has tries of its own, known by a cookie that only we can make; and passkeys, links and the server's command line need none.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use convox_seal::Secret;
+use convox_store::guesses::Subject;
+
+use super::{Actor, Ops, OpsError};
+
+/// Tries are counted for so long from the first one on, milliseconds.
+pub(crate) const WINDOW_MS: i64 = 15 * 60 * 1000;
+/// Wrong passwords of one account in a window, from devices that are not known to it.
+const OF_ACCOUNT: i64 = 10;
+/// Wrong passwords from one device that is known to the account.
+const OF_DEVICE: i64 = 10;
+/// Wrong passwords from one network, whatever the accounts.
+const OF_NETWORK: i64 = 100;
+/// What is used up that a server remembers by itself. Beyond that it asks the store.
+const MOST: usize = 10_000;
+
+/// What is used up, and until when, milliseconds since 1970.
+static USED_UP: LazyLock<Mutex<HashMap<Subject, i64>>> = LazyLock::new(Mutex::default);
+
+/// A try that was counted, to be taken back if it was none.
+pub(super) struct Counted(Vec<Subject>);
+
+/// The network of an address: of IPv6, whoever has one address has all of a /64.
+pub(crate) fn network(peer: &str) -> String {
+    match peer.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+        Ok(IpAddr::V6(ip)) => {
+            let [a, b, c, d, ..] = ip.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
+        Ok(IpAddr::V4(ip)) => ip.to_string(),
+        Err(_) => peer.to_owned(),
+    }
+}
+
+impl Ops {
+    pub(crate) fn subject(&self, kind: &str, of: &str) -> Subject {
+        self.lookup.hash(&Secret::new(format!("\0guesses\0{kind}\0{of}")))
+    }
+
+    /// What a browser keeps after it signed in as `email`.
+    pub(crate) fn device(&self, email: &str) -> String {
+        let random = hex(&convox_seal::random_bytes::<16>());
+        let mac = hex(&self.subject("device cookie", &format!("{email}\0{random}")));
+        format!("{random}.{mac}")
+    }
+
+    /// Whether somebody signed in as `email` in this browser before.
+    fn is_known(&self, device: &str, email: &str) -> bool {
+        let Some((random, mac)) = device.split_once('.') else { return false };
+        let expected = hex(&self.subject("device cookie", &format!("{email}\0{random}")));
+        convox_seal::constant_time_eq(expected.as_bytes(), mac.as_bytes())
+    }
+
+    /// Counts a try at the password of `email` before it is looked at, so that many at the same time are no way around.
+    pub(super) async fn guess(&self, actor: &Actor, email: &str) -> Result<Counted, OpsError> {
+        let device = actor.device.as_deref().filter(|device| self.is_known(device, email));
+        if let Some(device) = device {
+            let own = self.subject("device", device);
+            if self.count(&own, OF_DEVICE).await?.is_none() {
+                return Ok(Counted(vec![own]));
+            }
+        }
+        let mut counted = Vec::new();
+        for (subject, most) in [(self.subject("network", &network(&actor.peer)), OF_NETWORK), (self.subject("account", email), OF_ACCOUNT)]
+        {
+            if let Some(wait_ms) = self.count(&subject, most).await? {
+                return Err(OpsError::Limited { wait_s: wait_ms / 1000 + 1 });
+            }
+            counted.push(subject);
+        }
+        Ok(Counted(counted))
+    }
+
+    /// It was no guess: it was right.
+    pub(super) async fn no_guess(&self, counted: &Counted) -> Result<(), OpsError> {
+        for subject in &counted.0 {
+            self.store.forgive_guess(subject).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts one more; how long to wait, milliseconds, if there are too many.
+    async fn count(&self, subject: &Subject, most: i64) -> Result<Option<i64>, OpsError> {
+        let now_ms = self.clock.now_ms();
+        let known = USED_UP.lock().unwrap_or_else(PoisonError::into_inner).get(subject).copied();
+        if let Some(until_ms) = known.filter(|until_ms| *until_ms > now_ms) {
+            return Ok(Some(until_ms - now_ms));
+        }
+        let tries = self.store.count_guesses(subject, 1, now_ms, WINDOW_MS).await?;
+        if tries.count <= most {
+            return Ok(None);
+        }
+        let until_ms = tries.since_ms + WINDOW_MS;
+        let mut used_up = USED_UP.lock().unwrap_or_else(PoisonError::into_inner);
+        if used_up.len() >= MOST {
+            used_up.retain(|_, until_ms| *until_ms > now_ms);
+        }
+        if used_up.len() < MOST {
+            used_up.insert(*subject, until_ms);
+        }
+        Ok(Some((until_ms - now_ms).max(0)))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or_default());
+    bytes.iter().flat_map(digits).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_has_a_network_has_all_of_its_addresses() {
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), network("2001:db8:1:2::1"));
+        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
+        assert_eq!((network("10.0.0.1").as_str(), network("::ffff:10.0.0.1").as_str()), ("10.0.0.1", "10.0.0.1"));
+    }
+}

@@ -1,0 +1,160 @@
+//! Guessing is held up, and nobody is kept out by it (T17, T18).
+
+use std::io::Write as _;
+
+use convox_testkit::go::{Reply, connect, read_reply};
+
+use crate::{Door, Recorder};
+
+const PASSWORD: &str = "tall-vexed-otter-19";
+
+/// Sends forms on one connection, as a browser of this Console does.
+struct Browser<'d> {
+    door: &'d Door,
+    stream: Box<dyn ReadWrite>,
+    cookie: String,
+}
+
+trait ReadWrite: std::io::Read + std::io::Write {}
+impl<T: std::io::Read + std::io::Write> ReadWrite for T {}
+
+impl<'d> Browser<'d> {
+    fn new(door: &'d Door) -> Self {
+        let stream = connect(&door.console.host, &door.console.fingerprint).unwrap();
+        Self { door, stream: Box::new(stream), cookie: String::new() }
+    }
+
+    fn post(&mut self, path: &str, body: &str) -> Reply {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nSec-Fetch-Site: same-origin\r\nCookie: {}\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+            self.door.console.host,
+            self.cookie,
+            body.len()
+        );
+        self.stream.write_all(head.as_bytes()).unwrap();
+        self.stream.flush().unwrap();
+        read_reply(&mut self.stream, false).unwrap()
+    }
+
+    fn sign_in(&mut self, email: &str, password: &str) -> Reply {
+        let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+        self.post("/console/sign-in", &format!("email={}&password={}", encode(email), encode(password)))
+    }
+}
+
+/// Value of a cookie that an answer sets.
+fn cookie(reply: &Reply, name: &str) -> Option<String> {
+    let set = reply.headers.iter().filter(|(key, _)| key == "set-cookie").map(|(_, value)| value);
+    set.filter_map(|value| value.split(';').next()?.split_once('=')).find(|(found, _)| *found == name).map(|(_, value)| value.to_owned())
+}
+
+/// Gives somebody a password, by the link that the server's command line makes.
+fn with_password(door: &Door, email: &str) {
+    let made = door.admin(&["user", "reset-link", email, "--url", "https://console.example.com"]);
+    let code = made["link"].as_str().unwrap().split_once('#').unwrap().1.to_owned();
+    let body = format!("code={code}&email={email}&password={PASSWORD}");
+    assert_eq!(Browser::new(door).post("/console/reset/finish", &body).status, 303);
+}
+
+#[test]
+fn ten_thousand_wrong_passwords_do_not_keep_an_administrator_out() {
+    let door = Door::open();
+    with_password(&door, "admin@example.com");
+    let mut known = Browser::new(&door);
+    let signed_in = known.sign_in("admin@example.com", PASSWORD);
+    assert_eq!(signed_in.status, 303);
+    let device = cookie(&signed_in, "__Host-convox-device").expect("the browser is known from then on");
+
+    let mut stranger = Browser::new(&door);
+    let mut statuses = std::collections::BTreeMap::new();
+    for number in 0..10_000 {
+        *statuses.entry(stranger.sign_in("admin@example.com", &format!("wrong {number}")).status).or_insert(0) += 1;
+    }
+    assert_eq!(statuses, [(403, 10), (429, 9_990)].into(), "ten tries, whatever comes after");
+    // Not even with the right one: whether it was right is not told.
+    let refused = stranger.sign_in("admin@example.com", PASSWORD);
+    assert_eq!(refused.status, 429);
+    let wait: i64 = refused.header("retry-after").expect("it says when to try again").parse().unwrap();
+    assert!((1..=900).contains(&wait) && refused.text().contains("Too many wrong passwords"), "{wait} {}", refused.text());
+
+    // The administrator, in the browser that they signed in with before.
+    known.cookie = format!("__Host-convox-device={device}");
+    assert_eq!(known.sign_in("admin@example.com", PASSWORD).status, 303);
+    // A cookie of somebody else's making, or of another person, is none.
+    for other in ["x.y".to_owned(), device.replace('.', ".0"), format!("0{device}")] {
+        stranger.cookie = format!("__Host-convox-device={other}");
+        assert_eq!(stranger.sign_in("admin@example.com", PASSWORD).status, 429, "{other}");
+    }
+    // Its own tries have an end too.
+    for _ in 0..10 {
+        assert_eq!(known.sign_in("admin@example.com", "wrong").status, 403);
+    }
+    assert_eq!(known.sign_in("admin@example.com", PASSWORD).status, 429);
+    // The way of the server's command line is open.
+    with_password(&door, "admin@example.com");
+}
+
+#[test]
+fn no_spelling_and_no_burst_gives_more_tries() {
+    let door = Door::open();
+    with_password(&door, "admin@example.com");
+    let spellings = ["admin@example.com", "ADMIN@example.com", " admin@EXAMPLE.com ", "\tAdmin@Example.Com", "admin@example.com\u{a0}"];
+    let wrong = std::sync::atomic::AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            let (door, wrong) = (&door, &wrong);
+            scope.spawn(move || {
+                let mut browser = Browser::new(door);
+                for number in 0..8 {
+                    let email = spellings[(thread + number) % spellings.len()];
+                    if browser.sign_in(email, "wrong").status == 403 {
+                        wrong.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(wrong.into_inner(), 10);
+    // Counted in the store: a restart gives no more, and neither would another server.
+    let mut door = door;
+    door.console.restart().unwrap();
+    assert_eq!(Browser::new(&door).sign_in("admin@example.com", "wrong").status, 429);
+    // Others are not held up, until the network is.
+    assert_eq!(Browser::new(&door).sign_in("bob@example.com", "wrong").status, 403);
+    assert!(!door.events(|event| event["rule"] == "too-many-guesses").is_empty());
+}
+
+#[test]
+fn a_right_password_is_no_guess() {
+    let door = Door::open();
+    with_password(&door, "admin@example.com");
+    for _ in 0..15 {
+        assert_eq!(Browser::new(&door).sign_in("admin@example.com", PASSWORD).status, 303);
+    }
+}
+
+#[test]
+fn keys_that_are_none_are_told_to_wait_and_good_ones_never() {
+    let rack = Recorder::start("rackPassword1");
+    let door = Door::with_rack(&rack);
+    let stranger = door.person("gone@example.com", Some(("acme", "developer")));
+    door.admin(&["key", "revoke", &door.key_id("gone@example.com")]);
+    let ask = |key: &str, stream: &mut dyn ReadWrite| {
+        stream.write_all(door.head("GET /apps", key, "acme/main", "").as_bytes()).unwrap();
+        stream.flush().unwrap();
+        let mut stream = stream;
+        read_reply(&mut stream, false).unwrap()
+    };
+    let mut stream = connect(&door.console.host, &door.console.fingerprint).unwrap();
+    let mut statuses = std::collections::BTreeMap::new();
+    for _ in 0..150 {
+        *statuses.entry(ask(&stranger, &mut stream).status).or_insert(0) += 1;
+    }
+    assert_eq!(statuses, [(401, 120), (429, 30)].into());
+    let told = ask(&stranger, &mut stream);
+    assert!(told.header("retry-after").is_some() && told.text().contains("wait"), "{}", told.text());
+    // From the same network, on the same connection.
+    assert_eq!(ask(&door.key, &mut stream).status, 200);
+    assert_eq!(door.client(&stranger, "acme/main").get("/auth", "").unwrap().status, 429, "the Console's own paths too");
+}
