@@ -139,6 +139,7 @@ impl Ops {
     /// Gives a passkey or a security key another name.
     pub(crate) async fn rename_passkey(&self, actor: &Actor, id: &str, name: &str) -> Result<i64, OpsError> {
         let (who, name) = (whose(actor)?, named(name)?);
+        self.must_be_recent(actor).await?;
         let act = actor.act(&*self.clock, "PasskeyRename", format!("/users/{}/factors/{name}", who.email));
         Ok(self.store.rename_passkey(&who.user, id, &name, &act).await?)
     }

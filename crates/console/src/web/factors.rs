@@ -305,7 +305,7 @@ struct NameForm {
 
 async fn rename(
     State(app): State<Arc<App>>,
-    Owner(entrant): Owner,
+    Recent(entrant): Recent,
     Path(id): Path<String>,
     Form(form): Form<NameForm>,
 ) -> Result<Response, Fault> {
