@@ -1,10 +1,11 @@
 //! Measurements beside a known yardstick, in one run on one machine: what a relayed request costs beside nginx, and what
 //! `convox switch` costs beside a program that does nothing.
 //!
-//! Start with `bench/run` and `bench/switch`, which build what is measured.
+//! And one trial: every key rolled while people work. Start with `bench/run`, `bench/switch` and `bench/keyroll`, which build what they need.
 
 mod contender;
 mod gate;
+mod keyroll;
 mod measure;
 mod relay;
 mod report;
@@ -30,6 +31,8 @@ enum What {
     Relay(relay::Arguments),
     /// Start-up time and memory of `convox switch` beside an empty program.
     Switch(switch::Arguments),
+    /// Every key rolled under load, with `kill -9` at each step.
+    Keyroll(keyroll::Arguments),
     /// The data path alone, with keys and rights in memory: one of the contenders.
     Gate(gate::Arguments),
 }
@@ -38,6 +41,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().what {
         What::Relay(arguments) => relay::run(&arguments),
         What::Switch(arguments) => switch::run(&arguments),
+        What::Keyroll(arguments) => keyroll::run(&arguments),
         What::Gate(arguments) => gate::run(&arguments),
     }
 }

@@ -4,6 +4,7 @@
 //! - `faults`: what a person is told when something is wrong
 //! - `original_clients`: what the unmodified v2 and v3 clients send, and the answers that they expect
 //! - `crash`: nothing that was confirmed is lost to `kill -9`
+//! - `rack_keys`: passwords and tokens of Racks, rolled and revoked
 //! - `second_factor`: an API key is not enough where an organization says so
 //! - `secrets`: where a Rack's password never appears
 //! - `sign_in`: command lines that sign in by a browser
@@ -15,6 +16,7 @@ mod commands;
 mod crash;
 mod faults;
 mod original_clients;
+mod rack_keys;
 mod second_factor;
 mod secrets;
 mod sign_in;

@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("convox-rack", &["convox-wire", "convox-seal", "convox-db", "convox-proxy"]),
     ("convox-testkit", &["convox-wire", "convox-tls"]),
     ("convox-tests", &[]),
-    ("convox-bench", &["convox-proxy", "convox-tls"]),
+    ("convox-bench", &["convox-client", "convox-proxy", "convox-tls"]),
     ("xtask", &[]),
 ];
 

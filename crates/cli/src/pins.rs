@@ -56,8 +56,17 @@ pub(crate) async fn connect(
     let client = Client::new(endpoint.clone(), trust, context.clone());
     match client.connect().await {
         Ok(()) => {
-            if expected.is_some() {
-                write(settings, host, expected)?;
+            let shown = client.fingerprint();
+            match (known, shown) {
+                // A pinned connection lets nothing else through: the old key signed for the new certificate.
+                (Some(pin), Some(shown)) if pin != shown => {
+                    out.talk(&format!("NOTICE: the certificate of {host} has changed, and the old one vouches for the new one"));
+                    out.talk(&format!("  was          {pin}"));
+                    out.talk(&format!("  is           {shown}"));
+                    write(settings, host, Some(shown))?;
+                }
+                _ if expected.is_some() => write(settings, host, expected)?,
+                _ => {}
             }
             return Ok(client);
         }

@@ -3,6 +3,7 @@
 use convox_wire::api::RackEntry;
 use convox_wire::form::Params;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{Call, Client, Error, Key};
 
@@ -21,6 +22,21 @@ impl Client {
     pub async fn auth(&self) -> Result<Identity, Error> {
         let body = self.send(Call::get(&["auth"])?).await?.bytes(64 * 1024).await?;
         Ok(serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    /// Our Console: how far the roll of a Rack's password is, and the rule by which it is rolled.
+    pub async fn roll_status(&self, rack: &str) -> Result<Value, Error> {
+        self.value(Call::get(&password_of(rack)?)?).await
+    }
+
+    /// Our Console: begins to roll a Rack's password.
+    pub async fn roll_begin(&self, rack: &str, options: &Value) -> Result<Value, Error> {
+        self.value(Call::post(&password_of(rack)?)?.body(options.to_string())).await
+    }
+
+    /// Our Console: goes back to the old password.
+    pub async fn roll_undo(&self, rack: &str) -> Result<Value, Error> {
+        self.value(Call::delete(&password_of(rack)?)?).await
     }
 
     /// `GET /racks`: the Racks that the caller may use. A Rack itself answers [`Error::NotFound`].
@@ -166,4 +182,10 @@ impl Client {
     pub async fn revoke_key(&self, id: &str) -> Result<(), Error> {
         self.done(Call::delete(&["api", "v1", "keys", id])?).await
     }
+}
+
+/// The path of a Rack's password below a Console's API.
+fn password_of(rack: &str) -> Result<[&str; 7], Error> {
+    let (org, name) = rack.split_once('/').ok_or_else(|| Error::input(format!("`{rack}` is no org/rack")))?;
+    Ok(["api", "v1", "organizations", org, "racks", name, "password"])
 }

@@ -1,11 +1,13 @@
 //! One function per endpoint of a Rack (protocol section 6), no logic. The same calls go through a Console when the client's
 //! context names a Rack.
 
-use convox_wire::api::{App, Build, Object, Process, Release, Resource, Service, System, SystemJwt};
+use std::time::Duration;
+
+use convox_wire::api::{App, Build, Object, Process, Release, Resource, Service, System, SystemJwt, TokenInfo};
 use convox_wire::form::Params;
 use convox_wire::options::{
     AppCreateOptions, AppUpdateOptions, BuildCreateOptions, LogOptions, ProcessExecOptions, ProcessListOptions, ProcessRunOptions,
-    ReleaseCreateOptions, ReleasePromoteOptions, ServiceUpdateOptions, SystemUpdateOptions,
+    ReleaseCreateOptions, ReleasePromoteOptions, ServiceUpdateOptions, SystemJwtRotateOptions, SystemUpdateOptions,
 };
 use http::Method;
 
@@ -53,9 +55,27 @@ impl Client {
         Ok(jwt.token)
     }
 
-    /// `PUT /system/jwt/rotate`: every token dies.
-    pub async fn access_key_rotate(&self) -> Result<(), Error> {
-        self.done(Call::put(&["system", "jwt", "rotate"])?).await
+    /// `PUT /system/jwt/rotate`: every token dies; with `overlap` (our Racks), when that is over.
+    pub async fn access_key_rotate(&self, overlap: Option<Duration>) -> Result<(), Error> {
+        let call = Call::put(&["system", "jwt", "rotate"])?;
+        // Exactly what the originals send, where nothing else was asked for.
+        self.done(if overlap.is_some() { call.options(&SystemJwtRotateOptions { overlap })? } else { call }).await
+    }
+
+    /// Ours: `GET /system/jwt/tokens`
+    pub async fn access_tokens(&self) -> Result<Vec<TokenInfo>, Error> {
+        self.list(Call::get(&["system", "jwt", "tokens"])?).await
+    }
+
+    /// Ours: `DELETE /system/jwt/tokens/{id}`, or all of them.
+    pub async fn access_revoke(&self, id: Option<&str>) -> Result<(), Error> {
+        let path: Vec<&str> = ["system", "jwt", "tokens"].into_iter().chain(id).collect();
+        self.done(Call::delete(&path)?).await
+    }
+
+    /// `POST /instances/keyroll`
+    pub async fn instance_keyroll(&self) -> Result<(), Error> {
+        self.done(Call::post(&["instances", "keyroll"])?).await
     }
 
     /// `GET /apps`

@@ -28,8 +28,41 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Serve the Console.
     Serve(Serve),
+    /// The Console's certificate
+    #[command(subcommand)]
+    Tls(Tls),
     #[command(flatten)]
     Admin(Admin),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Tls {
+    /// Go on with another certificate. Whoever pinned the old one follows: the old key signs the new one
+    ///
+    /// A running Console shows it within two seconds; what is open stays open. Both keys must be at hand: a certificate that is changed in any other
+    /// way is refused by everybody who pinned the one before.
+    #[command(after_help = "Examples:\n  convox-console tls roll --data /var/lib/convox\n  \
+                                  convox-console tls roll --tls-cert cert.pem --tls-key key.pem --to-cert new.pem --to-key new.key")]
+    Roll {
+        /// Data directory, with the certificate that was made there
+        #[arg(long, value_name = "DIR", env = "CONVOX_DATA", required_unless_present = "tls_cert")]
+        data: Option<PathBuf>,
+        /// The certificate that is served (PEM), where it was given to `serve`
+        #[arg(long, value_name = "FILE", requires = "tls_key")]
+        tls_cert: Option<PathBuf>,
+        /// Its key
+        #[arg(long, value_name = "FILE", requires = "tls_cert")]
+        tls_key: Option<PathBuf>,
+        /// Certificate to go on with (PEM, leaf first); made for the same names if none is given
+        #[arg(long, value_name = "FILE", requires = "to_key")]
+        to_cert: Option<PathBuf>,
+        /// Its key
+        #[arg(long, value_name = "FILE", requires = "to_cert")]
+        to_key: Option<PathBuf>,
+        /// Print one JSON value
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Serve the Console. Prints one line when it is ready, and on a new database the one-time setup code.

@@ -61,6 +61,11 @@ pub(crate) fn authorize(
             event: None,
             rule,
         }),
+        Decision::Deny { rule, visible: true, .. } if route.is_about_the_password() => Err(Refusal {
+            rule,
+            status: StatusCode::FORBIDDEN,
+            message: format!("the Console rolls the password of {} by itself; use `convox rack password roll`", rack.row.path()),
+        }),
         Decision::Deny { rule, visible: true, needs } => Err(Refusal {
             rule,
             status: StatusCode::FORBIDDEN,
@@ -163,6 +168,16 @@ impl Permit {
     /// The Rack that it is for.
     pub(crate) fn rack(&self) -> &RackEntry {
         &self.claim.rack
+    }
+
+    /// Who has it.
+    pub(crate) fn principal(&self) -> &convox_model::Principal {
+        self.claim.who.principal()
+    }
+
+    /// Whether the Rack will sign a token for them, with which they need the Console no more.
+    pub(crate) fn makes_token(&self) -> bool {
+        self.claim.route.name == "SystemJwtToken"
     }
 
     /// Whether there is an audit event for it.

@@ -58,6 +58,11 @@ impl Snapshots {
         self.current.load()
     }
 
+    /// What this server is called among those that share the database.
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
     /// Tells of each change.
     pub(crate) fn watch(&self) -> watch::Receiver<i64> {
         self.changed.subscribe()

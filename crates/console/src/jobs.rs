@@ -22,6 +22,10 @@ const AT_ONCE: usize = 8;
 const CERTIFICATE_MS: i64 = 60 * 60 * 1000;
 /// How often old audit events are removed.
 const PRUNE: Duration = Duration::from_hours(1);
+/// How often rolls of keys are looked after.
+const ROLLS: Duration = Duration::from_millis(500);
+/// A Rack that could not be told of a revocation is told again after so long.
+const REVOKE_AGAIN: Duration = Duration::from_secs(5);
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(15);
 
@@ -63,6 +67,15 @@ async fn look_at(app: &App, rack: &RackEntry) {
             shown.map(|shown| (shown.not_after.saturating_mul(1000), now_ms))
         }
     };
+    if let Ok(Ok(probed)) = &look {
+        match ops.follow_hand_over(&rack.row, probed.fingerprint).await {
+            Ok(true) => {
+                tracing::info!(rack.name = %rack.row.path(), pin = ?probed.fingerprint, "the Rack's pinned certificate handed over to another");
+            }
+            Ok(false) => {}
+            Err(error) => tracing::error!(rack.name = %rack.row.path(), %error, "a pin could not follow the Rack's certificate"),
+        }
+    }
     match look {
         Ok(Ok(probed)) => rack.keep(Ok((&probed.system.status, &probed.system.version)), certificate, now_ms),
         Ok(Err(error)) => rack.keep(Err(error.to_string()), certificate, now_ms),
@@ -82,6 +95,28 @@ pub(crate) async fn prune_audit(app: Arc<App>) {
             tracing::warn!(%error, "old counts of guesses could not be removed; the next round tries again");
         }
         tokio::time::sleep(PRUNE).await;
+    }
+}
+
+/// Rolls passwords of Racks and revokes tokens. Every server does this; what one works on, it holds, so that nothing is done twice.
+pub(crate) async fn roll_keys(app: Arc<App>) {
+    let ops = app.ops();
+    let mut revoke_at = tokio::time::Instant::now();
+    loop {
+        let now = tokio::time::Instant::now();
+        let worked = async {
+            ops.begin_due_rolls().await?;
+            ops.advance_rolls(app.snapshots.node()).await?;
+            if revoke_at <= now {
+                let is_all = ops.revoke_dead_tokens().await?;
+                revoke_at = now + if is_all { ROLLS } else { REVOKE_AGAIN };
+            }
+            Ok::<_, crate::ops::OpsError>(())
+        };
+        if let Err(error) = worked.await {
+            tracing::warn!(%error, "keys of Racks could not be rolled; the next round tries again");
+        }
+        tokio::time::sleep(ROLLS).await;
     }
 }
 
@@ -126,6 +161,9 @@ pub(crate) async fn tidy(app: Arc<App>) {
     loop {
         tokio::time::sleep(ROUND).await;
         forget(app.snapshots.now().all_racks(), app.clock.now_ms());
+        if let Err(error) = app.store.forget_ended_tokens(app.clock.now_ms()).await {
+            tracing::warn!(%error, "tokens that ended could not be forgotten; the next round tries again");
+        }
         let now = [Count::Read, Count::Audited, Count::Unidentified, Count::Refused, Count::Unavailable].map(|what| app.counters.get(what));
         let [read, audited, unidentified, refused, unavailable] = {
             let mut since = now;

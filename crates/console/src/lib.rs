@@ -68,6 +68,7 @@ pub fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match args.command {
             args::Command::Serve(serve) => serve::run(serve).await,
+            args::Command::Tls(command) => cmd::tls::run(command),
             args::Command::Admin(command) => cmd::run(command).await,
         }
     });

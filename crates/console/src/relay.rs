@@ -23,6 +23,9 @@ use crate::state::App;
 use crate::strangers;
 
 const ACTOR: HeaderName = HeaderName::from_static("convox-actor");
+const TOKEN_ID: HeaderName = HeaderName::from_static("convox-token-id");
+/// No Rack signs a token for longer: a year, milliseconds.
+const LONGEST_TOKEN_MS: i64 = 8760 * 3_600_000;
 
 /// Decides about each request of a Console.
 pub(crate) struct Relay(pub(crate) Arc<App>);
@@ -80,8 +83,30 @@ impl Asked<'_> {
             None => permit,
             Some(event) => self.written(permit, event).await?,
         };
+        // A token goes past this Console: it is written down under an id that we give it, so that it can be revoked at the Rack.
+        let (permit, token) = if permit.makes_token() { self.noted(permit).await? } else { (permit, None) };
         // 6. With what, and off it goes.
-        self.forward(permit, actor)
+        self.forward(permit, actor, token)
+    }
+
+    /// Waits until a token that is about to be made is written down; gives its id as the value of a header.
+    async fn noted(&self, permit: Permit) -> Result<(Permit, Option<HeaderValue>), Refused> {
+        let id = uuid::Uuid::now_v7().simple().to_string();
+        let principal = permit.principal();
+        let (rack, user) = (permit.rack().row.id.clone(), principal.user.clone());
+        let key = principal.key.clone().unwrap_or_else(|| convox_model::KeyId::from_text(""));
+        let (store, now_ms, kept) = (self.app.store.clone(), self.app.clock.now_ms(), id.clone());
+        // Not on the shard: a database has no place there.
+        let noting = async move { store.note_token(&kept, &rack, &user, &key, now_ms, now_ms + LONGEST_TOKEN_MS).await };
+        match (self.app.ordinary.spawn(noting).await, HeaderValue::from_str(&id)) {
+            (Ok(Ok(())), Ok(id)) => Ok((permit, Some(id))),
+            (noted, _) => {
+                tracing::error!(request.id = %self.id, fault = ?noted.map(|noted| noted.map_err(|error| error.to_string())), "a token could not be written down");
+                permit.unused(StatusCode::SERVICE_UNAVAILABLE);
+                self.app.counters.add(Count::Unavailable);
+                Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the Console cannot reach its database; try again later"))
+            }
+        }
     }
 
     /// Identifies, finds the Rack and the route, decides. All from memory.
@@ -162,7 +187,7 @@ impl Asked<'_> {
     }
 
     /// Puts the Rack's own credential and the actor's name to it.
-    fn forward(&self, permit: Permit, actor: HeaderValue) -> Result<Forward<Permit>, Refused> {
+    fn forward(&self, permit: Permit, actor: HeaderValue, token: Option<HeaderValue>) -> Result<Forward<Permit>, Refused> {
         let app = self.app;
         let snapshot: &Snapshot = &app.snapshots.now();
         match app.credentials.open(permit.rack(), snapshot, app.clock.now_ms()) {
@@ -173,7 +198,7 @@ impl Asked<'_> {
                     upstream: Arc::clone(&opened.upstream),
                     authorization: opened.authorization.clone(),
                     path_and_query: None,
-                    add: vec![(ACTOR, actor), (REQUEST_ID, self.id.header())],
+                    add: [(ACTOR, actor), (REQUEST_ID, self.id.header())].into_iter().chain(token.map(|id| (TOKEN_ID, id))).collect(),
                     request_id: self.id,
                 })
             }

@@ -31,7 +31,7 @@ use crate::strangers::Strangers;
 /// What is still open is told why it ends so long before the drain is over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Serves until SIGTERM or SIGINT, then lets open requests end; a second signal cuts them. SIGHUP reads the certificate anew.
+/// Serves until SIGTERM or SIGINT, then lets open requests end; a second signal cuts them. The certificate is read anew when its files change, and on SIGHUP.
 pub(crate) async fn run(args: Serve) -> Result<()> {
     log();
     hardening::apply();
@@ -59,6 +59,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
         mail,
         homes: Homes::below(&args.place.data),
         ending: watch::Sender::new(false),
+        ordinary: tokio::runtime::Handle::current(),
     });
     if let Some(fault) = app.credentials.without_roots() {
         tracing::warn!(fault, "racks without a pinned certificate cannot be reached");
@@ -82,6 +83,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     tokio::spawn(jobs::record_uses(Arc::clone(&app)));
     tokio::spawn(jobs::prune_audit(Arc::clone(&app)));
     tokio::spawn(Strangers::share(Arc::clone(&app)));
+    tokio::spawn(jobs::roll_keys(Arc::clone(&app)));
 
     let mut stdout = std::io::stdout();
     writeln!(stdout, "listening on https://{} fingerprint {}", server.local_addr(), tls.fingerprint())?;
@@ -90,6 +92,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     }
     stdout.flush()?;
 
+    tokio::spawn(tls::files(&args).follow(tls.clone()));
     let router = crate::api::router(Arc::clone(&app));
     server.run(Relay(Arc::clone(&app)), Tower(router), signals.end(args, tls, Arc::clone(&app))).await?;
     app.audit.flush().await;

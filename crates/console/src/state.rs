@@ -37,6 +37,8 @@ pub(crate) struct App {
     pub(crate) homes: Homes,
     /// Turns true shortly before what is still open is cut, when the server ends.
     pub(crate) ending: watch::Sender<bool>,
+    /// The runtime beside the shards: where the database is used.
+    pub(crate) ordinary: tokio::runtime::Handle,
 }
 
 impl App {

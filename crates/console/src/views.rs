@@ -7,6 +7,7 @@ use convox_store::keys::KeyRow;
 use convox_store::members::MemberRow;
 use convox_store::orgs::OrgRow;
 use convox_store::racks::RackRow;
+use convox_store::rolls::RollRow;
 use convox_store::users::UserRow;
 use serde_json::{Value, json};
 
@@ -52,6 +53,18 @@ pub(crate) fn rack(row: &RackRow) -> Value {
         "id": row.id, "organization": row.org_name, "name": row.name, "provider": row.provider, "host": row.host, "pin": row.pin,
         "created": time(row.created_ms),
     })
+}
+
+/// How far the roll of a Rack's password is, and by which rule it is rolled.
+pub(crate) fn roll(roll: Option<&RollRow>, every_days: i64, is_known: bool) -> Value {
+    let roll = roll.map(|roll| {
+        json!({
+            "step": roll.step.as_str(), "kind": roll.kind.as_str(), "reason": roll.reason, "started_by": roll.started_by,
+            "started": time(roll.started_ms), "since": time(roll.step_ms), "window_seconds": roll.window_ms / 1000,
+            "cut_streams": roll.cut, "fault": roll.fault,
+        })
+    });
+    json!({ "roll": roll, "every_days": every_days, "entered_by_a_person": is_known })
 }
 
 /// A Rack that was just added, with what it showed of itself.

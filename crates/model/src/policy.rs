@@ -6,6 +6,8 @@
 //! | `read-secret`, `write`, `shell` | on routes that name an app, and making an app | everywhere | everywhere |
 //! | `admin` | - | - | everywhere |
 //!
+//! What is about a Rack's password is for nobody: the Console rolls it by itself.
+//!
 //! "Everywhere" means every Rack of an organization in which the principal is a member. For anybody else, its Racks do not exist.
 
 use convox_wire::routes::{Effect, Route};
@@ -48,6 +50,9 @@ pub fn decide(principal: &Principal, request: &Request<'_>) -> Decision {
     let Some(role) = principal.role_in(request.org) else {
         return Decision::Deny { rule: "not-a-member", visible: false, needs: None };
     };
+    if request.route.is_about_the_password() {
+        return Decision::Deny { rule: "console-rolls-passwords", visible: true, needs: None };
+    }
     // The row says whether the path names an app; who calls cannot make an app's route of a Rack's.
     let names_app = request.app.is_some() && request.route.pattern.starts_with("/apps/{app}");
     let on_app = names_app || request.route.name == "AppCreate";
@@ -135,6 +140,16 @@ mod tests {
     }
 
     #[test]
+    fn nobody_changes_a_racks_password_behind_the_console() {
+        let org = OrgId::new();
+        let routes: Vec<_> = ROUTES.iter().filter(|route| route.is_about_the_password()).collect();
+        assert_eq!(routes.len(), 4);
+        for route in routes {
+            assert!(Role::ALL.into_iter().all(|role| !allowed(&member(&org, Some(role)), &org, route)), "{}", route.name);
+        }
+    }
+
+    #[test]
     fn an_app_route_without_its_app_is_no_app_route() {
         let org = OrgId::new();
         let request = Request { org: &org, route: row("ProcessExec"), app: None };
@@ -145,7 +160,7 @@ mod tests {
     #[test]
     fn a_higher_role_may_what_a_lower_may_and_a_refusal_names_what_would_do() {
         let org = OrgId::new();
-        for route in ROUTES {
+        for route in ROUTES.iter().filter(|route| !route.is_about_the_password()) {
             let request = Request { org: &org, route, app: Some("web") };
             let decisions = Role::ALL.map(|role| decide(&member(&org, Some(role)), &request));
             let least = Role::ALL.into_iter().zip(decisions).find(|(_, decision)| matches!(decision, Decision::Allow { .. }));

@@ -119,3 +119,59 @@ pub fn generate(names: &[&str]) -> Result<(String, String), TlsServerError> {
     let certificate = params.self_signed(&key).map_err(failed)?;
     Ok((certificate.pem(), key.serialize_pem()))
 }
+
+/// Makes a certificate and its key for a server whose callers pinned the one in `before`: for the same names, with the old one and a
+/// hand-over behind it ([`convox_tls::hand_over`]), and what was behind the old one, as far back as is worth sending.
+///
+/// `given` is the certificate and key to go on with, if they are not to be made.
+///
+/// # Errors
+/// When the old pair, or the one given, cannot be used.
+pub fn hand_over(before: &[u8], before_key: &[u8], given: Option<(&[u8], &[u8])>) -> Result<(String, String), TlsServerError> {
+    let failed = |error: rcgen::Error| TlsServerError::Generate(error.to_string());
+    let old = read(before, before_key)?;
+    let leaf = old.cert.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
+    let (chain, key) = match given {
+        Some((chain, key)) => {
+            read(chain, key)?;
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|error| TlsServerError::Certificate(error.to_string()));
+            (text(chain)?, text(key)?)
+        }
+        None => {
+            let names = convox_tls::Certificate::read(&leaf).names;
+            generate(&names.iter().map(String::as_str).collect::<Vec<_>>())?
+        }
+    };
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(str::to_owned).map_err(|error| TlsServerError::Key(error.to_string()));
+    let old_key = rcgen::KeyPair::from_pem(&text(before_key)?).map_err(failed)?;
+    let signer = rcgen::Issuer::from_ca_cert_der(&leaf, old_key).map_err(failed)?;
+    let new_key = rcgen::KeyPair::from_pem(&key).map_err(failed)?;
+    let mut params = rcgen::CertificateParams::new(vec![convox_tls::hand_over::NAME.to_owned()]).map_err(failed)?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "hand-over");
+    let now = std::time::SystemTime::now();
+    params.not_before = (now - std::time::Duration::from_hours(24)).into();
+    params.not_after = (now + std::time::Duration::from_hours(24 * HAND_OVER_DAYS)).into();
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let over = params.signed_by(&new_key, &signer).map_err(failed)?;
+    let mut all = chain;
+    for der in [over.der(), &leaf].into_iter().chain(old.cert.iter().skip(1).take(BEHIND)) {
+        if !all.ends_with('\n') {
+            all.push('\n');
+        }
+        all.push_str(&pem(der));
+    }
+    Ok((all, key))
+}
+
+/// How long a hand-over is believed: whoever did not connect for so long compares fingerprints again.
+const HAND_OVER_DAYS: u64 = 400;
+/// So many older certificates are sent along: each handshake carries them.
+const BEHIND: usize = 6;
+
+fn pem(der: &CertificateDer<'_>) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap_or_default()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}

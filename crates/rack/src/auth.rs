@@ -1,13 +1,16 @@
 //! Who may come in: the bearer of the Rack's password, or of a token that the Rack signed. Decided before anything else is done, a
 //! WebSocket's upgrade included.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use convox_seal::Secret;
 use convox_seal::access::{self, Claims, Expected, Role, Signer};
-use convox_wire::basic::{go_encode, parse_basic};
+use convox_seal::{PasswordKey, constant_time_eq};
+use convox_wire::basic::parse_basic;
 use convox_wire::routes::Effect;
 use tokio::sync::watch;
+
+use crate::state::{PasswordRow, Passwords};
 
 /// What a caller may do, and who they are for the log.
 #[derive(Clone, Debug)]
@@ -16,101 +19,168 @@ pub(crate) struct Caller {
     pub(crate) role: Role,
     /// `password` or the token's user.
     pub(crate) name: String,
-    /// By what they came in; `None` for the password's bearer.
-    token: Option<Token>,
+    /// By what they came in.
+    by: By,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
+enum By {
+    /// The password with this keyed hash.
+    Password {
+        hash: [u8; 32],
+        is_next: bool,
+    },
+    Token(Token),
+}
+
+#[derive(Clone, Debug)]
 struct Token {
+    id: String,
+    /// The key that signed it.
+    kid: String,
     /// Unix seconds.
     expires_at: i64,
-    /// Of the keys that it was checked against.
-    generation: u64,
 }
 
 impl Caller {
     /// When their token ends, Unix seconds.
     pub(crate) fn expires_at(&self) -> Option<i64> {
-        self.token.map(|token| token.expires_at)
+        self.token().map(|token| token.expires_at)
+    }
+
+    /// The id of their token.
+    pub(crate) fn token_id(&self) -> Option<&str> {
+        self.token().map(|token| token.id.as_str())
+    }
+
+    fn token(&self) -> Option<&Token> {
+        match &self.by {
+            By::Token(token) => Some(token),
+            By::Password { .. } => None,
+        }
+    }
+
+    /// Whether they came in by the password that is to take the place of the present one.
+    pub(crate) fn has_next_password(&self) -> bool {
+        matches!(self.by, By::Password { is_next: true, .. })
     }
 
     /// Whether the header `Convox-Actor` is believed: only the password's bearer may speak for others.
     pub(crate) fn may_name_actor(&self) -> bool {
-        self.token.is_none()
+        self.token().is_none()
     }
 }
 
 /// Checks credentials.
 pub(crate) struct Door {
-    password: Secret,
-    encoded: Secret,
+    hasher: PasswordKey,
     /// The Rack's id: audience of its tokens.
     rack: String,
-    keys: watch::Sender<Keys>,
+    known: watch::Sender<Known>,
 }
 
-/// The signing keys of now. A rotation makes the next generation, and whatever was opened by an older one ends.
-struct Keys {
-    generation: u64,
-    signers: Vec<Signer>,
+/// What opens the door now. Whatever was opened by something that is no longer in here ends.
+pub(crate) struct Known {
+    pub(crate) passwords: Passwords,
+    pub(crate) signers: Vec<Signer>,
+    /// Tokens that were revoked and would otherwise be believed.
+    pub(crate) revoked: HashSet<String>,
+    /// Keyed hashes of dead passwords whose streams are to end too.
+    pub(crate) cut: HashSet<[u8; 32]>,
+}
+
+impl Known {
+    /// Whether it lets in exactly what `other` does.
+    fn is_same(&self, other: &Self) -> bool {
+        let signers = |known: &Self| known.signers.iter().map(|signer| (signer.kid().to_owned(), signer.ends_at())).collect::<Vec<_>>();
+        self.passwords == other.passwords && self.revoked == other.revoked && self.cut == other.cut && signers(self) == signers(other)
+    }
 }
 
 impl Door {
-    pub(crate) fn new(password: Secret, rack: String, signers: Vec<Signer>) -> Self {
-        let encoded = Secret::new(go_encode(password.expose()));
-        Self { password, encoded, rack, keys: watch::Sender::new(Keys { generation: 0, signers }) }
+    pub(crate) fn new(hasher: PasswordKey, rack: String, known: Known) -> Self {
+        Self { hasher, rack, known: watch::Sender::new(known) }
     }
 
-    /// Takes other signing keys.
-    pub(crate) fn replace_signers(&self, signers: Vec<Signer>) {
-        self.keys.send_modify(|keys| *keys = Keys { generation: keys.generation + 1, signers });
+    /// Lets in what `known` says from now on; what was cut stays cut.
+    pub(crate) fn replace(&self, mut known: Known) {
+        self.known.send_if_modified(|now| {
+            known.cut.extend(&now.cut);
+            let is_other = !now.is_same(&known);
+            if is_other {
+                *now = known;
+            }
+            is_other
+        });
     }
 
-    /// Ends when the caller's right to be here does, and says why; never for the password's bearer.
+    /// Ends when the caller's right to be here does, and says why.
     pub(crate) async fn ended(&self, caller: &Caller, now: i64) -> &'static str {
-        let Some(token) = caller.token else { return std::future::pending().await };
-        let left = Duration::from_secs(u64::try_from(token.expires_at - now).unwrap_or(0));
-        let mut keys = self.keys.subscribe();
-        tokio::select! {
-            () = tokio::time::sleep(left) => "the access token is expired",
-            _ = keys.wait_for(|keys| keys.generation != token.generation) => "the access token was revoked: its signing key was rotated",
+        let mut known = self.known.subscribe();
+        let started = tokio::time::Instant::now();
+        loop {
+            let ends_at = {
+                let known = known.borrow_and_update();
+                match &caller.by {
+                    By::Password { hash, .. } if known.cut.contains(hash) => return "the Rack's password was rolled; connect again",
+                    By::Password { .. } => None,
+                    By::Token(token) if known.revoked.contains(&token.id) => return "the access token was revoked",
+                    By::Token(token) => match known.signers.iter().find(|signer| signer.kid() == token.kid) {
+                        None => return "the access token was revoked: its signing key was rotated",
+                        Some(signer) => Some(token.expires_at.min(signer.ends_at().unwrap_or(i64::MAX))),
+                    },
+                }
+            };
+            let now = now + i64::try_from(started.elapsed().as_secs()).unwrap_or(0);
+            let left = ends_at.map(|end| Duration::from_secs(u64::try_from(end - now).unwrap_or(0)));
+            tokio::select! {
+                () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => return "the access token is expired",
+                // The sender goes with the Rack.
+                Ok(()) = known.changed() => {}
+                else => return std::future::pending().await,
+            }
         }
     }
 
     /// Who brings this `Authorization`? The error is what the caller is told.
     pub(crate) fn caller(&self, authorization: Option<&str>, now: i64) -> Result<Caller, String> {
         let Some(basic) = authorization.and_then(parse_basic) else { return Err("invalid authentication".to_owned()) };
+        let known = self.known.borrow();
         if basic.user == "jwt" {
-            let keys = self.keys.borrow();
             // The issuer is the Rack's name, which may change; its id does not.
             let expected = Expected { audience: &self.rack, issuer: None, originals: false };
-            let claims: Claims = access::verify(&basic.password, &keys.signers, now, &expected)
+            let (claims, signer): (Claims, &Signer) = access::verify_by(&basic.password, &known.signers, now, &expected)
                 .map_err(|error| format!("invalid authentication: {error}"))?;
-            let token = Token { expires_at: claims.expires_at, generation: keys.generation };
-            return Ok(Caller { role: claims.role, name: claims.user, token: Some(token) });
+            if known.revoked.contains(&claims.id) {
+                return Err("invalid authentication: token is revoked".to_owned());
+            }
+            let token = Token { id: claims.id, kid: signer.kid().to_owned(), expires_at: claims.expires_at };
+            return Ok(Caller { role: claims.role, name: claims.user, by: By::Token(token) });
         }
-        // Both are compared, whatever the first says: the time tells nothing.
-        let literal = self.password.matches(&basic.password);
-        let encoded = self.encoded.matches(&basic.password);
-        if literal | encoded {
-            return Ok(Caller { role: Role::Admin, name: "password".to_owned(), token: None });
-        }
-        Err("invalid authentication".to_owned())
+        // All are compared, whatever the first says: the time tells nothing.
+        let said = self.hasher.hash(&basic.password);
+        let is = |row: &PasswordRow| constant_time_eq(&row.hash, &said) | constant_time_eq(&row.encoded, &said);
+        let (is_current, next) = (is(&known.passwords.current), known.passwords.next.as_ref());
+        let is_next = next.is_some_and(is);
+        let row = if is_current { Some(&known.passwords.current) } else { next.filter(|_| is_next) };
+        let Some(row) = row else { return Err("invalid authentication".to_owned()) };
+        let by = By::Password { hash: row.hash, is_next: !is_current };
+        Ok(Caller { role: Role::Admin, name: "password".to_owned(), by })
     }
 
-    /// Signs a token.
-    pub(crate) fn mint(&self, role: Role, issuer: &str, now: i64, expires_at: i64) -> Option<String> {
-        let keys = self.keys.borrow();
+    /// Signs a token under `id`.
+    pub(crate) fn mint(&self, id: String, role: Role, issuer: &str, now: i64, expires_at: i64) -> Option<String> {
+        let known = self.known.borrow();
         let claims = Claims {
             user: role.user().to_owned(),
             role,
             issued_at: now,
             expires_at,
-            id: access::token_id(),
+            id,
             issuer: issuer.to_owned(),
             audience: self.rack.clone(),
         };
-        keys.signers.first().map(|signer| access::mint(&claims, signer))
+        known.signers.first().map(|signer| access::mint(&claims, signer))
     }
 }
 
@@ -125,11 +195,38 @@ pub(crate) fn allows(role: Role, effect: Effect) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use convox_seal::RootKey;
+    use convox_wire::basic::{Basic, go_encode};
+
     use super::*;
-    use convox_wire::basic::Basic;
+
+    fn hasher() -> PasswordKey {
+        PasswordKey::derive(&RootKey::parse(RootKey::generate().expose()).unwrap())
+    }
+
+    fn row(hasher: &PasswordKey, password: &str) -> PasswordRow {
+        PasswordRow { hash: hasher.hash(password), encoded: hasher.hash(&go_encode(password)), created_ms: 0, retire_ms: None }
+    }
+
+    fn known(current: PasswordRow, next: Option<PasswordRow>, signers: Vec<Signer>) -> Known {
+        Known { passwords: Passwords { current, next }, signers, revoked: HashSet::new(), cut: HashSet::new() }
+    }
 
     fn door(password: &str) -> Door {
-        Door::new(Secret::new(password.to_owned()), "rack-1".to_owned(), vec![Signer::generate()])
+        let hasher = hasher();
+        let current = row(&hasher, password);
+        Door::new(hasher, "rack-1".to_owned(), known(current, None, vec![Signer::generate()]))
+    }
+
+    impl Door {
+        fn rotate(&self) {
+            let passwords = self.known.borrow().passwords.clone();
+            self.replace(known(passwords.current, passwords.next, vec![Signer::generate()]));
+        }
+    }
+
+    fn mint(door: &Door, role: Role) -> String {
+        Basic::header("jwt", &door.mint(access::token_id(), role, "main", 100, 200).unwrap())
     }
 
     #[test]
@@ -142,26 +239,56 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn two_passwords_are_accepted_while_a_roll_is_under_way() {
+        let hasher = hasher();
+        let (old, new) = (row(&hasher, "old"), row(&hasher, "new /+"));
+        let signer = || vec![Signer::generate()];
+        let door = Door::new(hasher, "rack-1".to_owned(), known(old.clone(), Some(new.clone()), signer()));
+        let caller = |password: &str| door.caller(Some(&Basic::header("convox", password)), 0);
+        let (by_old, by_new) = (caller("old").unwrap(), caller("new /+").unwrap());
+        assert!(!by_old.has_next_password() && by_new.has_next_password());
+        door.replace(known(new.clone(), None, signer()));
+        assert!(caller("old").is_err() && !caller("new /+").unwrap().has_next_password());
+        // What the old one opened goes on, unless it was to end.
+        for caller in [&by_old, &by_new] {
+            tokio::select! {
+                biased;
+                _ = door.ended(caller, 0) => panic!("a roll cuts nothing by itself"),
+                () = std::future::ready(()) => {}
+            }
+        }
+        door.replace(Known { cut: HashSet::from([old.hash]), ..known(new, None, signer()) });
+        assert!(door.ended(&by_old, 0).await.contains("rolled"));
+        tokio::select! {
+            biased;
+            _ = door.ended(&by_new, 0) => panic!("it came in by the new one"),
+            () = std::future::ready(()) => {}
+        }
+    }
+
     #[test]
-    fn a_token_carries_its_role_and_dies_with_its_key() {
+    fn a_token_carries_its_role_and_dies_with_its_key_or_by_its_id() {
         let door = door("pw");
-        let token = door.mint(Role::Read, "main", 100, 200).unwrap();
-        let header = Basic::header("jwt", &token);
+        let header = mint(&door, Role::Read);
         let caller = door.caller(Some(&header), 150).unwrap();
         assert!(caller.role == Role::Read && !caller.may_name_actor());
         assert_eq!(door.caller(Some(&header), 200).unwrap_err(), "invalid authentication: token is expired");
-        door.replace_signers(vec![Signer::generate()]);
-        assert!(door.caller(Some(&header), 150).is_err());
+        let other = mint(&door, Role::Read);
+        door.known.send_modify(|known| known.revoked.extend(caller.token_id().map(str::to_owned)));
+        assert_eq!(door.caller(Some(&header), 150).unwrap_err(), "invalid authentication: token is revoked");
+        assert!(door.caller(Some(&other), 150).is_ok());
+        door.rotate();
+        assert!(door.caller(Some(&other), 150).is_err());
         // The password is no token and a token no password.
         assert!(door.caller(Some(&Basic::header("jwt", "pw")), 150).is_err());
-        assert!(door.caller(Some(&Basic::header("convox", &token)), 150).is_err());
+        assert!(door.caller(Some(&Basic::header("convox", "x")), 150).is_err());
     }
 
     #[tokio::test]
     async fn what_a_token_opened_ends_with_it() {
         let door = door("pw");
-        let header = Basic::header("jwt", &door.mint(Role::Write, "main", 100, 200).unwrap());
-        let caller = door.caller(Some(&header), 150).unwrap();
+        let caller = door.caller(Some(&mint(&door, Role::Write)), 150).unwrap();
         let bearer = door.caller(Some(&Basic::header("", "pw")), 150).unwrap();
         assert_eq!(door.ended(&caller, 199).await, "the access token is expired");
         tokio::select! {
@@ -170,7 +297,7 @@ mod tests {
             () = std::future::ready(()) => {}
         }
         // A rotation between the check of the credential and this wait is not missed.
-        door.replace_signers(vec![Signer::generate()]);
+        door.rotate();
         assert!(door.ended(&caller, 150).await.contains("rotated"));
         tokio::select! {
             biased;

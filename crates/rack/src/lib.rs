@@ -6,7 +6,9 @@
 mod api;
 mod auth;
 pub mod builds;
+pub mod credentials;
 mod files;
+mod instances;
 pub mod logs;
 pub mod manifest;
 mod rack;

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Door;
 use crate::builds::Builder;
 use crate::files;
+use crate::instances::Instances;
 use crate::logs::LogStore;
 use crate::manifest::{Manifest, ManifestError};
 use crate::runtime::Runtime;
@@ -35,6 +36,8 @@ pub(crate) struct Rack {
     pub(crate) builder: Builder,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) door: Door,
+    /// Hosts that it can log in to.
+    pub(crate) instances: Instances,
     /// Directory of object files.
     pub(crate) objects: PathBuf,
     /// When it was started, milliseconds since 1970.

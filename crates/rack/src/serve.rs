@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use convox_proxy::{Server, TlsServer, tls_server};
+use convox_proxy::{Server, TlsFiles, TlsServer};
 use convox_seal::Secret;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,7 +18,9 @@ use tracing_subscriber::EnvFilter;
 use crate::api::{Api, is_plain_host};
 use crate::auth::Door;
 use crate::builds::{BuildLimits, Builder};
+use crate::credentials;
 use crate::files;
+use crate::instances::Instances;
 use crate::logs::{LogLimits, LogStore};
 use crate::rack::{Rack, SYSTEM_LOG, VERSION, desired};
 use crate::runtime::Runtime;
@@ -26,15 +28,13 @@ use crate::runtime::process::ProcessRuntime;
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::state::{State, now_ms};
 
-/// A shorter password can be guessed.
-const SHORTEST_PASSWORD: usize = 16;
-
 /// What open streams get to say that the Rack ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Serve a Rack. Prints one line when it is ready. Apps go on when it ends.
 ///
-/// The password comes from --password-file, else from the environment: CONVOX_PASSWORD, or PASSWORD.
+/// The password comes from --password-file, else from the environment: CONVOX_PASSWORD, or PASSWORD. It counts at the first start and when it is
+/// changed; once it was rolled, the Rack keeps the new one itself, and needs neither.
 ///
 /// Example: convox-rack serve --listen 0.0.0.0:5443 --data /var/lib/convox-rack --name prod --password-file /etc/convox/rack.password
 #[derive(Args)]
@@ -60,6 +60,9 @@ pub struct Serve {
     /// Private key of the certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Hosts that the Rack can log in to by SSH, for `instances` and `instances keyroll`: a JSON list, see docs/rack.md.
+    #[arg(long, value_name = "FILE")]
+    instances: Option<PathBuf>,
     /// How processes run: process (supervised child processes).
     #[arg(long, default_value = "process", value_parser = ["process"])]
     runtime: String,
@@ -94,11 +97,20 @@ pub async fn run(args: Serve) -> Result<()> {
     files::make_private_directory(data).with_context(|| format!("could not make {}", data.display()))?;
     let data = data.canonicalize().with_context(|| format!("could not find {}", data.display()))?;
     let _lock = lock(&data)?;
-    let tls = tls(&args, &data)?;
+    let files = tls_files(&args, &data)?;
+    let tls = files.load()?;
     let fingerprint = tls.fingerprint();
 
+    let instances = Instances::open(args.instances.as_deref(), data.join("ssh"))?;
     let state = State::open(&data).await?;
     state.note_version(VERSION).await?;
+    let replaced = match &password {
+        Some(password) => state.start_password(password).await?,
+        None => false,
+    };
+    let Some(known) = credentials::known(&state).await? else {
+        bail!("a Rack does not start without a password: give --password-file FILE or set CONVOX_PASSWORD");
+    };
     let logs = LogStore::open(&data.join("logs"), LogLimits::default())?;
     let builder = Builder::new(&data.join("builds"), logs.clone(), BuildLimits::default());
     let program = std::env::current_exe().context("the path of this program")?;
@@ -112,21 +124,21 @@ pub async fn run(args: Serve) -> Result<()> {
         }
     }
     // Bound before processes are touched: a second Rack on the same address ends here.
-    let server = Server::bind(args.listen, 1, Some(tls)).with_context(|| format!("could not listen on {}", args.listen))?;
+    let server = Server::bind(args.listen, 1, Some(tls.clone())).with_context(|| format!("could not listen on {}", args.listen))?;
     let config = SchedulerConfig { rack: args.name.clone(), dir: data.join("scheduler") };
     files::make_private_directory(&config.dir)?;
     let scheduler = Scheduler::start(config, Arc::clone(&runtime), logs.clone(), apps).await?;
     let id = state.setting("id", || uuid::Uuid::now_v7().to_string()).await?;
-    let signers = state.signers().await?;
     let rack = Arc::new(Rack {
         name: args.name,
         host: server.local_addr().to_string(),
         domain: args.domain,
+        door: Door::new(state.password_key(), id, known),
+        instances,
         state,
         logs,
         builder,
         scheduler,
-        door: Door::new(password, id, signers),
         objects: data.join("objects"),
         started_ms: now_ms(),
         runtime,
@@ -135,7 +147,23 @@ pub async fn run(args: Serve) -> Result<()> {
     });
     rack.resume().await?;
     rack.logs.append(SYSTEM_LOG, "system/rack", &format!("Rack {} version {VERSION} listens on {}", rack.name, rack.host));
+    if replaced {
+        rack.logs.append(SYSTEM_LOG, "system/rack", "The password was changed where the Rack is started: the one before is refused");
+    }
     tokio::spawn(expire(rack.logs.clone()));
+    tokio::spawn(credentials::follow(Arc::clone(&rack)));
+    let cut_off = Arc::clone(&rack);
+    tokio::spawn(async move {
+        match cut_off.instances.roll(&cut_off.state, true).await {
+            Ok(0) => {}
+            Ok(hosts) => tracing::info!(hosts, "rolls of SSH keys that were cut off are finished"),
+            Err(error) => {
+                tracing::error!(%error, "a roll of an SSH key that was cut off could not be finished; `instances keyroll` goes on");
+            }
+        }
+    });
+    tokio::spawn(files.clone().follow(tls.clone()));
+    tokio::spawn(reload(files, tls));
 
     let mut stdout = std::io::stdout();
     writeln!(stdout, "listening on https://{} fingerprint {fingerprint}", rack.host)?;
@@ -176,20 +204,21 @@ fn lock(data: &Path) -> Result<std::fs::File> {
     }
 }
 
-fn password(file: Option<&Path>) -> Result<Secret> {
+/// What the Rack was started with, if it was given one.
+fn password(file: Option<&Path>) -> Result<Option<Secret>> {
     let text = match file {
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("could not read the password file {}", path.display()))?,
+        Some(path) => Some(std::fs::read_to_string(path).with_context(|| format!("could not read the password file {}", path.display()))?),
         // PASSWORD is what the originals read. One that is set and empty is a mistake, not a reason to look on.
-        None => std::env::var("CONVOX_PASSWORD").or_else(|_| std::env::var("PASSWORD")).unwrap_or_default(),
+        None => std::env::var("CONVOX_PASSWORD").or_else(|_| std::env::var("PASSWORD")).ok(),
     };
-    let password = Secret::new(text.trim().to_owned());
+    let Some(password) = text.map(|text| Secret::new(text.trim().to_owned())) else { return Ok(None) };
     if password.is_empty() {
-        bail!("a Rack does not start without a password: give --password-file FILE or set CONVOX_PASSWORD");
+        bail!("a Rack does not start without a password: the one that was given is empty");
     }
-    if password.expose().len() < SHORTEST_PASSWORD {
-        bail!("the Rack's password is too short: {SHORTEST_PASSWORD} characters at least, since it opens everything");
+    match credentials::fault(&password) {
+        Some(fault) => bail!("the Rack's password is {fault}"),
+        None => Ok(Some(password)),
     }
-    Ok(password)
 }
 
 /// `HOST` of `HOST[:PORT]`, without the brackets of an IPv6 address.
@@ -201,31 +230,20 @@ fn host_alone(domain: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-/// The certificate: given, kept from an earlier start, or made now.
-fn tls(args: &Serve, data: &Path) -> Result<TlsServer> {
-    let read = |path: &Path| std::fs::read(path).with_context(|| format!("could not read {}", path.display()));
-    let (cert, key) = match (&args.tls_cert, &args.tls_key) {
-        (Some(cert), Some(key)) => (read(cert)?, read(key)?),
-        _ => {
-            let dir = data.join("tls");
-            let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
-            if !cert.exists() {
-                files::make_private_directory(&dir)?;
-                let listen = args.listen.ip().to_string();
-                let mut names = vec!["localhost", "127.0.0.1", "::1", args.name.as_str()];
-                names.extend(args.domain.as_deref().map(host_alone).filter(|host| !names.contains(host)));
-                if !args.listen.ip().is_unspecified() && !names.contains(&listen.as_str()) {
-                    names.push(&listen);
-                }
-                let (made_cert, made_key) = tls_server::generate(&names)?;
-                // The certificate last: it says that the pair is whole.
-                files::write_private(&key, made_key.as_bytes())?;
-                files::write_private(&cert, made_cert.as_bytes())?;
-            }
-            (read(&cert)?, read(&key)?)
-        }
-    };
-    Ok(TlsServer::from_pem(&cert, &key)?)
+/// Where the certificate is: given, kept from an earlier start, or made now.
+fn tls_files(args: &Serve, data: &Path) -> Result<TlsFiles> {
+    if let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) {
+        return Ok(TlsFiles::new(cert, key));
+    }
+    let files = TlsFiles::in_directory(&data.join("tls"));
+    let listen = args.listen.ip().to_string();
+    let mut names = vec!["localhost", "127.0.0.1", "::1", args.name.as_str()];
+    names.extend(args.domain.as_deref().map(host_alone).filter(|host| !names.contains(host)));
+    if !args.listen.ip().is_unspecified() && !names.contains(&listen.as_str()) {
+        names.push(&listen);
+    }
+    files.make(&names)?;
+    Ok(files)
 }
 
 /// Old log files go, once an hour.
@@ -234,6 +252,18 @@ async fn expire(logs: LogStore) {
         tokio::time::sleep(Duration::from_hours(1)).await;
         let logs = logs.clone();
         let _ = tokio::task::spawn_blocking(move || logs.expire()).await;
+    }
+}
+
+/// Reads the certificate anew on SIGHUP, without waiting for the next look at its files.
+async fn reload(files: TlsFiles, tls: TlsServer) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    while hangup.recv().await.is_some() {
+        match files.reload(&tls) {
+            Ok(()) => tracing::info!(fingerprint = %tls.fingerprint(), "serving the certificate as it is now"),
+            Err(error) => tracing::error!(%error, "serving the old certificate: the new one cannot be used"),
+        }
     }
 }
 

@@ -47,14 +47,18 @@ impl Role {
         }
     }
 
+    /// `read`, `write`, `admin`
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+
     /// Reads `read`, `write`, `admin`, as a caller asks for it.
     pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "read" => Some(Self::Read),
-            "write" => Some(Self::Write),
-            "admin" => Some(Self::Admin),
-            _ => None,
-        }
+        [Self::Read, Self::Write, Self::Admin].into_iter().find(|role| role.name() == name)
     }
 
     fn from_claim(claim: &str) -> Option<Self> {
@@ -147,23 +151,36 @@ struct Body {
 pub struct Signer {
     kid: String,
     key: Zeroizing<Vec<u8>>,
+    /// Unix seconds from which on nothing that it signed is believed.
+    ends_at: Option<i64>,
 }
 
 impl Signer {
     /// From the store. `key` has at least 32 bytes; `None` for less.
     pub fn new(kid: String, key: Vec<u8>) -> Option<Self> {
-        (key.len() >= 32).then(|| Self { kid, key: Zeroizing::new(key) })
+        (key.len() >= 32).then(|| Self { kid, key: Zeroizing::new(key), ends_at: None })
     }
 
     /// A new one with a random name.
     pub fn generate() -> Self {
         let kid = URL_SAFE_NO_PAD.encode(random_bytes::<6>());
-        Self { kid, key: Zeroizing::new(random_bytes::<32>().to_vec()) }
+        Self { kid, key: Zeroizing::new(random_bytes::<32>().to_vec()), ends_at: None }
+    }
+
+    /// The same, believed until `ends_at` (Unix seconds) only: a key that was rotated, in its last hours.
+    #[must_use]
+    pub fn ending_at(self, ends_at: Option<i64>) -> Self {
+        Self { ends_at, ..self }
     }
 
     /// Its name.
     pub fn kid(&self) -> &str {
         &self.kid
+    }
+
+    /// When it is not believed any more, Unix seconds; `None` for one that has no end yet.
+    pub fn ends_at(&self) -> Option<i64> {
+        self.ends_at
     }
 
     /// The key itself, for the store.
@@ -202,11 +219,20 @@ pub fn mint(claims: &Claims, signer: &Signer) -> String {
     format!("{message}.{signature}")
 }
 
-/// Checks a token against the accepted signers. `now` is Unix seconds.
+/// Checks a token against the accepted signers. `now` is Unix seconds. A token ends with the key that signed it, if that is earlier: its
+/// `expires_at` says so.
 ///
 /// # Errors
 /// [`TokenError`]; the signature is checked before anything that the token says is believed.
 pub fn verify(token: &str, signers: &[Signer], now: i64, expected: &Expected<'_>) -> Result<Claims, TokenError> {
+    verify_by(token, signers, now, expected).map(|(claims, _)| claims)
+}
+
+/// As [`verify`], with the signer whose key it was.
+///
+/// # Errors
+/// [`TokenError`].
+pub fn verify_by<'s>(token: &str, signers: &'s [Signer], now: i64, expected: &Expected<'_>) -> Result<(Claims, &'s Signer), TokenError> {
     if token.len() > LONGEST {
         return Err(TokenError::Malformed);
     }
@@ -224,16 +250,16 @@ pub fn verify(token: &str, signers: &[Signer], now: i64, expected: &Expected<'_>
     // Without a key id any signer may have signed. A key id only chooses among them: it is never a path or a query.
     let named = |signer: &&Signer| header.kid.as_ref().is_none_or(|kid| *kid == signer.kid);
     let signed = |signer: &Signer| signer.mac(message).is_some_and(|mac| mac.verify_slice(&signature).is_ok());
-    if !signers.iter().filter(named).any(signed) {
-        return Err(TokenError::Signature);
-    }
+    let live = |signer: &&Signer| signer.ends_at.is_none_or(|end| end > now);
+    let signer = signers.iter().filter(live).filter(named).find(|signer| signed(signer)).ok_or(TokenError::Signature)?;
     let body: Body = serde_json::from_slice(&decode(body)?).map_err(|_| TokenError::Malformed)?;
-    let claims = claims(header.kid.is_none(), body).ok_or(TokenError::Malformed)?;
+    let mut claims = claims(header.kid.is_none(), body).ok_or(TokenError::Malformed)?;
+    claims.expires_at = claims.expires_at.min(signer.ends_at.unwrap_or(i64::MAX));
     if claims.expires_at <= now {
         return Err(TokenError::Expired);
     }
     if header.kid.is_none() {
-        return Ok(claims);
+        return Ok((claims, signer));
     }
     if claims.issued_at > now.saturating_add(CLOCK_SET_BACK) {
         return Err(TokenError::NotYetValid);
@@ -244,7 +270,7 @@ pub fn verify(token: &str, signers: &[Signer], now: i64, expected: &Expected<'_>
     if expected.issuer.is_some_and(|issuer| claims.issuer != issuer) {
         return Err(TokenError::Issuer);
     }
-    Ok(claims)
+    Ok((claims, signer))
 }
 
 /// All standard claims, or, in the form of the originals, none. A token that lost one is neither.

@@ -4,6 +4,7 @@
 //! - [`Secret`]: text that cannot be shown, copied or logged by accident, wiped when dropped.
 //! - [`ApiKey`], [`LookupKey`]: what callers carry, and the keyed hash under which it is found.
 //! - [`password`]: Argon2id for what people choose.
+//! - [`PasswordKey`]: how a Rack keeps its own password.
 //! - [`RootKey`], [`Keyring`], [`DataKey`]: root key -> data key per organization -> ciphertext bound to its place.
 //! - [`TotpSecret`]: codes of authenticator apps. [`generate_recovery_code`]: for whoever lost theirs.
 //! - [`access`]: the tokens that a Rack signs.
@@ -17,6 +18,7 @@ mod envelope;
 mod keyring;
 pub mod password;
 pub mod pkce;
+mod rack_password;
 mod random;
 mod recovery;
 mod secret;
@@ -26,6 +28,7 @@ mod weak;
 pub use api_key::{ApiKey, KeyFormatError, KeyKind, LookupKey};
 pub use envelope::{Binding, DataKey, OpenError, Sealed, WrappedDataKey};
 pub use keyring::{Keyring, RootKey, RootKeyError};
+pub use rack_password::PasswordKey;
 pub use random::{generate_password, generate_suffix, generate_typed_code, random_bytes, read_typed_code};
 pub use recovery::{generate_recovery_code, read_recovery_code};
 pub use secret::Secret;

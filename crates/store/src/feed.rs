@@ -20,6 +20,7 @@ macro_rules! now_ms {
         now_ms
     }};
 }
+pub(crate) use now_ms;
 
 /// What a PostgreSQL server tells of the feed by itself.
 #[derive(Debug)]

@@ -18,10 +18,12 @@ pub mod members;
 pub mod orgs;
 pub mod passwords;
 pub mod racks;
+pub mod rolls;
 mod schema;
 pub mod sessions;
 pub mod setup;
 pub mod snapshot;
+pub mod tokens;
 pub mod users;
 
 use convox_db::{Db, DbError, Kind};

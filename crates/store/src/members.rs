@@ -105,6 +105,9 @@ impl Store {
     /// [`StoreError::Missing`]; [`StoreError::Conflict`] for the last administrator.
     pub async fn update_member(&self, org: &OrgId, user: &UserId, role: Role, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
+            if role == Role::Developer {
+                crate::rolls::want_rolls!(tx, user, org.as_str());
+            }
             let done = sqlx::query("UPDATE members SET role = $3 WHERE org_id = $1 AND user_id = $2")
                 .bind(org.as_str())
                 .bind(user.as_str())
@@ -120,13 +123,14 @@ impl Store {
         Ok(seq)
     }
 
-    /// Removes a member: all their access to the organization ends with this. The keys of somebody who is a member nowhere any more end
+    /// Removes a member: all their access to the organization ends with this, and the passwords of Racks that they may know are to be rolled. The keys of somebody who is a member nowhere any more end
     /// too; if they come back, they need new ones.
     ///
     /// # Errors
     /// [`StoreError::Missing`]; [`StoreError::Conflict`] for the last administrator.
     pub async fn delete_member(&self, org: &OrgId, user: &UserId, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
+            crate::rolls::want_rolls!(tx, user, org.as_str());
             let done = sqlx::query("DELETE FROM members WHERE org_id = $1 AND user_id = $2")
                 .bind(org.as_str())
                 .bind(user.as_str())

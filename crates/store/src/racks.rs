@@ -125,6 +125,11 @@ impl Store {
     async fn move_rack_row(&self, before: &RackRow, to: &OrgId, password: &Sealed, act: &Act, there: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
             crate::act::check!(tx, there);
+            let rolling: Option<(String,)> =
+                sqlx::query_as("SELECT step FROM rack_rolls WHERE rack_id = $1").bind(before.id.as_str()).fetch_optional(&mut *tx).await?;
+            if rolling.is_some() {
+                return Err(StoreError::Conflict("its password is being rolled; move the Rack when that is over".to_owned()));
+            }
             let done = sqlx::query(
                 "UPDATE racks SET org_id = $2, password = $3, generation = generation + 1 WHERE id = $1 AND org_id = $4 AND generation = $5",
             )
@@ -139,6 +144,31 @@ impl Store {
                 return Err(StoreError::Conflict("the Rack was changed meanwhile; look at it again".to_owned()));
             }
             crate::audit::chain::insert!(self, tx, &there.event);
+        });
+        Ok(seq)
+    }
+
+    /// Pins the certificate that the pinned one handed over to, with the password sealed anew for its place beside it. What is open stays open.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the Rack was changed meanwhile, or its password is being rolled: that is sealed for the old pin.
+    pub async fn hand_over_pin(&self, before: &RackRow, pin: &str, password: &Sealed, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            let done = sqlx::query(
+                "UPDATE racks SET pin = $2, password = $3 WHERE id = $1 AND pin = $4 AND generation = $5 AND password_ms = $6 \
+                 AND NOT EXISTS (SELECT 1 FROM rack_rolls WHERE rack_id = $1)",
+            )
+            .bind(before.id.as_str())
+            .bind(pin)
+            .bind(password.as_bytes())
+            .bind(before.pin.as_deref())
+            .bind(before.generation)
+            .bind(before.password_ms)
+            .execute(&mut *tx)
+            .await?;
+            if done.rows_affected() == 0 {
+                return Err(StoreError::Conflict("the Rack was changed meanwhile".to_owned()));
+            }
         });
         Ok(seq)
     }

@@ -53,4 +53,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0010_guesses.sql"),
         postgres: include_str!("../migrations/postgres/0010_guesses.sql"),
     },
+    Migration {
+        name: "0011_rack_keys",
+        sqlite: include_str!("../migrations/sqlite/0011_rack_keys.sql"),
+        postgres: include_str!("../migrations/postgres/0011_rack_keys.sql"),
+    },
 ];

@@ -4,12 +4,14 @@
 //! configurations and explains their errors; whoever uses it owns the sockets.
 //!
 //! - [`Trust`], [`client_config`]: system roots, own roots, or one exact certificate.
+//! - [`hand_over`]: how a pin follows a server to its next certificate.
 //! - [`inspect_config`]: learns a server's [`Certificate`] without telling it anything.
 //! - [`TlsFault`], [`classify`]: what went wrong, in a person's words.
 
 mod certificate;
 mod fault;
 mod fingerprint;
+pub mod hand_over;
 mod verify;
 
 use std::sync::{Arc, OnceLock};
@@ -31,7 +33,8 @@ pub enum Trust {
     SystemRoots,
     /// These authorities and no others.
     Roots(Vec<CertificateDer<'static>>),
-    /// Exactly this leaf certificate, whatever name and dates it carries.
+    /// Exactly this leaf certificate, whatever name and dates it carries; or one that its key handed over to ([`hand_over`]): whoever connected
+    /// then compares the fingerprint that it saw, and keeps it in place of this one.
     Pinned(Fingerprint),
 }
 

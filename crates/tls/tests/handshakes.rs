@@ -264,3 +264,66 @@ fn a_certificate_is_inspected_without_telling_its_server_anything() {
     assert_eq!(captured.certificate(), Some(Certificate::read(&server.certificate)));
     assert!(received.join().unwrap().is_empty());
 }
+
+/// What `by` signs to hand over to `to`.
+fn hand_over(by: &Identity, to: &Identity, change: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {
+    let pair = |identity: &Identity| KeyPair::try_from(&identity.key).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_der(&by.certificate, pair(by)).unwrap();
+    let mut params = CertificateParams::new(vec![convox_tls::hand_over::NAME.to_owned()]).unwrap();
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    change(&mut params);
+    params.signed_by(&pair(to), &issuer).unwrap().der().clone()
+}
+
+fn serve_chain(chain: Vec<CertificateDer<'static>>, identity: &Identity) -> (u16, JoinHandle<Vec<u8>>) {
+    let builder = ServerConfig::builder_with_provider(convox_tls::provider()).with_safe_default_protocol_versions().unwrap();
+    serve_with(Arc::new(showing(builder.with_no_client_auth(), chain, &identity.key)))
+}
+
+fn pinned(pin: Fingerprint, chain: Vec<CertificateDer<'static>>, shown: &Identity) -> (Result<(), TlsFault>, Vec<u8>) {
+    let (port, server) = serve_chain(chain, shown);
+    let said = say(client_config(&Trust::Pinned(pin)).unwrap(), "localhost", port);
+    (said, server.join().unwrap())
+}
+
+#[test]
+fn a_pin_follows_when_the_old_key_signed_the_new_certificate_and_only_then() {
+    let [a, b, c, eve] = [(); 4].map(|()| identity(&["localhost"], |_| ()));
+    let der = |identity: &Identity| identity.certificate.clone();
+    let pin = Fingerprint::of(&a.certificate);
+    let over = |by: &Identity, to: &Identity| hand_over(by, to, |_| ());
+    let good = [
+        ("itself", vec![der(&a)], &a),
+        ("once", vec![der(&b), over(&a, &b), der(&a)], &b),
+        ("twice, in any order", vec![der(&c), der(&a), over(&b, &c), over(&a, &b), der(&b)], &c),
+    ];
+    for (what, chain, shown) in good {
+        assert!(pinned(pin, chain, shown).0.is_ok(), "{what}");
+    }
+    let long_ago = |params: &mut CertificateParams| {
+        params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    };
+    let renamed =
+        |params: &mut CertificateParams| params.subject_alt_names = vec![rcgen::SanType::DnsName("localhost".try_into().unwrap())];
+    let mut bent = over(&a, &eve).to_vec();
+    *bent.last_mut().unwrap() ^= 1;
+    let bad = [
+        ("another without a word", vec![der(&eve)], &eve),
+        ("the old one beside it, but no hand-over", vec![der(&eve), der(&a)], &eve),
+        ("a hand-over without the one that signed it", vec![der(&b), over(&a, &b)], &b),
+        ("signed by a stranger", vec![der(&eve), over(&eve, &eve), der(&a)], &eve),
+        ("signed by a stranger who calls itself the same", vec![der(&eve), over(&b, &eve), der(&a), der(&b)], &eve),
+        ("made over to somebody else", vec![der(&eve), over(&a, &b), der(&a)], &eve),
+        ("backwards", vec![der(&b), over(&b, &a), der(&a)], &b),
+        ("a step is missing", vec![der(&c), over(&b, &c), der(&b), der(&a)], &c),
+        ("over", vec![der(&b), hand_over(&a, &b, long_ago), der(&a)], &b),
+        ("a certificate that the old key signed for something else", vec![der(&b), hand_over(&a, &b, renamed), der(&a)], &b),
+        ("a bent signature", vec![der(&eve), CertificateDer::from(bent), der(&a)], &eve),
+    ];
+    for (what, chain, shown) in bad {
+        let (said, arrived) = pinned(pin, chain, shown);
+        assert!(matches!(said, Err(TlsFault::PinChanged { .. })), "{what}: {said:?}");
+        assert!(arrived.is_empty(), "{what}: the refused server learnt something");
+    }
+}

@@ -26,7 +26,9 @@ pub(crate) use parse::{Outcome, parse};
 pub(crate) use processes::{
     Exec, LogFlags, Logs, Ps, PsCommand, Resources, ResourcesCommand, Restart, Run, Scale, Services, ServicesCommand,
 };
-pub(crate) use rack::{Access, Install, Rack, RackCommand, RackParamsCommand, RackScale, Uninstall};
+pub(crate) use rack::{
+    Access, AccessCommand, AccessKey, Install, Rack, RackCommand, RackParamsCommand, RackPassword, RackScale, Uninstall,
+};
 pub(crate) use releases::{Releases, ReleasesCommand};
 
 /// The whole command line.

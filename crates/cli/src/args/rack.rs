@@ -1,5 +1,7 @@
 //! `rack ...`
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 
 use super::flags::{RackFlag, WaitFlag};
@@ -37,6 +39,9 @@ pub(crate) enum RackCommand {
         #[command(subcommand)]
         command: Option<RackParamsCommand>,
     },
+    /// the password by which a console reaches the rack
+    #[command(subcommand)]
+    Password(RackPassword),
     /// list rack processes
     #[command(after_help = "EXAMPLES\n  convox rack ps\n  convox rack ps --all")]
     Ps {
@@ -84,13 +89,54 @@ pub(crate) enum AccessCommand {
     /// the key that signs access credentials
     #[command(subcommand)]
     Key(AccessKey),
+    /// list access credentials that could still be used
+    #[command(after_help = "EXAMPLES\n  convox rack access list --json")]
+    List,
+    /// revoke an access credential and those that it made
+    #[command(after_help = "EXAMPLES\n  convox rack access revoke 0f3c...\n  convox rack access revoke --all")]
+    Revoke {
+        #[arg(value_name = "id", required_unless_present = "all", conflicts_with = "all")]
+        id: Option<String>,
+        /// all of them
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AccessKey {
     /// rotate access key
-    #[command(after_help = "EXAMPLES\n  convox rack access key rotate")]
-    Rotate,
+    #[command(after_help = "EXAMPLES\n  convox rack access key rotate\n  convox rack access key rotate --overlap 24h")]
+    Rotate {
+        /// how long credentials signed with the old key still work (none)
+        #[arg(long, value_name = "duration", value_parser = duration)]
+        overlap: Option<Duration>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RackPassword {
+    /// roll the rack's password; nobody sees the new one
+    #[command(after_help = "EXAMPLES\n  convox rack password roll\n  convox rack password roll --window 24h --no-wait")]
+    Roll {
+        /// how long both passwords work after the switch (30s)
+        #[arg(long, value_name = "duration", value_parser = duration)]
+        window: Option<Duration>,
+        /// end what was opened with the old one too
+        #[arg(long)]
+        cut_streams: bool,
+        /// do not wait until it is over
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// how far a roll is, and when it is done by itself
+    Status,
+    /// go back to the old password
+    Undo,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    convox_wire::duration::go_parse(text).map_err(|_| "write 30s, 15m or 24h".to_owned())
 }
 
 #[derive(Debug, Subcommand)]

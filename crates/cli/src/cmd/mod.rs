@@ -11,6 +11,7 @@ mod logs;
 mod meta;
 mod ps;
 mod rack;
+mod rack_keys;
 mod racks;
 mod releases;
 mod resources;

@@ -3,7 +3,7 @@
 use convox_wire::api::System;
 use convox_wire::options::SystemUpdateOptions;
 
-use super::{local, logs, pairs, wait};
+use super::{local, logs, pairs, rack_keys, wait};
 use crate::Ctx;
 use crate::ago::ago;
 use crate::args::{Access, Rack, RackCommand, RackFlag, RackParamsCommand, RackScale};
@@ -29,6 +29,7 @@ pub(super) async fn run(ctx: &Ctx, args: Rack) -> Result<u8, Failure> {
         Some(RackCommand::Params { command: Some(RackParamsCommand::Set { params, wait }), .. }) => {
             params_set(ctx, &ctx.rack(flag).await?, &params, wait.wait).await?;
         }
+        Some(RackCommand::Password(command)) => rack_keys::password(ctx, flag, &command).await?,
         Some(RackCommand::Ps { all }) => processes(ctx, &ctx.rack(flag).await?, all).await?,
         Some(RackCommand::Releases) => releases(ctx, &ctx.rack(flag).await?).await?,
         Some(RackCommand::Scale(scale_args)) => scale(ctx, &ctx.rack(flag).await?, &scale_args).await?,
@@ -85,12 +86,8 @@ async fn show(ctx: &Ctx, rack: &Reached) -> Result<(), Failure> {
 }
 
 async fn access(ctx: &Ctx, flag: &RackFlag, args: &Access) -> Result<(), Failure> {
-    if args.command.is_some() {
-        let rack = ctx.rack(flag).await?;
-        ctx.announce(&rack);
-        rack.client.access_key_rotate().await?;
-        ctx.out.ok()?;
-        return ctx.out.result("", &serde_json::json!({"rotated": true, "target": rack.target.describe()}));
+    if let Some(command) = &args.command {
+        return rack_keys::access(ctx, flag, command).await;
     }
     let role = args
         .role

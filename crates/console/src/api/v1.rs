@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::{Caller, Refused, anonymous, plain, refused};
 use crate::ops::OpsError;
 use crate::ops::racks::Pin;
+use crate::ops::rolls::{self, Manner};
 use crate::reply;
 use crate::state::App;
 use crate::views;
@@ -43,6 +44,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/organizations/{org}/racks", get(list_racks).post(add_rack))
         .route("/organizations/{org}/racks/{rack}", put(rename_rack).delete(remove_rack))
         .route("/organizations/{org}/racks/{rack}/probe", post(probe_rack))
+        .route("/organizations/{org}/racks/{rack}/password", get(roll_status).post(roll).put(schedule_rolls).delete(undo_roll))
         .route("/organizations/{org}/audit", get(audit))
 }
 
@@ -286,6 +288,50 @@ async fn list_racks(State(app): State<Arc<App>>, caller: Caller, Path(org): Path
 async fn probe_rack(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>) -> Answer {
     let probed = app.ops().probe_rack(&caller.actor, &org, &rack).await.map_err(|error| caller.refused(&error))?;
     Ok(ok(&views::probed(&probed)))
+}
+
+async fn roll_status(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>) -> Answer {
+    let (roll, days, is_known) = app.ops().roll_status(&caller.actor, &org, &rack).await.map_err(|error| caller.refused(&error))?;
+    Ok(ok(&views::roll(roll.as_ref(), days, is_known)))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RollBody {
+    window_seconds: Option<u64>,
+    cut_streams: bool,
+}
+
+/// Begins to roll the password; it is carried on by itself, and GET says how far it is.
+async fn roll(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>, request: Request) -> Answer {
+    let body: RollBody = body(&caller, request).await?;
+    let window = body.window_seconds.map_or(rolls::WINDOW, std::time::Duration::from_secs);
+    let manner = Manner { window, cut: body.cut_streams };
+    let (_, seq) = app.ops().begin_roll(&caller.actor, &org, &rack, manner).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "step": "begun", "window_seconds": window.as_secs(), "cut_streams": body.cut_streams })).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScheduleBody {
+    every_days: i64,
+}
+
+async fn schedule_rolls(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path((org, rack)): Path<(String, String)>,
+    request: Request,
+) -> Answer {
+    let body: ScheduleBody = body(&caller, request).await?;
+    let seq = app.ops().schedule_rolls(&caller.actor, &org, &rack, body.every_days).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "every_days": body.every_days })).await
+}
+
+async fn undo_roll(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>) -> Answer {
+    let holder = format!("undo {}", caller.actor.request_id);
+    let (_, seq) = app.ops().undo_roll(&caller.actor, &org, &rack, &holder).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "step": "reverted" })).await
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,6 +1,7 @@
 //! Commands of administration. Each help page ends with an example that works as it stands, with `CONVOX_DATA` set.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Subcommand;
 use convox_model::Role;
@@ -328,6 +329,40 @@ pub(crate) enum Rack {
         #[command(flatten)]
         common: Common,
     },
+    /// Roll the password of a Rack. No request fails meanwhile
+    ///
+    /// The Rack accepts a new password beside the old one, every server of the Console switches, and after the window the old one is refused.
+    /// What is cut off, whoever is killed, is taken up by a running server or by this command said again.
+    #[command(after_help = "Examples:\n  convox-console rack roll prod --org acme\n  \
+                                  convox-console rack roll prod --org acme --window 24h --no-wait\n  \
+                                  convox-console rack roll prod --org acme --undo")]
+    Roll {
+        /// Its name
+        name: String,
+        /// Name of the organization
+        #[arg(long, value_name = "NAME")]
+        org: String,
+        /// How long both passwords are accepted after the switch
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+        window: Duration,
+        /// When the old password ends, end what was opened with it too, by whomever
+        #[arg(long)]
+        cut_streams: bool,
+        /// Return when it has begun; a running server carries it on
+        #[arg(long, conflicts_with_all = ["undo", "status"])]
+        no_wait: bool,
+        /// Go back to the old password
+        #[arg(long, conflicts_with = "status")]
+        undo: bool,
+        /// Only say how far it is
+        #[arg(long)]
+        status: bool,
+        /// From now on, roll it whenever it is so many days old; 0 for not by itself
+        #[arg(long, value_name = "N", conflicts_with_all = ["undo", "status", "no_wait"])]
+        every_days: Option<i64>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// List Racks
     #[command(after_help = "Example:\n  convox-console rack list --org acme")]
     List {
@@ -373,4 +408,8 @@ pub(crate) enum Rack {
         #[command(flatten)]
         common: Common,
     },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    convox_wire::duration::go_parse(text).map_err(|_| "write 30s, 15m or 24h".to_owned())
 }

@@ -4,7 +4,9 @@
 mod audit;
 mod output;
 pub(crate) mod place;
+mod roll;
 mod secret;
+pub(crate) mod tls;
 
 use std::path::Path;
 
@@ -275,6 +277,7 @@ async fn rack(command: Rack) -> Result<()> {
             let words = format!("Added rack {org}/{name} at {host} (version {}).{certificate}", added.probed.system.version);
             desk.done(added.seq, &views::added(&added), &words).await
         }
+        Rack::Roll { .. } => roll::run(command).await,
         Rack::List { org, common } => {
             let desk = Desk::open(&common).await?;
             let rows = all(async |page| desk.ops.list_racks(&desk.actor, org.as_deref(), page).await, |row| row.id.as_str()).await?;

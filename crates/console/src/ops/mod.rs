@@ -16,6 +16,7 @@ pub(crate) mod orgs;
 pub(crate) mod passwords;
 pub(crate) mod proof;
 pub(crate) mod racks;
+pub(crate) mod rolls;
 pub(crate) mod sessions;
 pub(crate) mod setup;
 

@@ -117,6 +117,29 @@ impl Ops {
         probe(&row.host, &password, trust).await
     }
 
+    /// Pins what a Rack shows now, if the certificate that was pinned handed over to it: nothing else is let through a pinned connection. True
+    /// if the pin moved.
+    pub(crate) async fn follow_hand_over(&self, row: &RackRow, shown: Option<Fingerprint>) -> Result<bool, OpsError> {
+        let (Some(pin), Some(shown)) = (row.pin.as_deref(), shown.map(|shown| shown.to_string())) else { return Ok(false) };
+        if pin == shown {
+            return Ok(false);
+        }
+        let actor = Actor::host();
+        let entered = self.enter(&actor, &row.org_name, Role::Administrator).await?;
+        let data_key = self.data_key(&entered.org).await?;
+        let broken = |error| OpsError::Rack(format!("the stored credential of {} cannot be used: {error}; add the Rack again", row.path()));
+        let password = open_password(row, &data_key).map_err(broken)?;
+        let sealed = seal_password(&data_key, &row.org, &row.id, &row.host, Some(&shown), &password);
+        let mut act = self.act_in(&actor, &entered, "RackPinHandOver", &row.name, &format!("racks/{}/pin/{pin}/to/{shown}", row.name));
+        "console".clone_into(&mut act.event.actor);
+        match self.store.hand_over_pin(row, &shown, &sealed, &act).await {
+            Ok(_) => Ok(true),
+            // Another server was faster, or a roll goes first; connections are let through meanwhile.
+            Err(convox_store::StoreError::Conflict(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Gives a Rack another name.
     pub(crate) async fn rename_rack(&self, actor: &Actor, org: &str, name: &str, to: &str) -> Result<i64, OpsError> {
         let to: RackName = to.parse()?;
@@ -182,7 +205,7 @@ impl Ops {
         Ok(self.store.list_racks(org.as_ref(), page).await?)
     }
 
-    async fn rack(&self, org: &OrgRow, name: &str) -> Result<RackRow, OpsError> {
+    pub(super) async fn rack(&self, org: &OrgRow, name: &str) -> Result<RackRow, OpsError> {
         let found = self.store.find_rack(&org.id, name).await?;
         found.ok_or_else(|| OpsError::Missing(format!("no such rack: {}/{}", org.name, plain(name))))
     }

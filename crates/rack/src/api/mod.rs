@@ -5,6 +5,7 @@
 mod apps;
 mod builds;
 mod call;
+mod credentials;
 mod objects;
 mod processes;
 mod releases;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use convox_proxy::{Body, Local, RequestId, is_websocket};
 use convox_wire::routes::{Effect, Match, match_route};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 pub(crate) use call::{Answer, ApiError, Call};
@@ -63,7 +64,7 @@ impl Api {
             return Ok(text("ok\n"));
         }
         // Who asked is written down for all but plain reads: what came of it, refusals too.
-        let entry = (found.route.effect > Effect::Read).then(|| format!("{} {method} {path}", actor(&caller, &request)));
+        let entry = (found.route.effect > Effect::Read).then(|| format!("{} {method} {path}", actor(&caller, request.headers())));
         let outcome = if !allows(caller.role, found.route.effect) {
             Err(ApiError::new(StatusCode::UNAUTHORIZED, "you are unauthorized to access this"))
         } else if is_socket {
@@ -108,6 +109,7 @@ impl Api {
             "BuildList" => builds::list(rack, call).await,
             "BuildUpdate" => builds::update(rack, call).await,
             "CapacityGet" => Ok(system::capacity(rack)),
+            "InstanceKeyroll" => system::keyroll(rack).await,
             "InstanceList" => Ok(system::instances(rack, call)),
             "ObjectDelete" => objects::delete(rack, call).await,
             "ObjectExists" => objects::exists(rack, call).await,
@@ -126,12 +128,19 @@ impl Api {
             "ServiceRestart" => processes::restart(rack, call).await,
             "ServiceUpdate" => processes::scale(rack, call).await,
             "SystemGet" => system::get(rack, call).await,
-            "SystemJwtSignKeyRotate" => system::rotate(rack).await,
-            "SystemJwtToken" => system::token(rack, call),
+            "SystemJwtSignKeyRotate" => credentials::rotate(rack, call).await,
+            "SystemJwtToken" => credentials::token(rack, call).await,
             "SystemMetrics" => system::metrics(call),
             "SystemProcesses" => system::processes(rack, call).await,
             "SystemReleases" => system::releases(rack).await,
             "SystemUpdate" => system::update(rack, call).await,
+            "PasswordAccept" => credentials::accept(rack, call).await,
+            "PasswordGet" => credentials::passwords(rack).await,
+            "PasswordRetire" => credentials::retire(rack, call).await,
+            "PasswordUndo" => credentials::undo(rack, call).await,
+            "TokenList" => credentials::tokens(rack).await,
+            "TokenRevoke" => credentials::revoke(rack, call).await,
+            "TokenRevokeAll" => credentials::revoke_all(rack).await,
             // Nothing of these kinds can be made here yet, so there are none.
             "CertificateList"
             | "RegistryList"
@@ -146,8 +155,8 @@ impl Api {
 }
 
 /// Whom the log names: the Console's word for who asks, if it may be believed.
-fn actor(caller: &Caller, request: &Request<Incoming>) -> String {
-    let named = request.headers().get("convox-actor").or_else(|| request.headers().get("x-convox-actor"));
+fn actor(caller: &Caller, headers: &HeaderMap) -> String {
+    let named = headers.get("convox-actor").or_else(|| headers.get("x-convox-actor"));
     let named = named.filter(|_| caller.may_name_actor()).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let named: String = named.chars().filter(char::is_ascii_graphic).take(256).collect();
     if named.is_empty() { caller.name.clone() } else { named }

@@ -1,20 +1,16 @@
 //! The Rack itself.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use convox_seal::access::Role;
-use convox_wire::api::{Capacity, Instance, Process, Release, System, SystemJwt};
-use convox_wire::options::{MetricsOptions, SystemJwtOptions, SystemProcessesOptions, SystemUpdateOptions};
+use convox_wire::api::{Capacity, Instance, Process, Release, System};
+use convox_wire::options::{MetricsOptions, SystemProcessesOptions, SystemUpdateOptions};
 use convox_wire::time::Time;
 use http::StatusCode;
 use http::header::HOST;
 
 use super::{Answer, ApiError, Call, apps, processes};
-use crate::rack::{Rack, VERSION};
-
-/// Longest life of a token, hours: a year.
-const LONGEST_HOURS: i64 = 8760;
+use crate::instances::InstanceError;
+use crate::rack::{Rack, SYSTEM_LOG, VERSION};
 
 /// Parameters whose names say that they are secret are never given out.
 fn masked(name: &str, value: String) -> String {
@@ -101,29 +97,6 @@ pub(super) async fn releases(rack: &Rack) -> Result<Answer, ApiError> {
     Ok(Answer::json(&list))
 }
 
-/// Signs a token. Its life is bounded, and by that of the caller's own token.
-pub(super) fn token(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
-    let options: SystemJwtOptions = call.options()?;
-    let role = call.loose("role").or(options.role.as_deref()).and_then(Role::from_name);
-    let role = role.ok_or_else(|| ApiError::bad("invalid role: must be read, write, or admin"))?;
-    if role > call.caller.role {
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "a token cannot make one with more rights than its own"));
-    }
-    let hours = call.loose("durationInHour").and_then(|text| text.parse::<i64>().ok()).filter(|hours| (1..=LONGEST_HOURS).contains(hours));
-    let hours = hours.ok_or_else(|| ApiError::bad(format!("invalid duration: between 1 and {LONGEST_HOURS} hours")))?;
-    let now = jiff::Timestamp::now().as_second();
-    let expires_at = (now + hours * 3600).min(call.caller.expires_at().unwrap_or(i64::MAX));
-    let token = rack.door.mint(role, &rack.name, now, expires_at);
-    let token = token.ok_or_else(|| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "there is no signing key; rotate it"))?;
-    Ok(Answer::json(&SystemJwt { token }))
-}
-
-/// A new signing key: every token so far is dead when this is answered.
-pub(super) async fn rotate(rack: &Arc<Rack>) -> Result<Answer, ApiError> {
-    rack.door.replace_signers(rack.state.rotate_signers().await?);
-    Ok(Answer::Ok)
-}
-
 /// Total and available memory, bytes.
 fn memory() -> (i64, i64) {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -166,11 +139,28 @@ pub(super) fn capacity(rack: &Rack) -> Answer {
     })
 }
 
-/// This machine as the one instance.
+/// New SSH keys on every host; answered when the old ones are gone. `ok`, which both clients take for done.
+pub(super) async fn keyroll(rack: &Rack) -> Result<Answer, ApiError> {
+    match rack.instances.roll(&rack.state, false).await {
+        Ok(hosts) => {
+            rack.logs.append(SYSTEM_LOG, "system/rack", &format!("Rolled the SSH keys of {hosts} instances"));
+            Ok(Answer::Ok)
+        }
+        Err(error @ InstanceError::None) => Err(ApiError::not_available(&error.to_string())),
+        Err(InstanceError::Database(error)) => Err(error.into()),
+        Err(error) => {
+            let words = format!("{error}; what was reached is kept, and the same again goes on");
+            rack.logs.append(SYSTEM_LOG, "system/rack", &format!("The SSH keys could not be rolled: {words}"));
+            Err(ApiError::new(StatusCode::BAD_GATEWAY, words))
+        }
+    }
+}
+
+/// This machine, and the hosts that it can log in to.
 pub(super) fn instances(rack: &Rack, call: &Call) -> Answer {
     let host = domain(rack, call);
     let address = host.rsplit_once(':').map_or(host.as_str(), |(host, _)| host).to_owned();
-    Answer::json(&[Instance {
+    let mut all = vec![Instance {
         id: "local".to_owned(),
         status: "active".to_owned(),
         private_ip: address,
@@ -179,7 +169,14 @@ pub(super) fn instances(rack: &Rack, call: &Call) -> Answer {
         processes: rack.running(),
         started: Time::from_millis(rack.started_ms),
         ..Instance::default()
-    }])
+    }];
+    all.extend(rack.instances.hosts().iter().map(|host| Instance {
+        id: host.id.clone(),
+        status: "host".to_owned(),
+        private_ip: host.address.rsplit_once('@').map_or(host.address.as_str(), |(_, name)| name).to_owned(),
+        ..Instance::default()
+    }));
+    Answer::json(&all)
 }
 
 /// What is known now; no history is kept.

@@ -1,9 +1,11 @@
-//! What must survive: apps, releases, builds, sizes, signing keys, in SQLite. A change that was answered is on the disk.
+//! What must survive: apps, releases, builds, sizes, the Rack's credentials, in SQLite. A change that was answered is on the disk.
 //!
 //! Environments are sealed with a key of this Rack's own, so that a copy of the database alone reveals none.
 
 mod apps;
 mod builds;
+mod credentials;
+mod hosts;
 mod releases;
 mod system;
 
@@ -11,16 +13,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use convox_db::{Db, DbError, Migration};
-use convox_seal::{Binding, DataKey, Keyring, RootKey, Sealed, Secret, WrappedDataKey};
+use convox_seal::{Binding, DataKey, Keyring, PasswordKey, RootKey, Sealed, Secret, WrappedDataKey};
 
 pub(crate) use apps::AppRow;
 pub(crate) use builds::BuildRow;
+pub(crate) use credentials::{Accepted, PasswordRow, Passwords, TokenRow};
+pub(crate) use hosts::{HostKeys, KeyPair, Rolling};
 pub(crate) use releases::ReleaseRow;
 
 /// A Rack keeps its state beside its apps: SQLite only.
 const MIGRATIONS: &[Migration] = &[
     Migration { name: "0001_init", sqlite: include_str!("../../migrations/0001_init.sql"), postgres: "" },
     Migration { name: "0002_build_update", sqlite: include_str!("../../migrations/0002_build_update.sql"), postgres: "" },
+    Migration { name: "0003_keys", sqlite: include_str!("../../migrations/0003_keys.sql"), postgres: "" },
 ];
 
 /// The Rack's rows.
@@ -28,6 +33,7 @@ const MIGRATIONS: &[Migration] = &[
 pub(crate) struct State {
     db: Db,
     key: Arc<DataKey>,
+    passwords: PasswordKey,
 }
 
 /// Why the state could not be opened.
@@ -73,11 +79,13 @@ impl State {
         let db = Db::open_sqlite(&dir.join("rack.db")).await?;
         convox_db::migrate(&db, MIGRATIONS).await?;
         // Keys are made with the first row that they seal, and never again: a new key beside old rows would only hide what is missing.
-        let (sealed,): (i64,) =
-            convox_db::query!(&db, |pool| sqlx::query_as("SELECT (SELECT count(*) FROM signers) + (SELECT count(*) FROM releases)")
-                .fetch_one(pool)
-                .await)
-            .map_err(DbError::from)?;
+        let (sealed,): (i64,) = convox_db::query!(&db, |pool| sqlx::query_as(
+            "SELECT (SELECT count(*) FROM signers) + (SELECT count(*) FROM releases) + (SELECT count(*) FROM passwords) \
+                 + (SELECT count(*) FROM host_keys)"
+        )
+        .fetch_one(pool)
+        .await)
+        .map_err(DbError::from)?;
         let may_make = sealed == 0;
         let path = dir.join("state.key");
         let text = Secret::new(match std::fs::read_to_string(&path) {
@@ -89,7 +97,8 @@ impl State {
             }
         });
         let root = RootKey::parse(text.expose()).map_err(|error| StateError::key(&path, error))?;
-        Ok(Self { db, key: Arc::new(Self::data_key(&Keyring::new(root), &dir.join("data.key"), may_make)?) })
+        let passwords = PasswordKey::derive(&root);
+        Ok(Self { db, key: Arc::new(Self::data_key(&Keyring::new(root), &dir.join("data.key"), may_make)?), passwords })
     }
 
     /// The data key, wrapped in a file beside its root.

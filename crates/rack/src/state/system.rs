@@ -1,9 +1,8 @@
-//! The Rack itself: its id, parameters, versions and signing keys.
+//! The Rack itself: its id, parameters and versions.
 
 use std::collections::BTreeMap;
 
 use convox_db::DbError;
-use convox_seal::access::Signer;
 
 use super::{State, now_ms};
 
@@ -71,40 +70,5 @@ impl State {
             .fetch_all(pool)
             .await)
         .map_err(DbError::from)
-    }
-
-    /// The keys whose tokens are accepted; the first one signs. One is made when there is none.
-    pub(crate) async fn signers(&self) -> Result<Vec<Signer>, DbError> {
-        let rows: Vec<(String, Vec<u8>)> =
-            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT kid, key FROM signers ORDER BY created_ms DESC")
-                .fetch_all(pool)
-                .await)?;
-        if rows.is_empty() {
-            return self.rotate_signers().await;
-        }
-        let mut signers = Vec::new();
-        for (kid, sealed) in rows {
-            let key = self.open_env("signer", &kid, sealed)?;
-            signers.extend(Signer::new(kid, key.into_bytes()));
-        }
-        Ok(signers)
-    }
-
-    /// Makes a new signing key in place of all others: every token signed so far is dead.
-    pub(crate) async fn rotate_signers(&self) -> Result<Vec<Signer>, DbError> {
-        // As text, so that it can be sealed like everything else: 256 bits in 43 characters.
-        let key = convox_seal::generate_password();
-        let kid = convox_seal::access::token_id();
-        let sealed = self.seal_env("signer", &kid, key.expose());
-        convox_db::transaction!(&self.db, |tx| {
-            sqlx::query("DELETE FROM signers").execute(&mut *tx).await?;
-            sqlx::query("INSERT INTO signers (kid, key, created_ms) VALUES ($1, $2, $3)")
-                .bind(&kid)
-                .bind(&sealed[..])
-                .bind(now_ms())
-                .execute(&mut *tx)
-                .await?;
-        });
-        Ok(Signer::new(kid, key.expose().as_bytes().to_vec()).into_iter().collect())
     }
 }

@@ -146,6 +146,20 @@ fn a_claim_given_twice_is_refused_whichever_would_win() {
 }
 
 #[test]
+fn a_rotated_key_is_believed_until_its_window_ends_and_its_tokens_no_longer() {
+    let (old, new) = (Signer::generate(), Signer::generate());
+    let claims = claims();
+    let token = mint(&claims, &old);
+    let signers = [new, old.ending_at(Some(1600))];
+    let (read, signer) = verify_by(&token, &signers, 1599, &HERE).unwrap();
+    assert_eq!((read.expires_at, signer.kid()), (1600, signers[1].kid()), "the earlier end counts");
+    assert_eq!(verify(&token, &signers, 1600, &HERE), Err(TokenError::Signature));
+    let far = [Signer::new(signers[1].kid().to_owned(), signers[1].expose_key().to_vec()).unwrap().ending_at(Some(9000))];
+    assert_eq!(verify(&token, &far, 1999, &HERE).unwrap().expires_at, 2000, "a window makes no token live longer");
+    assert_eq!(verify(&token, &far, 2000, &HERE), Err(TokenError::Expired));
+}
+
+#[test]
 fn a_short_key_is_no_key() {
     assert!(Signer::new("k".to_owned(), vec![0; 31]).is_none());
 }

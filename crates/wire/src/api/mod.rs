@@ -36,7 +36,7 @@ pub use go_json::to_go_json;
 pub use process::Process;
 pub use resource::{Resource, ResourceParameter, ResourceType};
 pub use service::{Service, ServiceAutoscale, ServiceNlb, ServicePort, ServiceTriggers, Trigger};
-pub use system::{Capacity, Instance, KeyPair, Metric, MetricValue, ServiceMetrics, System, SystemJwt};
+pub use system::{Capacity, Instance, KeyPair, Metric, MetricValue, Passwords, ServiceMetrics, System, SystemJwt, TokenInfo};
 
 /// `null`, or an object of text.
 pub type Parameters = BTreeMap<String, String>;

@@ -155,6 +155,36 @@ shapes! {
         token: String = "token",
     }
 
+    /// Ours: which passwords a Rack accepts.
+    #[derive(Debug)]
+    pub struct Passwords {
+        /// Since when the present one counts.
+        current: Time = "current",
+        /// Since when another is accepted beside it; zero when none is.
+        next: Time = "next",
+        /// When the Rack itself ends the present one; zero when it waits to be told.
+        ends: Time = "ends",
+    }
+
+    /// Ours: a token that the Rack signed, without its text.
+    #[derive(Debug)]
+    pub struct TokenInfo {
+        /// By which it is revoked.
+        id: String = "id",
+        /// The token that made it; empty for one that the password made.
+        parent: String = "parent",
+        /// read, write, admin.
+        role: String = "role",
+        /// Who asked for it.
+        made_by: String = "made-by",
+        /// When it was signed.
+        created: Time = "created",
+        /// When it ends.
+        expires: Time = "expires",
+        /// When it was revoked; zero when it was not.
+        revoked: Time = "revoked",
+    }
+
     /// v3: the answer of `InstanceKeyroll`; the key is hidden in `Debug`.
     pub struct KeyPair {
         /// Its name.

@@ -27,7 +27,8 @@ pub use releases::{ReleaseCreateOptions, ReleaseListOptions, ReleasePromoteOptio
 pub use services::{ServiceScaleOverrideOptions, ServiceThresholdOptions, ServiceTriggersOptions, ServiceUpdateOptions};
 pub use system::{
     CertificateCreateOptions, CertificateGenerateOptions, CertificateListOptions, EventSendOptions, InstanceShellOptions,
-    ResourceConsoleOptions, ResourceCreateOptions, ResourceUpdateOptions, SystemJwtOptions, SystemProcessesOptions, SystemUpdateOptions,
+    PasswordAcceptOptions, PasswordRetireOptions, ResourceConsoleOptions, ResourceCreateOptions, ResourceUpdateOptions, SystemJwtOptions,
+    SystemJwtRotateOptions, SystemProcessesOptions, SystemUpdateOptions,
 };
 pub use value::Value;
 

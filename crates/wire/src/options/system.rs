@@ -1,5 +1,7 @@
 //! Options of calls on the Rack itself: settings, tokens, machines, certificates, resources, events.
 
+use std::time::Duration;
+
 use super::{Map, calls};
 
 calls! {
@@ -23,6 +25,26 @@ calls! {
         role: String = form_or_header "role";
         /// Hours; text, since servers name a bad number themselves.
         duration_in_hour: String = form_or_header "durationInHour";
+    }
+
+    /// `PUT /system/jwt/rotate`
+    SystemJwtRotateOptions {
+        /// Ours: how long tokens of the key before are still accepted; not at all when absent, as with the originals.
+        overlap: Duration = form "overlap";
+    }
+
+    /// Ours: `PUT /system/password`
+    PasswordAcceptOptions {
+        /// Accepted beside the present one from now on.
+        password: String = form "password", secret;
+        /// When the Rack itself ends the present one; only when it is told to, when absent.
+        window: Duration = form "window";
+    }
+
+    /// Ours: `POST /system/password/retire`
+    PasswordRetireOptions {
+        /// Also ends the streams that were opened with the old password.
+        cut: bool = form "cut";
     }
 
     /// `GET /system/processes`

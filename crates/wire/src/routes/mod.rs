@@ -78,6 +78,8 @@ pub enum Generation {
     Both,
     /// Racks older than both.
     Classic,
+    /// Our Racks only.
+    Ours,
 }
 
 /// A row of the table.
@@ -95,4 +97,12 @@ pub struct Route {
     pub effect: Effect,
     /// Where it exists.
     pub generation: Generation,
+}
+
+impl Route {
+    /// Whether it is about the Rack's password itself: for whoever has that, and never through a Console, which rolls it by itself and would
+    /// lock itself out.
+    pub fn is_about_the_password(&self) -> bool {
+        self.pattern == "/system/password" || self.pattern.starts_with("/system/password/")
+    }
 }

@@ -5,7 +5,7 @@
 //! state. A row that is too strict refuses; a row that is too lax lets through what nobody allowed. In doubt, be strict.
 
 use super::Effect::{Admin, Read, ReadSecret, Shell, Write};
-use super::Generation::{Both, Classic, V2, V3};
+use super::Generation::{Both, Classic, Ours, V2, V3};
 use super::{Effect, Generation, Route};
 
 const fn row(
@@ -19,7 +19,7 @@ const fn row(
     Route { name, method, pattern, socket, effect, generation }
 }
 
-/// Every Rack route of both generations.
+/// Every Rack route of both generations, and our own.
 #[rustfmt::skip]
 pub const ROUTES: &[Route] = &[
     row("Auth", "GET", "/auth", PLAIN, Read, Both),
@@ -105,6 +105,13 @@ pub const ROUTES: &[Route] = &[
     row("SystemMetrics", "GET", "/system/metrics", PLAIN, Read, Both),
     row("SystemJwtSignKeyRotate", "PUT", "/system/jwt/rotate", PLAIN, Admin, Both),
     row("SystemJwtToken", "POST", "/system/jwt/token", PLAIN, Admin, Both),
+    row("TokenList", "GET", "/system/jwt/tokens", PLAIN, Admin, Ours),
+    row("TokenRevokeAll", "DELETE", "/system/jwt/tokens", PLAIN, Admin, Ours),
+    row("TokenRevoke", "DELETE", "/system/jwt/tokens/{id}", PLAIN, Admin, Ours),
+    row("PasswordGet", "GET", "/system/password", PLAIN, Admin, Ours),
+    row("PasswordAccept", "PUT", "/system/password", PLAIN, Admin, Ours),
+    row("PasswordRetire", "POST", "/system/password/retire", PLAIN, Admin, Ours),
+    row("PasswordUndo", "DELETE", "/system/password", PLAIN, Admin, Ours),
     row("SystemProcesses", "GET", "/system/processes", PLAIN, Read, Both),
     row("SystemReleases", "GET", "/system/releases", PLAIN, Read, Both),
     row("SystemUpdate", "PUT", "/system", PLAIN, Write, Both),

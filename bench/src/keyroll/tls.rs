@@ -1,0 +1,86 @@
+//! The certificates of Rack and Console: the old key signs the new one, and everybody who pinned the first follows.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use convox_client::{Endpoint, Key, Proxies, inspect};
+
+use super::ground::Ground;
+use super::{Roll, Victim};
+
+pub(crate) struct Certificate {
+    of_console: bool,
+    rolling: Option<Child>,
+    before: String,
+}
+
+impl Certificate {
+    pub(crate) fn of_rack() -> Self {
+        Self { of_console: false, rolling: None, before: String::new() }
+    }
+
+    pub(crate) fn of_console() -> Self {
+        Self { of_console: true, rolling: None, before: String::new() }
+    }
+
+    fn place(&self, ground: &Ground) -> (PathBuf, PathBuf, String) {
+        if self.of_console {
+            let host = ground.consoles.first().map(|console| console.host.clone()).unwrap_or_default();
+            (ground.bin.join("convox-console"), ground.path("console0"), host)
+        } else {
+            (ground.bin.join("convox-rack"), ground.path("rack"), ground.rack.host.clone())
+        }
+    }
+
+    async fn shown(&self, ground: &Ground) -> anyhow::Result<String> {
+        let (_, _, host) = self.place(ground);
+        Ok(inspect(&Endpoint::console(&host, Key::new(""))?, &Proxies::default()).await?.fingerprint.to_string())
+    }
+}
+
+impl Roll for Certificate {
+    fn key(&self) -> &'static str {
+        if self.of_console { "TLS key of the Console" } else { "TLS key of the Rack" }
+    }
+
+    fn steps(&self) -> &'static [&'static str] {
+        &["rolling", "written"]
+    }
+
+    fn victims(&self) -> &'static [Victim] {
+        if self.of_console { &[Victim::Console(0)] } else { &[Victim::Rack, Victim::Console(0)] }
+    }
+
+    async fn begin(&mut self, ground: &Ground) -> anyhow::Result<()> {
+        let (program, data, _) = self.place(ground);
+        self.before = self.shown(ground).await?;
+        let rolling = Command::new(program).args(["tls", "roll", "--data"]).arg(data).stdout(Stdio::null()).spawn()?;
+        self.rolling = Some(rolling);
+        Ok(())
+    }
+
+    async fn step(&mut self, ground: &Ground) -> anyhow::Result<Option<String>> {
+        if let Some(rolling) = &mut self.rolling {
+            match rolling.try_wait()? {
+                None => return Ok(Some("rolling".to_owned())),
+                Some(status) if !status.success() => bail!("tls roll failed: {status}"),
+                Some(_) => self.rolling = None,
+            }
+            return Ok(Some("written".to_owned()));
+        }
+        Ok((self.shown(ground).await? == self.before).then(|| "written".to_owned()))
+    }
+
+    async fn check(&mut self, ground: &Ground) -> anyhow::Result<()> {
+        // Everybody here still has the pin of the first certificate.
+        if self.of_console {
+            ground.person(0)?.system().await.context("a client with the first pin is refused")?;
+        } else {
+            for console in 0..ground.consoles.len() {
+                ground.person(console)?.system().await.context("a Console with an older pin is refused")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! `rack password ...`, and what is done about access credentials but making them.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::Ctx;
+use crate::ago::ago;
+use crate::args::{AccessCommand, AccessKey, RackFlag, RackPassword};
+use crate::error::Failure;
+use crate::reach::Reached;
+use crate::table::{Info, Table};
+
+/// How often a roll is asked how far it is.
+const AGAIN: Duration = Duration::from_millis(500);
+
+pub(super) async fn access(ctx: &Ctx, flag: &RackFlag, command: &AccessCommand) -> Result<(), Failure> {
+    let rack = ctx.rack(flag).await?;
+    match command {
+        AccessCommand::Key(AccessKey::Rotate { overlap }) => {
+            ctx.announce(&rack);
+            rack.client.access_key_rotate(*overlap).await?;
+            if let Some(overlap) = overlap {
+                ctx.out.talk(&format!("credentials of the old key work for {} s more", overlap.as_secs()));
+            }
+            ctx.out.ok()?;
+            let overlap = overlap.map_or(0, |overlap| overlap.as_secs());
+            ctx.out.result("", &json!({"rotated": true, "overlap_seconds": overlap, "target": rack.target.describe()}))
+        }
+        AccessCommand::List => {
+            let tokens = rack.client.access_tokens().await.map_err(not_ours)?;
+            if ctx.out.is_json() {
+                return ctx.out.json(&tokens);
+            }
+            let mut table = Table::new(&["ID", "ROLE", "MADE BY", "CREATED", "EXPIRES", "STATUS"]);
+            for token in &tokens {
+                let status = if token.revoked.is_zero() { "active".to_owned() } else { format!("revoked {}", ago(token.revoked)) };
+                table.row([&token.id, &token.role, &token.made_by, &ago(token.created), &ago(token.expires), &status]);
+            }
+            ctx.out.table(&table)
+        }
+        AccessCommand::Revoke { id, .. } => {
+            ctx.announce(&rack);
+            ctx.out.start("Revoking")?;
+            rack.client.access_revoke(id.as_deref()).await.map_err(not_ours)?;
+            ctx.out.ok()?;
+            ctx.out.result("", &json!({"revoked": id.as_deref().unwrap_or("all"), "target": rack.target.describe()}))
+        }
+    }
+}
+
+/// A Rack of the originals knows no single credential.
+fn not_ours(error: convox_client::Error) -> Failure {
+    match &error {
+        convox_client::Error::NotFound { message } if message.starts_with("response status") => {
+            Failure::new("this rack does not know its credentials one by one").hint("end all of them: convox rack access key rotate")
+        }
+        _ => error.into(),
+    }
+}
+
+pub(super) async fn password(ctx: &Ctx, flag: &RackFlag, command: &RackPassword) -> Result<(), Failure> {
+    let rack = ctx.rack(flag).await?;
+    let Some(name) = rack.client.rack().map(str::to_owned) else {
+        return Err(Failure::new("no console knows the password of this rack")
+            .hint("on the rack's own machine: convox-rack password roll --data DIR --out FILE"));
+    };
+    match command {
+        RackPassword::Status => {
+            let status = rack.client.roll_status(&name).await?;
+            if ctx.out.is_json() {
+                return ctx.out.json(&status);
+            }
+            let mut info = Info::new();
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            info.add("Rack", &name);
+            info.add("Roll", status["roll"]["step"].as_str().unwrap_or("none under way"));
+            if !text(&status["roll"]["fault"]).is_empty() {
+                info.add("Fault", text(&status["roll"]["fault"]));
+            }
+            let days = status["every_days"].as_i64().unwrap_or(0);
+            info.add("By itself", if days == 0 { "never".to_owned() } else { format!("every {days} days") });
+            info.add("Entered by", if status["entered_by_a_person"] == json!(true) { "a person" } else { "nobody: the console made it" });
+            ctx.out.info(&info)
+        }
+        RackPassword::Undo => {
+            ctx.announce(&rack);
+            ctx.out.start("Going back to the old password")?;
+            rack.client.roll_undo(&name).await?;
+            until_over(&rack, &name).await?;
+            ctx.out.ok()?;
+            ctx.out.result("", &json!({"undone": true, "target": rack.target.describe()}))
+        }
+        RackPassword::Roll { window, cut_streams, no_wait } => {
+            ctx.announce(&rack);
+            ctx.out.start("Rolling the password")?;
+            let options = json!({"window_seconds": window.map(|window| window.as_secs()), "cut_streams": cut_streams});
+            rack.client.roll_begin(&name, &options).await?;
+            if !no_wait {
+                until_over(&rack, &name).await?;
+            }
+            ctx.out.ok()?;
+            ctx.out.result("", &json!({"rolled": !no_wait, "target": rack.target.describe()}))
+        }
+    }
+}
+
+/// Waits until no roll is under way; a fault is said, and the Console tries on.
+async fn until_over(rack: &Reached, name: &str) -> Result<(), Failure> {
+    loop {
+        let status = rack.client.roll_status(name).await?;
+        if status["roll"].is_null() {
+            return Ok(());
+        }
+        if let Some(fault) = status["roll"]["fault"].as_str().filter(|fault| !fault.is_empty()) {
+            return Err(Failure::new(fault.to_owned())
+                .hint("the console tries on; look with `convox rack password status`, or go back with `convox rack password undo`"));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}

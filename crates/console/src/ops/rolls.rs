@@ -1,0 +1,488 @@
+//! Rolls of Rack passwords: the Rack accepts a new one beside the old, the Console switches, the old one dies. No request fails meanwhile.
+//!
+//! The new password is kept, sealed, before the Rack hears of it; each step is written down when it is done, and doing one twice changes
+//! nothing. So whoever is killed, Console or Rack, at whatever moment: the next server that takes the roll up finds out where it stands, and
+//! goes on or back.
+
+use std::time::Duration;
+
+use convox_client::{Call, Client, Context, Endpoint, Error as ClientError, Key};
+use convox_model::{RackId, Role};
+use convox_seal::{Binding, DataKey, OpenError, Sealed, Secret, generate_password};
+use convox_store::Act;
+use convox_store::racks::RackRow;
+use convox_store::rolls::{Kind, RollRow, Step};
+use convox_wire::api::System;
+use convox_wire::form::Params;
+use convox_wire::options::{PasswordRetireOptions, SystemUpdateOptions};
+
+use super::{Actor, Entered, Ops, OpsError};
+use crate::credentials::{open_password, seal_password, trust};
+
+/// How long a Rack may take to answer one step.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a server may hold a roll without saying so again, milliseconds: more than one step takes.
+const HOLD_MS: i64 = 12_000;
+/// After a step in vain it is tried again after so long, longer each time, milliseconds.
+const AGAIN_MS: i64 = 1_000;
+const AGAIN_AT_MOST_MS: i64 = 60_000;
+/// More steps than a roll has: whoever takes more is going in a circle.
+const MOST_STEPS: u32 = 16;
+/// How often a Rack that knows but one password is asked which one that is, milliseconds.
+const ASK_MS: i64 = 1_000;
+
+/// Both passwords are accepted for at least so long after every server uses the new one: a request that was given the old one may still be
+/// connecting.
+pub(crate) const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
+/// What is taken if nobody says: connecting and its handshake may take 20 s together.
+pub(crate) const WINDOW: Duration = Duration::from_secs(30);
+/// Longer than a month, a roll is no roll.
+pub(crate) const LONGEST_WINDOW: Duration = Duration::from_hours(31 * 24);
+/// Longest time between two rolls by schedule, days.
+const MOST_DAYS: i64 = 3660;
+
+/// How a roll is to go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    /// How long both passwords are accepted after the switch.
+    pub(crate) window: Duration,
+    /// Whether streams that were opened with the old one, by whomever, end with it.
+    pub(crate) cut: bool,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { window: WINDOW, cut: false }
+    }
+}
+
+/// What became of a roll for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stand {
+    /// There is none (any more).
+    Over,
+    /// Somebody else works on it.
+    Held,
+    /// It waits, for so long and for this.
+    Waits(Duration, String),
+}
+
+/// How one step went.
+enum Went {
+    On,
+    Over,
+    Waits(i64, String),
+}
+
+impl Ops {
+    /// Begins to roll the password of a Rack. Servers, and whoever calls [`Self::advance_roll`], carry it on.
+    pub(crate) async fn begin_roll(&self, actor: &Actor, org: &str, name: &str, manner: Manner) -> Result<(RackId, i64), OpsError> {
+        let entered = self.enter(actor, org, Role::Administrator).await?;
+        let row = self.rack(&entered.org, name).await?;
+        if manner.window < SHORTEST_WINDOW || manner.window > LONGEST_WINDOW {
+            let words = "the window is between 1 s and 31 days: requests under way still bring the old password";
+            return Err(OpsError::Input(words.to_owned()));
+        }
+        let act = self.act_in(actor, &entered, "RackPasswordRoll", name, &format!("racks/{name}/password"));
+        let by = act.event.actor.clone();
+        let seq = self.begin_roll_of(&row, &entered, "by hand", by, manner, &act).await?;
+        Ok((row.id, seq))
+    }
+
+    async fn begin_roll_of(
+        &self,
+        row: &RackRow,
+        entered: &Entered,
+        reason: &str,
+        started_by: String,
+        manner: Manner,
+        act: &Act,
+    ) -> Result<i64, OpsError> {
+        let data_key = self.data_key(&entered.org).await?;
+        // Opened once, so that a roll does not begin where the old password cannot be read.
+        open_password(row, &data_key).map_err(|error| broken(row, &error))?;
+        let roll = RollRow {
+            rack: row.id.clone(),
+            step: Step::Begun,
+            kind: Kind::Phases,
+            next: seal_next(&data_key, row, &generate_password()),
+            before: row.password.clone(),
+            before_ms: row.password_ms,
+            reason: reason.to_owned(),
+            started_by,
+            started_ms: self.clock.now_ms(),
+            window_ms: i64::try_from(manner.window.as_millis()).unwrap_or(i64::MAX),
+            cut: manner.cut,
+            step_ms: 0,
+            step_seq: 0,
+            fault: String::new(),
+            tries: 0,
+        };
+        Ok(self.store.begin_roll(row, &roll, act).await?)
+    }
+
+    /// The roll of a Rack that is under way, and the rule by which it is rolled.
+    pub(crate) async fn roll_status(&self, actor: &Actor, org: &str, name: &str) -> Result<(Option<RollRow>, i64, bool), OpsError> {
+        let entered = self.enter(actor, org, Role::Operator).await?;
+        let row = self.rack(&entered.org, name).await?;
+        let (days, is_known) = self.store.roll_rule(&row.id).await?;
+        Ok((self.store.find_roll(&row.id).await?, days, is_known))
+    }
+
+    /// Has the password rolled whenever it is so many days old; 0 for not by itself.
+    pub(crate) async fn schedule_rolls(&self, actor: &Actor, org: &str, name: &str, days: i64) -> Result<i64, OpsError> {
+        let entered = self.enter(actor, org, Role::Administrator).await?;
+        if !(0..=MOST_DAYS).contains(&days) {
+            return Err(OpsError::Input(format!("give 1 to {MOST_DAYS} days, or 0 for not by itself")));
+        }
+        let row = self.rack(&entered.org, name).await?;
+        let act = self.act_in(actor, &entered, "RackPasswordSchedule", name, &format!("racks/{name}/password/days/{days}"));
+        Ok(self.store.set_roll_days(&row.id, days, &act).await?)
+    }
+
+    /// Turns a roll around: the old password goes on. Not once the Rack refuses it already.
+    pub(crate) async fn undo_roll(&self, actor: &Actor, org: &str, name: &str, holder: &str) -> Result<(RackId, i64), OpsError> {
+        let entered = self.enter(actor, org, Role::Administrator).await?;
+        let row = self.rack(&entered.org, name).await?;
+        let none = || OpsError::Missing(format!("the password of {} is not being rolled", row.path()));
+        self.store.find_roll(&row.id).await?.ok_or_else(none)?;
+        let busy = || OpsError::Conflict("a server is just working on this roll; try again in a moment".to_owned());
+        let roll = self.store.hold_roll(&row.id, holder, HOLD_MS).await?.ok_or_else(busy)?;
+        let turned = self.turn_around(actor, &entered, &row, &roll).await;
+        self.store.leave_roll(&row.id, holder, "", 0).await?;
+        Ok((row.id, turned?))
+    }
+
+    async fn turn_around(&self, actor: &Actor, entered: &Entered, row: &RackRow, roll: &RollRow) -> Result<i64, OpsError> {
+        let path = format!("racks/{}/password", row.name);
+        let act = self.act_in(actor, entered, "RackPasswordUndo", &row.name, &path);
+        match roll.step {
+            Step::Begun if roll.kind == Kind::Phases => Ok(self.store.roll_reverted(roll, &act).await?),
+            Step::Accepted if roll.kind == Kind::Phases => Ok(self.store.roll_reverted(roll, &act).await?),
+            Step::Switched => {
+                let data_key = self.data_key(&entered.org).await?;
+                let before = open_before(row, roll, &data_key)?;
+                if is_accepted(row, &before).await? {
+                    return Ok(self.store.roll_switched(row, roll, Step::Reverted, &roll.before, &act).await?);
+                }
+                Err(OpsError::Conflict(format!("too late: {} refuses the old password already", row.path())))
+            }
+            Step::Reverted => Err(OpsError::Conflict("it is being undone already".to_owned())),
+            Step::Begun | Step::Accepted => {
+                let words = "this Rack knows but one password and was told of the new one; it cannot be called back";
+                Err(OpsError::Conflict(words.to_owned()))
+            }
+        }
+    }
+
+    /// Begins what is due: by schedule, or because somebody left who may know a password.
+    pub(crate) async fn begin_due_rolls(&self) -> Result<(), OpsError> {
+        for due in self.store.due_rolls(self.clock.now_ms()).await? {
+            let Some(row) = self.store.find_rack_by_id(&due.rack).await? else { continue };
+            let entered = self.enter(&Actor::host(), &row.org_name, Role::Administrator).await?;
+            let act = self.by_console(&entered, "RackPasswordRoll", &row);
+            // Whoever left may have something open with the old one.
+            let manner = Manner { cut: due.reason != "schedule", ..Manner::default() };
+            match self.begin_roll_of(&row, &entered, &due.reason, act.event.actor.clone(), manner, &act).await {
+                Ok(_) => tracing::info!(rack.name = %row.path(), reason = due.reason, "rolling the Rack's password"),
+                // Another server was faster.
+                Err(OpsError::Conflict(_)) => {}
+                Err(error) => tracing::error!(rack.name = %row.path(), %error, "the Rack's password could not be rolled"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Works on everything that can be worked on.
+    pub(crate) async fn advance_rolls(&self, holder: &str) -> Result<(), OpsError> {
+        for rack in self.store.waiting_rolls(self.clock.now_ms()).await? {
+            if let Err(error) = self.advance_roll(&rack, holder).await {
+                tracing::error!(rack.id = %rack, %error, "a roll could not be carried on; it is tried again");
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries a roll on until it is over, has to wait, or belongs to somebody else.
+    pub(crate) async fn advance_roll(&self, rack: &RackId, holder: &str) -> Result<Stand, OpsError> {
+        for _ in 0..MOST_STEPS {
+            let Some(roll) = self.store.hold_roll(rack, holder, HOLD_MS).await? else {
+                return Ok(if self.store.find_roll(rack).await?.is_some() { Stand::Held } else { Stand::Over });
+            };
+            let went = self.one_step(&roll).await;
+            let (fault, wait_ms) = match &went {
+                Ok(Went::On) => continue,
+                Ok(Went::Over) => return Ok(Stand::Over),
+                Ok(Went::Waits(ms, _)) => (String::new(), *ms),
+                Err(error) => {
+                    let wait_ms = AGAIN_MS.saturating_mul(1 << roll.tries.clamp(0, 6)).min(AGAIN_AT_MOST_MS);
+                    (error.to_string(), wait_ms)
+                }
+            };
+            self.store.leave_roll(rack, holder, &fault, self.clock.now_ms() + wait_ms).await?;
+            let wait = Duration::from_millis(wait_ms.max(1).unsigned_abs());
+            return match went {
+                Ok(Went::Waits(_, why)) => Ok(Stand::Waits(wait, why)),
+                Err(OpsError::Store(error)) => Err(OpsError::Store(error)),
+                _ => Ok(Stand::Waits(wait, fault)),
+            };
+        }
+        Ok(Stand::Held)
+    }
+
+    async fn one_step(&self, roll: &RollRow) -> Result<Went, OpsError> {
+        let gone = || OpsError::Missing("the Rack is gone".to_owned());
+        let row = self.store.find_rack_by_id(&roll.rack).await?.ok_or_else(gone)?;
+        let entered = self.enter(&Actor::host(), &row.org_name, Role::Administrator).await?;
+        let data_key = self.data_key(&entered.org).await?;
+        let next = open_next(&data_key, &row, &roll.next).map_err(|error| broken(&row, &error))?;
+        let work = Work { ops: self, entered: &entered, row: &row, roll, next: &next };
+        let went = match (roll.step, roll.kind) {
+            (Step::Begun, _) => work.tell(&data_key).await,
+            (Step::Accepted, Kind::Phases) => work.switch(&data_key).await,
+            (Step::Accepted, Kind::Parameter) => work.ask_which(&data_key).await,
+            (Step::Switched, Kind::Phases) => work.retire().await,
+            (Step::Switched, Kind::Parameter) => work.over(true, "RackPasswordRolled").await,
+            (Step::Reverted, _) => work.take_back(&data_key).await,
+        };
+        match went {
+            // Somebody else was faster; what stands now says what to do.
+            Err(OpsError::Conflict(_)) => Ok(Went::On),
+            other => other,
+        }
+    }
+
+    /// What the Console does by itself.
+    fn by_console(&self, entered: &Entered, action: &str, row: &RackRow) -> Act {
+        let mut act = self.act_in(&Actor::host(), entered, action, &row.name, &format!("racks/{}/password", row.name));
+        "console".clone_into(&mut act.event.actor);
+        act
+    }
+}
+
+/// One step of one roll.
+struct Work<'a> {
+    ops: &'a Ops,
+    entered: &'a Entered,
+    row: &'a RackRow,
+    roll: &'a RollRow,
+    next: &'a Secret,
+}
+
+impl Work<'_> {
+    fn act(&self, action: &str) -> Act {
+        self.ops.by_console(self.entered, action, self.row)
+    }
+
+    fn fault(&self, error: &ClientError) -> OpsError {
+        OpsError::Rack(format!("{}: {error}", self.row.path()))
+    }
+
+    /// First phase: the Rack accepts the new password beside the old one.
+    async fn tell(&self, data_key: &DataKey) -> Result<Went, OpsError> {
+        let Self { ops, row, roll, next, .. } = self;
+        let before = open_before(row, roll, data_key)?;
+        let client = with_password(row, &before)?;
+        let form = Params::new().with("password", next.expose());
+        match send(row, client.done(call(Call::put(&["system", "password"]))?.form(&form))).await? {
+            Ok(()) => {
+                ops.store.roll_accepted(roll, Kind::Phases, &self.act("RackPasswordAccepted")).await?;
+                Ok(Went::On)
+            }
+            Err(error) if error.is_not_found() => self.tell_original(&client).await,
+            // It may have gone further than was written down.
+            Err(error) if error.is_about_the_key() => {
+                if !is_accepted(row, next).await? {
+                    return Err(OpsError::Rack(format!("{} refused its password; was it changed there?", row.path())));
+                }
+                ops.store.roll_accepted(roll, Kind::Phases, &self.act("RackPasswordAccepted")).await?;
+                Ok(Went::On)
+            }
+            Err(error) => Err(self.fault(&error)),
+        }
+    }
+
+    /// A Rack that is not ours: v2 has its password as a parameter, v3 has it where it was installed and nowhere else.
+    async fn tell_original(&self, client: &Client) -> Result<Went, OpsError> {
+        let Self { ops, row, roll, next, .. } = self;
+        let system: System = send(row, client.system()).await?.map_err(|error| self.fault(&error))?;
+        if !system.parameters.contains_key("Password") {
+            let words = "this Rack cannot be told of another password: change it where it was installed, and add the Rack again";
+            ops.store.end_roll(roll, false, &self.act("RackPasswordRollRefused")).await?;
+            tracing::error!(rack.name = %row.path(), words, "a roll ended before it began");
+            return Ok(Went::Over);
+        }
+        // Written down before: whether it was sent or not, both passwords are tried from now on.
+        ops.store.roll_accepted(roll, Kind::Parameter, &self.act("RackPasswordAccepted")).await?;
+        let parameters = [("Password".to_owned(), next.expose().to_owned())].into();
+        let options = SystemUpdateOptions { parameters: Some(parameters), ..SystemUpdateOptions::default() };
+        send(row, client.system_update(&options)).await?.map_err(|error| self.fault(&error))?;
+        Ok(Went::On)
+    }
+
+    /// The Console uses the new password, after it has seen the Rack accept it.
+    async fn switch(&self, data_key: &DataKey) -> Result<Went, OpsError> {
+        let Self { row, roll, next, .. } = self;
+        if !is_accepted(row, next).await? {
+            return Err(OpsError::Rack(format!("{} refuses the new password, which it had accepted", row.path())));
+        }
+        self.use_next(data_key, roll).await
+    }
+
+    async fn use_next(&self, data_key: &DataKey, roll: &RollRow) -> Result<Went, OpsError> {
+        let Self { ops, row, next, .. } = self;
+        let sealed = seal_password(data_key, &row.org, &row.id, &row.host, row.pin.as_deref(), next);
+        ops.store.roll_switched(row, roll, Step::Switched, &sealed, &self.act("RackPasswordSwitched")).await?;
+        Ok(Went::On)
+    }
+
+    /// For a Rack with one password: switches when the new one is accepted and the old one is not.
+    async fn ask_which(&self, data_key: &DataKey) -> Result<Went, OpsError> {
+        let Self { ops, row, roll, next, .. } = self;
+        let before = open_before(row, roll, data_key)?;
+        let (new, old) = (is_accepted(row, next).await?, is_accepted(row, &before).await?);
+        match (new, old) {
+            (true, _) => self.use_next(data_key, roll).await,
+            // Perhaps it never heard of it: the same again changes nothing.
+            (false, true) => {
+                let waited_ms = ops.clock.now_ms() - roll.step_ms;
+                if waited_ms > 60_000 && roll.tries == 0 && waited_ms % (10 * 60_000) < ASK_MS {
+                    let parameters = [("Password".to_owned(), next.expose().to_owned())].into();
+                    let options = SystemUpdateOptions { parameters: Some(parameters), ..SystemUpdateOptions::default() };
+                    send(row, with_password(row, &before)?.system_update(&options)).await?.map_err(|error| self.fault(&error))?;
+                }
+                Ok(Went::Waits(ASK_MS, "the Rack is taking the new password over".to_owned()))
+            }
+            (false, false) => Err(OpsError::Rack(format!("{} refuses both passwords; was it changed there?", row.path()))),
+        }
+    }
+
+    /// Second phase: when every server has used the new password for the window, the old one dies.
+    async fn retire(&self) -> Result<Went, OpsError> {
+        let Self { ops, row, roll, next, .. } = self;
+        if ops.store.nodes_behind(roll.step_seq).await? > 0 {
+            return Ok(Went::Waits(100, "not every server of the Console uses the new password yet".to_owned()));
+        }
+        let left_ms = roll.step_ms + roll.window_ms - ops.clock.now_ms();
+        if left_ms > 0 {
+            return Ok(Went::Waits(left_ms, "both passwords are accepted until the window ends".to_owned()));
+        }
+        let options = PasswordRetireOptions { cut: Some(roll.cut) };
+        let retired = call(Call::post(&["system", "password", "retire"]))?.options(&options).map_err(|error| self.fault(&error))?;
+        send(row, with_password(row, next)?.done(retired)).await?.map_err(|error| self.fault(&error))?;
+        self.over(true, "RackPasswordRolled").await
+    }
+
+    async fn over(&self, is_rolled: bool, action: &str) -> Result<Went, OpsError> {
+        self.ops.store.end_roll(self.roll, is_rolled, &self.act(action)).await?;
+        tracing::info!(rack.name = %self.row.path(), action, "a roll of a Rack's password is over");
+        Ok(Went::Over)
+    }
+
+    /// The way back: the Rack forgets the new password.
+    async fn take_back(&self, data_key: &DataKey) -> Result<Went, OpsError> {
+        let Self { ops, row, roll, next, .. } = self;
+        if ops.store.nodes_behind(roll.step_seq).await? > 0 {
+            return Ok(Went::Waits(100, "not every server of the Console uses the old password yet".to_owned()));
+        }
+        // 0 where nothing was switched.
+        let left_ms = roll.step_ms + roll.window_ms - ops.clock.now_ms();
+        if left_ms > 0 {
+            return Ok(Went::Waits(left_ms, "both passwords are accepted until the window ends".to_owned()));
+        }
+        let before = open_before(row, roll, data_key)?;
+        match send(row, with_password(row, &before)?.done(call(Call::delete(&["system", "password"]))?)).await? {
+            Ok(()) => self.over(false, "RackPasswordUndone").await,
+            Err(error) if error.is_not_found() => self.over(false, "RackPasswordUndone").await,
+            // There is no way back any more.
+            Err(error) if error.is_about_the_key() && is_accepted(row, next).await? => self.use_next(data_key, roll).await,
+            Err(error) if error.is_about_the_key() => self.over(false, "RackPasswordUndone").await,
+            Err(error) => Err(self.fault(&error)),
+        }
+    }
+}
+
+/// A client of the Rack with this password.
+fn with_password(row: &RackRow, password: &Secret) -> Result<Client, OpsError> {
+    let broken = |error: &dyn std::fmt::Display| broken(row, error);
+    let endpoint = Endpoint::console(&row.host, Key::new(password.expose())).map_err(|error| broken(&error))?;
+    Ok(Client::new(endpoint, trust(row.pin.as_deref()).map_err(|error| broken(&error))?, Context::default()))
+}
+
+/// Whether the Rack lets this password in; an error when it does not say.
+async fn is_accepted(row: &RackRow, password: &Secret) -> Result<bool, OpsError> {
+    let client = with_password(row, password)?;
+    match send(row, client.done(call(Call::get(&["auth"]))?)).await? {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_about_the_key() => Ok(false),
+        Err(error) => Err(OpsError::Rack(error.to_string())),
+    }
+}
+
+fn open_before(row: &RackRow, roll: &RollRow, data_key: &DataKey) -> Result<Secret, OpsError> {
+    open_password(&RackRow { password: roll.before.clone(), ..row.clone() }, data_key).map_err(|error| broken(row, &error))
+}
+
+fn broken(row: &RackRow, error: &dyn std::fmt::Display) -> OpsError {
+    OpsError::Rack(format!("the stored credential of {} cannot be used: {error}; add the Rack again", row.path()))
+}
+
+fn call(call: Result<Call, ClientError>) -> Result<Call, OpsError> {
+    call.map_err(|error| OpsError::Input(error.to_string()))
+}
+
+/// What a Rack answered, if it did in time.
+async fn send<T>(row: &RackRow, answer: impl Future<Output = Result<T, ClientError>>) -> Result<Result<T, ClientError>, OpsError> {
+    let silent = |_| OpsError::Rack(format!("{} did not answer within {} s", row.path(), PATIENCE.as_secs()));
+    tokio::time::timeout(PATIENCE, answer).await.map_err(silent)
+}
+
+/// The new password has a place of its own: it cannot be taken for the one that counts.
+fn next_field(row: &RackRow) -> String {
+    format!("next password\n{}\n{}", row.host, row.pin.as_deref().unwrap_or_default())
+}
+
+fn seal_next(key: &DataKey, row: &RackRow, password: &Secret) -> Sealed {
+    key.seal(&Binding { org: row.org.as_str(), rack: row.id.as_str(), field: &next_field(row) }, password)
+}
+
+fn open_next(key: &DataKey, row: &RackRow, sealed: &Sealed) -> Result<Secret, OpenError> {
+    key.open(&Binding { org: row.org.as_str(), rack: row.id.as_str(), field: &next_field(row) }, sealed)
+}
+
+impl Ops {
+    /// Revokes, at their Racks, tokens whose makers have lost the right to them. False when some are left to be tried again.
+    pub(crate) async fn revoke_dead_tokens(&self) -> Result<bool, OpsError> {
+        let now_ms = self.clock.now_ms();
+        let mut is_all = true;
+        for token in self.store.dead_tokens(now_ms).await? {
+            let Some(row) = self.store.find_rack_by_id(&token.rack).await? else { continue };
+            let entered = self.enter(&Actor::host(), &row.org_name, Role::Administrator).await?;
+            let data_key = self.data_key(&entered.org).await?;
+            let password = open_password(&row, &data_key).map_err(|error| broken(&row, &error))?;
+            let early = Params::new().with("beforehand", "true");
+            let revoke = call(Call::delete(&["system", "jwt", "tokens", &token.id]))?.query(&early);
+            match send(&row, with_password(&row, &password)?.done(revoke)).await {
+                Ok(Ok(())) => {
+                    tracing::info!(rack.name = %row.path(), token = token.id, "a token was revoked: its maker lost the right to it");
+                }
+                Ok(Err(error)) if error.is_not_found() => {
+                    let hint = "rotate its signing key: `convox rack access key rotate`";
+                    tracing::warn!(rack.name = %row.path(), hint, "this Rack cannot revoke a single token");
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(rack.name = %row.path(), %error, "a token could not be revoked; it is tried again");
+                    is_all = false;
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a token could not be revoked; it is tried again");
+                    is_all = false;
+                    continue;
+                }
+            }
+            self.store.forget_token(&token.id).await?;
+        }
+        Ok(is_all)
+    }
+}
