@@ -250,17 +250,12 @@ test('from the setup code to a deployed app, and everything in between', async (
     await ada.getByRole('button', { name: 'Install' }).click();
     await ada.locator('#wrong-name').waitFor();
 
-    // One that fails says why, and its log is kept. Its page is looked at while it has no end yet.
+    // One that fails says why, and its log is kept.
     const homes = join(at.data, 'racks');
     await rm(homes, { recursive: true, force: true });
     await writeFile(homes, 'a file where Racks should live');
-    await ada.route('**/stream', () => {});
     await ada.locator('#name').fill('broken');
     await ada.getByRole('button', { name: 'Install' }).click();
-    await ada.getByRole('heading', { name: 'Installing acme/broken' }).waitFor();
-    await look(ada, 'install-progress');
-    await ada.unroute('**/stream');
-    await ada.reload();
     await ada.getByRole('link', { name: 'Try again' }).waitFor();
     assert.match(await ada.getByLabel('Progress').textContent(), /Failed: the directory could not be made/);
     await look(ada);
@@ -268,11 +263,22 @@ test('from the setup code to a deployed app, and everything in between', async (
     await ada.getByRole('link', { name: 'Try again' }).click();
     await ada.getByRole('link', { name: 'acme/broken' }).waitFor();
 
+    // Its lines are held back for as long as the page is looked at, and then come by themselves.
+    let go;
+    const held = new Promise((resolve) => { go = resolve; });
+    await ada.route('**/stream', async (route) => {
+      await held;
+      await route.continue();
+    });
     await ada.getByLabel('Organization').selectOption('acme');
     await ada.locator('#name').fill('main');
     await ada.getByRole('button', { name: 'Install' }).click();
+    await ada.getByRole('heading', { name: 'Installing acme/main' }).waitFor();
+    await look(ada, 'install-progress');
+    go();
     await ada.getByRole('link', { name: 'To the Rack' }).waitFor({ timeout: 30_000 });
     assert.match(await ada.getByLabel('Progress').textContent(), /Starting the Rack\.[^]*certificate sha256:[^]*Added to acme/);
+    await ada.unroute('**/stream');
     await look(ada, 'install-done');
     await ada.getByRole('link', { name: 'To the Rack' }).click();
     await ada.getByText('None yet. Deploy one from your machine:').waitFor();
@@ -291,7 +297,7 @@ test('from the setup code to a deployed app, and everything in between', async (
     assert.match((await convox(['switch', 'acme/main'])).stdout, /Switched to acme\/main/);
     await convox(['apps', 'create', 'hello', '--wait'], { cwd: join(process.env.CONVOX_EXAMPLES, 'hello-web') });
     await convox(['env', 'set', 'GREETING=secret-greeting', '-a', 'hello']);
-    await convox(['deploy', '-a', 'hello', '--wait'], { cwd: join(process.env.CONVOX_EXAMPLES, 'hello-web') });
+    await convox(['deploy', '-a', 'hello', '--description', 'Say hello', '--wait'], { cwd: join(process.env.CONVOX_EXAMPLES, 'hello-web') });
     key = words[4];
   });
 
