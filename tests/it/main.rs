@@ -6,6 +6,7 @@
 //! - `crash`: nothing that was confirmed is lost to `kill -9`
 //! - `rack_keys`: passwords and tokens of Racks, rolled and revoked
 //! - `second_factor`: an API key is not enough where an organization says so
+//! - `transfers`: what is carried from one place to another: apps, files, Racks, connections
 //! - `secrets`: where a Rack's password never appears
 //! - `sign_in`: command lines that sign in by a browser
 
@@ -20,6 +21,7 @@ mod rack_keys;
 mod second_factor;
 mod secrets;
 mod sign_in;
+mod transfers;
 
 /// Both ways to a Rack, for promises that hold on either.
 pub(crate) fn both_ways(stack: &convox_testkit::Stack) -> [(&'static str, convox_testkit::Cli); 2] {

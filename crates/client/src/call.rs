@@ -157,7 +157,7 @@ impl Call {
 }
 
 /// Go's path escape, and `/` too: a piece is one segment whatever is in it.
-fn escape_segment(piece: &str, path: &mut String) {
+pub(crate) fn escape_segment(piece: &str, path: &mut String) {
     for byte in piece.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~$&+=:@!,;()*'".contains(&byte) {
             path.push(char::from(byte));

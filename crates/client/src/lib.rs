@@ -1,7 +1,7 @@
 //! Speaks to a Console or a Rack: HTTP, WebSocket, verified or pinned TLS, and one name for each thing that can go wrong.
 //!
 //! - [`Endpoint`]: where to, and as whom.
-//! - [`Client`]: one target, one connection, typed calls in [`rack`] and [`console`].
+//! - [`Client`]: one target, one connection, typed calls in [`rack`], [`platform`] and [`console`].
 //! - [`Socket`]: streams of logs and terminals.
 //! - [`probe()`]: is there a Rack, is the password right, which certificate does it hold?
 //!
@@ -14,9 +14,11 @@ mod endpoint;
 mod error;
 mod exchange;
 mod key;
+pub mod platform;
 mod probe;
 mod proxy;
 pub mod rack;
+pub mod racks;
 mod reply;
 pub mod session;
 mod socket;

@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use convox_wire::api::{App, Build, Object, Process, Release, Resource, Service, System, SystemJwt, TokenInfo};
+use base64::Engine as _;
+use convox_wire::api::{App, AppConfig, Build, Object, Process, Release, Resource, Service, System, SystemJwt, TokenInfo};
 use convox_wire::form::Params;
 use convox_wire::options::{
-    AppCreateOptions, AppUpdateOptions, BuildCreateOptions, LogOptions, ProcessExecOptions, ProcessListOptions, ProcessRunOptions,
-    ReleaseCreateOptions, ReleasePromoteOptions, ServiceUpdateOptions, SystemJwtRotateOptions, SystemUpdateOptions,
+    AppCreateOptions, AppUpdateOptions, BuildCreateOptions, BuildImportImageOptions, BuildUpdateOptions, LogOptions, ProcessExecOptions,
+    ProcessListOptions, ProcessRunOptions, ReleaseCreateOptions, ReleasePromoteOptions, ResourceConsoleOptions, ServiceUpdateOptions,
+    SystemJwtRotateOptions, SystemUpdateOptions,
 };
 use http::Method;
 
@@ -130,6 +132,17 @@ impl Client {
         self.value(call.form_value("url", url)).await
     }
 
+    /// v3: `POST /apps/{app}/builds/{id}/image`: the Rack fetches `image` for a build that was made for it.
+    pub async fn build_import_image(&self, app: &str, build: &str, image: &str, options: &BuildImportImageOptions) -> Result<(), Error> {
+        let call = Call::post(&["apps", app, "builds", build, "image"])?.options(options)?;
+        self.done(call.form_value("image", image)).await
+    }
+
+    /// `PUT /apps/{app}/builds/{id}`
+    pub async fn build_update(&self, app: &str, build: &str, options: &BuildUpdateOptions) -> Result<Build, Error> {
+        self.value(Call::put(&["apps", app, "builds", build])?.options(options)?).await
+    }
+
     /// `WS /apps/{app}/builds/{id}/logs`
     pub async fn build_logs(&self, app: &str, build: &str) -> Result<Socket, Error> {
         self.socket(Call::get(&["apps", app, "builds", build, "logs"])?).await
@@ -177,6 +190,28 @@ impl Client {
         self.done(Call::delete(&["apps", app, "processes", process])?).await
     }
 
+    /// `GET /apps/{app}/processes/{id}/files`: a tar of one file or directory.
+    pub async fn files_download(&self, app: &str, process: &str, file: &str) -> Result<Reply, Error> {
+        let call = Call::get(&["apps", app, "processes", process, "files"])?;
+        self.send(call.query(&Params::new().with("file", file))).await
+    }
+
+    /// `POST /apps/{app}/processes/{id}/files`: a tar that is unpacked at `/`.
+    pub async fn files_upload(&self, app: &str, process: &str, archive: Body) -> Result<(), Error> {
+        self.done(Call::post(&["apps", app, "processes", process, "files"])?.body(archive)).await
+    }
+
+    /// v3: `GET /apps/{app}/configs/{name}`
+    pub async fn app_config(&self, app: &str, name: &str) -> Result<AppConfig, Error> {
+        self.value(Call::get(&["apps", app, "configs", name])?).await
+    }
+
+    /// v3: `PUT /apps/{app}/configs/{name}`; `value` travels as base64.
+    pub async fn app_config_set(&self, app: &str, name: &str, value: &[u8]) -> Result<(), Error> {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(value);
+        self.done(Call::put(&["apps", app, "configs", name])?.form(&Params::new().with("value", encoded))).await
+    }
+
     /// `GET /apps/{app}/releases`, newest first.
     pub async fn releases(&self, app: &str, limit: Option<i64>) -> Result<Vec<Release>, Error> {
         self.list(limited(Call::get(&["apps", app, "releases"])?, limit)).await
@@ -220,6 +255,21 @@ impl Client {
     /// `GET /apps/{app}/resources/{name}`
     pub async fn resource(&self, app: &str, resource: &str) -> Result<Resource, Error> {
         self.value(Call::get(&["apps", app, "resources", resource])?).await
+    }
+
+    /// v3: `GET /apps/{app}/resources/{name}/data`: its content, as it comes.
+    pub async fn resource_export(&self, app: &str, resource: &str) -> Result<Reply, Error> {
+        self.send(Call::get(&["apps", app, "resources", resource, "data"])?).await
+    }
+
+    /// v3: `PUT /apps/{app}/resources/{name}/data`
+    pub async fn resource_import(&self, app: &str, resource: &str, data: Body) -> Result<(), Error> {
+        self.done(Call::put(&["apps", app, "resources", resource, "data"])?.body(data)).await
+    }
+
+    /// v3: `WS /apps/{app}/resources/{name}/console`; no exit code comes.
+    pub async fn resource_console(&self, app: &str, resource: &str, options: &ResourceConsoleOptions) -> Result<Socket, Error> {
+        self.socket(Call::get(&["apps", app, "resources", resource, "console"])?.options(options)?).await
     }
 
     /// `GET` of any path, as JSON. The path is taken as it is typed, with its query.

@@ -36,6 +36,26 @@ pub(crate) enum AppsCommand {
         #[command(flatten)]
         wait: WaitFlag,
     },
+    /// export an app
+    #[command(
+        after_help = "EXAMPLES\n  convox apps export shop -f shop.tgz\n  convox apps export shop -r acme/old | convox apps import shop -r acme/new"
+    )]
+    Export {
+        #[command(flatten)]
+        name: AppName,
+        /// export to file
+        #[arg(short = 'f', long, value_name = "file")]
+        file: Option<String>,
+    },
+    /// import an app
+    #[command(after_help = "EXAMPLES\n  convox apps import shop -f shop.tgz")]
+    Import {
+        #[command(flatten)]
+        name: AppName,
+        /// import from file
+        #[arg(short = 'f', long, value_name = "file")]
+        file: Option<String>,
+    },
     /// get information about an app
     #[command(after_help = "EXAMPLES\n  convox apps info -a shop\n  convox apps info shop --json")]
     Info(AppName),

@@ -84,6 +84,12 @@ pub(crate) enum BuildsCommand {
         after_help = "EXAMPLES\n  convox builds import -a shop -f build.tgz\n  convox builds export B1 -a shop -r acme/staging | convox builds import -a shop -r acme/production"
     )]
     Import(Import),
+    /// import a prebuilt container image into a new build
+    #[command(
+        name = "import-image",
+        after_help = "EXAMPLES\n  convox builds import-image registry.example.com/shop:1.2 -a shop\n  convox builds import-image registry.example.com/shop:1.2 -a shop --src-creds-user ci --src-creds-pass-stdin < password"
+    )]
+    ImportImage(ImportImage),
     /// get information about a build
     #[command(after_help = "EXAMPLES\n  convox builds info BABCDEFGHIJ -a shop")]
     Info {
@@ -106,4 +112,47 @@ pub(crate) struct Import {
     pub(crate) file: Option<String>,
     #[command(flatten)]
     pub(crate) id: IdFlag,
+}
+
+/// `builds import-image`
+#[derive(Args, Debug)]
+pub(crate) struct ImportImage {
+    #[arg(value_name = "source-image")]
+    pub(crate) image: String,
+    /// path to the manifest (convox.yml)
+    #[arg(short = 'm', long, value_name = "file")]
+    pub(crate) manifest: Option<String>,
+    /// source registry username
+    #[arg(long, value_name = "user")]
+    pub(crate) src_creds_user: Option<String>,
+    /// source registry password (visible to others on this machine: prefer the next two)
+    #[arg(long, value_name = "password")]
+    pub(crate) src_creds_pass: Option<String>,
+    /// read source registry password from named environment variable
+    #[arg(long, value_name = "variable", conflicts_with = "src_creds_pass")]
+    pub(crate) src_creds_pass_env: Option<String>,
+    /// read source registry password from standard input
+    #[arg(long, conflicts_with_all = ["src_creds_pass", "src_creds_pass_env"])]
+    pub(crate) src_creds_pass_stdin: bool,
+}
+
+/// `start [service]...`
+#[derive(Args, Debug)]
+pub(crate) struct Start {
+    /// show the logs of these services only
+    #[arg(value_name = "service")]
+    pub(crate) services: Vec<String>,
+    /// path of the manifest in the source
+    #[arg(short = 'm', long, value_name = "file")]
+    pub(crate) manifest: Option<String>,
+    /// start the newest release, build nothing
+    #[arg(long)]
+    pub(crate) no_build: bool,
+    /// build without the cache
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
 }

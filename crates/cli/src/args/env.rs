@@ -11,6 +11,9 @@ pub(crate) struct Env {
     pub(crate) rack: RackFlag,
     #[command(flatten)]
     pub(crate) app: AppFlag,
+    /// show the values of masked keys on a terminal too
+    #[arg(long)]
+    pub(crate) reveal: bool,
     #[command(subcommand)]
     pub(crate) command: Option<EnvCommand>,
 }
@@ -28,6 +31,12 @@ pub(crate) enum EnvCommand {
     Get {
         #[arg(value_name = "var")]
         key: String,
+    },
+    /// list keys whose values are not shown on a terminal
+    #[command(after_help = "EXAMPLES\n  convox env mask -a shop")]
+    Mask {
+        #[command(subcommand)]
+        command: Option<MaskCommand>,
     },
     /// set env var(s)
     #[command(after_help = "EXAMPLES\n  convox env set COLOR=blue DEBUG=1 -a shop --promote\n  convox env set -a shop --replace < .env")]
@@ -66,4 +75,20 @@ pub(crate) struct After {
     pub(crate) promote: bool,
     #[command(flatten)]
     pub(crate) wait: WaitFlag,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MaskCommand {
+    /// mark env keys as masked
+    #[command(after_help = "EXAMPLES\n  convox env mask set DATABASE_URL API_KEY -a shop")]
+    Set {
+        #[arg(value_name = "key", required = true)]
+        keys: Vec<String>,
+    },
+    /// unmark masked env keys
+    #[command(after_help = "EXAMPLES\n  convox env mask unset API_KEY -a shop")]
+    Unset {
+        #[arg(value_name = "key", required = true)]
+        keys: Vec<String>,
+    },
 }

@@ -6,11 +6,13 @@
 mod account;
 mod apps;
 mod builds;
+mod elsewhere;
 mod env;
 mod flags;
 pub(crate) mod help;
 pub(crate) mod man;
 mod parse;
+mod platform;
 mod processes;
 mod rack;
 mod releases;
@@ -19,17 +21,20 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use account::{Accounts, AccountsCommand, AccountsMove, Completion, Login, Logout, Man, Switch, Trust};
 pub(crate) use apps::{AppName, Apps, AppsCommand, AppsParamsCommand, Create as AppsCreate};
-pub(crate) use builds::{Build, BuildOptions, Builds, BuildsCommand, Deploy, Import as BuildsImport};
-pub(crate) use env::{Env, EnvCommand, Set as EnvSet};
-pub(crate) use flags::{AppFlag, RackFlag};
+pub(crate) use builds::{Build, BuildOptions, Builds, BuildsCommand, Deploy, Import as BuildsImport, ImportImage, Start};
+pub(crate) use env::{Env, EnvCommand, MaskCommand, Set as EnvSet};
+pub(crate) use flags::{AppFlag, IdFlag, RackFlag};
 pub(crate) use parse::{Outcome, parse};
+pub(crate) use platform::{
+    Certs, CertsCommand, Instances, InstancesCommand, Proxy, Registries, RegistriesCommand, Ssl, SslCommand, TlsFlag,
+};
 pub(crate) use processes::{
-    Exec, LogFlags, Logs, Ps, PsCommand, Resources, ResourcesCommand, Restart, Run, Scale, Services, ServicesCommand,
+    Cp, Exec, LogFlags, Logs, Ps, PsCommand, Resources, ResourcesCommand, Restart, Run, Scale, Services, ServicesCommand, Test,
 };
 pub(crate) use rack::{
-    Access, AccessCommand, AccessKey, Install, Rack, RackCommand, RackParamsCommand, RackPassword, RackScale, Uninstall,
+    Access, AccessCommand, AccessKey, Install, Rack, RackCommand, RackParamsCommand, RackPassword, RackScale, RuntimeCommand, Uninstall,
 };
-pub(crate) use releases::{Releases, ReleasesCommand};
+pub(crate) use releases::{CreateFrom, Releases, ReleasesCommand};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -60,9 +65,17 @@ pub(crate) enum Command {
     /// list builds
     #[command(after_help = "EXAMPLES\n  convox builds -a shop --limit 20")]
     Builds(Builds),
+    /// list certificates
+    #[command(after_help = "EXAMPLES\n  convox certs")]
+    Certs(Certs),
     /// print a shell's completion script
     #[command(after_help = "EXAMPLES\n  convox completion bash > ~/.local/share/bash-completion/completions/convox")]
     Completion(Completion),
+    /// copy files
+    #[command(
+        after_help = "EXAMPLES\n  convox cp web-1a2b3c:/var/log/app.log . -a shop\n  convox cp ./fixtures web-1a2b3c:/tmp/fixtures -a shop"
+    )]
+    Cp(Cp),
     /// create and promote a build
     #[command(after_help = "EXAMPLES\n  convox deploy -a shop --wait\n  convox deploy ./web -a shop -r acme/staging")]
     Deploy(Deploy),
@@ -75,6 +88,9 @@ pub(crate) enum Command {
     /// list commands, or say more about one
     #[command(after_help = "EXAMPLES\n  convox help\n  convox help env set")]
     Help(Words),
+    /// list instances
+    #[command(after_help = "EXAMPLES\n  convox instances")]
+    Instances(Instances),
     /// authenticate with a Console or a Rack
     #[command(
         after_help = "EXAMPLES\n  convox login console.example.com\n  convox login console.example.com --device\n  convox login console.example.com --account work --store secretservice\n  convox login console.example.com --password-stdin < key\n  convox login 10.0.0.5:5443 --fingerprint sha256:..."
@@ -89,6 +105,9 @@ pub(crate) enum Command {
     /// write the manual pages
     #[command(after_help = "EXAMPLES\n  convox man > convox.1\n  convox man /usr/local/share/man/man1")]
     Man(Man),
+    /// proxy a connection inside the rack
+    #[command(after_help = "EXAMPLES\n  convox proxy 10.0.1.5:5432\n  convox proxy 15432:database.internal:5432 -r acme/staging")]
+    Proxy(Proxy),
     /// list app processes
     #[command(after_help = "EXAMPLES\n  convox ps -a shop\n  convox ps -a shop --service web")]
     Ps(Ps),
@@ -98,6 +117,9 @@ pub(crate) enum Command {
     /// list available racks
     #[command(after_help = "EXAMPLES\n  convox racks\n  convox racks --json")]
     Racks,
+    /// list private registries
+    #[command(after_help = "EXAMPLES\n  convox registries")]
+    Registries(Registries),
     /// list releases for an app
     #[command(after_help = "EXAMPLES\n  convox releases -a shop --limit 20")]
     Releases(Releases),
@@ -118,9 +140,18 @@ pub(crate) enum Command {
     /// list services for an app
     #[command(after_help = "EXAMPLES\n  convox services -a shop")]
     Services(Services),
+    /// list certificate associates for an app
+    #[command(after_help = "EXAMPLES\n  convox ssl -a shop")]
+    Ssl(Ssl),
+    /// run an app on a rack of this machine, with its logs
+    #[command(after_help = "EXAMPLES\n  convox start -r local\n  convox start web -a shop")]
+    Start(Start),
     /// switch current rack
     #[command(after_help = "EXAMPLES\n  convox switch acme/production\n  convox switch --account work\n  convox switch")]
     Switch(Switch),
+    /// run the tests that convox.yml names
+    #[command(after_help = "EXAMPLES\n  convox test -a shop\n  convox test -a shop --release RABCDEFGHIJ")]
+    Test(Test),
     /// show or change which certificate of a host is trusted
     #[command(
         after_help = "EXAMPLES\n  convox trust 10.0.0.5:5443\n  convox trust 10.0.0.5:5443 --fingerprint sha256:...\n  convox trust 10.0.0.5:5443 --forget"

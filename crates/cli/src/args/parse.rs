@@ -3,7 +3,7 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 
-use super::{Cli, help};
+use super::{Cli, elsewhere, help};
 use crate::error::Failure;
 
 /// What the words amount to.
@@ -34,8 +34,16 @@ pub(crate) fn parse(words: Vec<String>) -> Result<Outcome, Failure> {
     match parsed {
         Ok(cli) => Ok(Outcome::Run(Box::new(cli))),
         Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(Outcome::Say(help::of(command, &path))),
-        Err(error) => Err(explain(&error, command, &path)),
+        Err(error) => Err(match elsewhere::reason(given) {
+            Some(reason) => Failure::new(format!("not a command of this convox: {}", named(given))).hint(reason),
+            None => explain(&error, command, &path),
+        }),
     }
+}
+
+/// The words before the first flag.
+fn named(words: &[String]) -> String {
+    words.iter().take_while(|word| !word.starts_with('-')).map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 
 /// The longest sequence of command names that the words start with, flags in between passed over.

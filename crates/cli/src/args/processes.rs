@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::flags::{AppFlag, RackFlag, WaitFlag, duration};
+use super::platform::TlsFlag;
 
 /// `ps`
 #[derive(Args, Debug)]
@@ -167,6 +168,41 @@ pub(crate) struct Resources {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ResourcesCommand {
+    /// start a console for a resource
+    #[command(after_help = "EXAMPLES\n  convox resources console database -a shop")]
+    Console {
+        #[arg(value_name = "resource")]
+        resource: String,
+    },
+    /// export data from a resource
+    #[command(after_help = "EXAMPLES\n  convox resources export database -a shop -f database.sql")]
+    Export {
+        #[arg(value_name = "resource")]
+        resource: String,
+        /// export to file
+        #[arg(short = 'f', long, value_name = "file")]
+        file: Option<String>,
+    },
+    /// import data to a resource
+    #[command(after_help = "EXAMPLES\n  convox resources import database -a shop -f database.sql")]
+    Import {
+        #[arg(value_name = "resource")]
+        resource: String,
+        /// import from file
+        #[arg(short = 'f', long, value_name = "file")]
+        file: Option<String>,
+    },
+    /// proxy a local port to a resource
+    #[command(after_help = "EXAMPLES\n  convox resources proxy database -a shop --port 15432")]
+    Proxy {
+        #[arg(value_name = "resource")]
+        resource: String,
+        /// local port; the resource's own unless given
+        #[arg(short = 'p', long, value_name = "port")]
+        port: Option<u16>,
+        #[command(flatten)]
+        tls: TlsFlag,
+    },
     /// get information about a resource
     #[command(after_help = "EXAMPLES\n  convox resources info database -a shop")]
     Info {
@@ -179,4 +215,37 @@ pub(crate) enum ResourcesCommand {
         #[arg(value_name = "resource")]
         resource: String,
     },
+}
+
+/// `cp src dst`
+#[derive(Args, Debug)]
+pub(crate) struct Cp {
+    #[arg(value_name = "[pid:]src")]
+    pub(crate) source: String,
+    #[arg(value_name = "[pid:]dst")]
+    pub(crate) destination: String,
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+}
+
+/// `test [dir]`
+#[derive(Args, Debug)]
+pub(crate) struct Test {
+    #[arg(value_name = "dir")]
+    pub(crate) dir: Option<String>,
+    /// description
+    #[arg(short = 'd', long, value_name = "text")]
+    pub(crate) description: Option<String>,
+    /// use existing release to run tests
+    #[arg(long, value_name = "release")]
+    pub(crate) release: Option<String>,
+    /// end each test after this many seconds (3600)
+    #[arg(short = 't', long, value_name = "seconds")]
+    pub(crate) timeout: Option<u64>,
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
 }

@@ -27,6 +27,17 @@ pub(crate) enum RackCommand {
     /// get logs for the rack
     #[command(after_help = "EXAMPLES\n  convox rack logs --since 1h --no-follow")]
     Logs(LogFlags),
+    /// move a rack into a Console's organization, or out of it
+    #[command(after_help = "EXAMPLES\n  convox rack mv staging acme/staging\n  convox rack mv acme/staging staging")]
+    Mv {
+        #[arg(value_name = "from")]
+        from: String,
+        #[arg(value_name = "to")]
+        to: String,
+        /// do not ask
+        #[arg(short = 'f', long)]
+        force: bool,
+    },
     /// display rack parameters
     #[command(after_help = "EXAMPLES\n  convox rack params\n  convox rack params --group network")]
     Params {
@@ -52,9 +63,22 @@ pub(crate) enum RackCommand {
     /// list rack version history
     #[command(after_help = "EXAMPLES\n  convox rack releases")]
     Releases,
+    /// list attachable runtime integrations
+    #[command(after_help = "EXAMPLES\n  convox rack runtimes -r acme/staging")]
+    Runtimes,
+    /// runtime integrations of the rack
+    #[command(subcommand)]
+    Runtime(RuntimeCommand),
     /// scale the rack
     #[command(after_help = "EXAMPLES\n  convox rack scale\n  convox rack scale --count 3 --wait")]
     Scale(RackScale),
+    /// let the Console look up the rack's address anew
+    #[command(after_help = "EXAMPLES\n  convox rack sync -r acme/staging")]
+    Sync {
+        /// name of the rack's stack in AWS
+        #[arg(short = 'n', long, value_name = "name")]
+        name: Option<String>,
+    },
     /// uninstall a rack
     #[command(after_help = "EXAMPLES\n  convox rack uninstall local staging")]
     Uninstall(Uninstall),
@@ -189,4 +213,14 @@ pub(crate) struct Uninstall {
     /// do not ask
     #[arg(short = 'f', long)]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RuntimeCommand {
+    /// attach runtime integration
+    #[command(after_help = "EXAMPLES\n  convox rack runtime attach 1a2b3c -r acme/staging")]
+    Attach {
+        #[arg(value_name = "runtime")]
+        runtime: String,
+    },
 }

@@ -2,7 +2,7 @@
 
 use convox_wire::options::{AppCreateOptions, AppUpdateOptions, ReleaseCreateOptions};
 
-use super::{pairs, wait};
+use super::{bundle, pairs, wait};
 use crate::Ctx;
 use crate::args::{AppFlag, AppName, Apps, AppsCommand, AppsCreate, AppsParamsCommand};
 use crate::error::Failure;
@@ -23,6 +23,14 @@ pub(super) async fn run(ctx: &Ctx, args: Apps) -> Result<u8, Failure> {
             create(ctx, &ctx.rack(&args.rack).await?, &app, create_args).await?;
         }
         Some(AppsCommand::Delete { app_name, wait }) => delete(ctx, &ctx.rack(&args.rack).await?, app_name, wait.wait).await?,
+        Some(AppsCommand::Export { name: app, file }) => {
+            let app = name(app)?;
+            bundle::export(ctx, &ctx.rack(&args.rack).await?, &app, file.as_deref()).await?;
+        }
+        Some(AppsCommand::Import { name: app, file }) => {
+            let app = name(app)?;
+            bundle::import(ctx, &ctx.rack(&args.rack).await?, &app, file.as_deref()).await?;
+        }
         Some(AppsCommand::Info(app)) => {
             let app = name(app)?;
             info(ctx, &ctx.rack(&args.rack).await?, &app).await?;

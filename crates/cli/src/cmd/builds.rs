@@ -1,4 +1,4 @@
-//! `build`, `builds ...`, `deploy`.
+//! `build`, `builds ...`, `deploy`; and what `start` and `test` build.
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
@@ -6,16 +6,17 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use convox_client::Body;
+use convox_client::{Body, Reply};
 use convox_wire::api::Build;
-use convox_wire::options::BuildCreateOptions;
+use convox_wire::options::{BuildCreateOptions, BuildImportImageOptions, BuildUpdateOptions};
 use tokio::sync::mpsc;
 
 use super::logs;
+use super::registries::piped;
 use super::releases::{Made, promote};
 use crate::Ctx;
 use crate::ago::{ago, elapsed};
-use crate::args::{self, BuildOptions, Builds, BuildsCommand, BuildsImport, Deploy};
+use crate::args::{self, BuildOptions, Builds, BuildsCommand, BuildsImport, Deploy, ImportImage};
 use crate::error::Failure;
 use crate::output::{Form, Printer, Style};
 use crate::reach::Reached;
@@ -34,6 +35,7 @@ pub(super) async fn run(ctx: &Ctx, args: Builds) -> Result<u8, Failure> {
         None => list(ctx, &rack, &app, args.limit).await?,
         Some(BuildsCommand::Export { build, file }) => export(ctx, &rack, &app, &build, file.as_deref()).await?,
         Some(BuildsCommand::Import(import_args)) => import(ctx, &rack, &app, &import_args).await?,
+        Some(BuildsCommand::ImportImage(image_args)) => import_image(ctx, &rack, &app, &image_args).await?,
         Some(BuildsCommand::Info { build }) => info(ctx, &rack.client.build(&app, &build).await?)?,
         Some(BuildsCommand::Logs { build }) => {
             let socket = rack.client.build_logs(&app, &build).await?;
@@ -101,7 +103,7 @@ pub(super) async fn deploy(ctx: &Ctx, args: Deploy) -> Result<u8, Failure> {
 }
 
 /// Packages, uploads, builds, and shows the log; gives the finished build.
-async fn make(out: &Printer, rack: &Reached, app: &str, args: &BuildOptions, development: bool) -> Result<Build, Failure> {
+pub(super) async fn make(out: &Printer, rack: &Reached, app: &str, args: &BuildOptions, development: bool) -> Result<Build, Failure> {
     let dir = args.dir.as_deref().filter(|dir| !dir.is_empty()).unwrap_or(".");
     // A comma would tear an argument in two on the wire (the list has no escapes).
     if let Some(bad) = args.build_args.iter().find(|arg| arg.contains(',')) {
@@ -218,7 +220,7 @@ fn upload(out: &Printer, packaged: Packaged) -> Body {
 }
 
 /// Reads in a thread of its own, a few pieces ahead of the network.
-fn stream_of(mut source: impl Read + Send + 'static, shown_of: Option<u64>) -> Body {
+pub(super) fn stream_of(mut source: impl Read + Send + 'static, shown_of: Option<u64>) -> Body {
     let (send, receive) = mpsc::channel::<std::io::Result<Bytes>>(4);
     std::thread::spawn(move || {
         let (mut sent, mut last) = (0u64, Instant::now());
@@ -264,18 +266,47 @@ async fn export(ctx: &Ctx, rack: &Reached, app: &str, build: &str, file: Option<
         return Ok(());
     };
     out.start("Exporting build")?;
-    let mut reply = rack.client.build_export(app, build).await?;
+    saved(rack.client.build_export(app, build).await?, path).await?;
+    out.ok()?;
+    out.result(build, &serde_json::json!({"app": app, "build": build, "file": path}))
+}
+
+/// Writes a body to `path`, whole or not at all: a cut download must not look like an archive.
+pub(super) async fn saved(mut reply: Reply, path: &str) -> Result<(), Failure> {
     let cannot = |error: &std::io::Error| Failure::new(format!("could not write {path}: {error}"));
-    // Whole or not at all: a cut download must not look like an archive.
     let target = Path::new(path);
     let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut part = tempfile::NamedTempFile::new_in(dir).map_err(|error| cannot(&error))?;
     while let Some(piece) = reply.chunk().await? {
         part.write_all(&piece).map_err(|error| cannot(&error))?;
     }
-    part.persist(target).map_err(|error| cannot(&error.error))?;
+    part.persist(target).map(drop).map_err(|error| cannot(&error.error))
+}
+
+/// An image from elsewhere as a build: the Rack fetches it with credentials that are used once.
+async fn import_image(ctx: &Ctx, rack: &Reached, app: &str, args: &ImportImage) -> Result<(), Failure> {
+    let path = args.manifest.as_deref().filter(|path| !path.is_empty()).unwrap_or("convox.yml");
+    let manifest =
+        std::fs::read_to_string(path).map_err(|error| Failure::new(format!("could not read {path}: {error}")).hint("--manifest FILE"))?;
+    let src_creds_pass = match (&args.src_creds_pass, &args.src_creds_pass_env) {
+        _ if args.src_creds_pass_stdin => Some(piped()?),
+        (_, Some(name)) => Some(ctx.env.var(name).ok_or_else(|| Failure::new(format!("environment variable {name} is not set")))?),
+        (given, None) => given.clone(),
+    };
+    let out = ctx.out;
+    out.start("Creating build")?;
+    let build = rack.client.build_create(app, "", &BuildCreateOptions { external: Some(true), ..BuildCreateOptions::default() }).await?;
+    rack.client.build_update(app, &build.id, &BuildUpdateOptions { manifest: Some(manifest), ..BuildUpdateOptions::default() }).await?;
+    out.ok_with(&out.paint(Style::Build, &build.id))?;
+    out.start(&format!("Relaying image {}", args.image))?;
+    let options = BuildImportImageOptions { src_creds_user: args.src_creds_user.clone(), src_creds_pass };
+    rack.client.build_import_image(app, &build.id, &args.image, &options).await?;
     out.ok()?;
-    out.result(build, &serde_json::json!({"app": app, "build": build, "file": path}))
+    out.start("Waiting for import to complete")?;
+    let build = successful(ended(rack, app, &build.id).await?)?;
+    out.ok_with(&out.paint(Style::Release, &build.release))?;
+    let made = Made { app, build: Some(&build.id), release: &build.release, promoted: false, target: rack.target.describe() };
+    out.result(&build.release, &made)
 }
 
 async fn import(ctx: &Ctx, rack: &Reached, app: &str, args: &BuildsImport) -> Result<(), Failure> {

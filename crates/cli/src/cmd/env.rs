@@ -6,6 +6,7 @@ use std::io::{BufRead, Read, Write};
 use convox_wire::env as text;
 use convox_wire::options::ReleaseCreateOptions;
 
+use super::mask;
 use super::releases::{Made, promote};
 use crate::Ctx;
 use crate::args::{Env, EnvCommand, EnvSet};
@@ -24,10 +25,12 @@ pub(super) async fn run(ctx: &Ctx, args: Env) -> Result<u8, Failure> {
             if ctx.out.is_json() {
                 ctx.out.json(&vars)?;
             } else {
-                ctx.out.line(&text::format(&vars))?;
+                let shown = if args.reveal { vars } else { mask::applied(ctx, &rack, &app, vars).await };
+                ctx.out.line(&text::format(&shown))?;
             }
         }
         Some(EnvCommand::Get { key }) => get(ctx, &rack, &app, &key).await?,
+        Some(EnvCommand::Mask { command }) => mask::run(ctx, &rack, &app, command).await?,
         Some(EnvCommand::Set(set_args)) => set(ctx, &rack, &app, &set_args).await?,
         Some(EnvCommand::Unset { keys, id, after }) => {
             let mut vars = newest(&rack, &app).await?;

@@ -1,4 +1,4 @@
-//! `exec` and `run`: a command in a process, with its bytes, its terminal and its exit code.
+//! `exec`, `run` and `test`: a command in a process, with its bytes, its terminal and its exit code.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -29,11 +29,27 @@ pub(super) async fn exec(ctx: &Ctx, args: Exec) -> Result<u8, Failure> {
     let rack = ctx.rack(&args.rack).await?;
     let command = args.command.join(" ");
     let socket = rack.client.process_exec(&app, &args.process, &command, &exec_options(ctx, None)).await?;
+    attach(ctx, socket).await
+}
+
+/// Gives an open shell the terminal, to its end.
+pub(super) async fn attach(ctx: &Ctx, socket: Socket) -> Result<u8, Failure> {
     // Only now: until here, Ctrl-C ends this program.
     let raw = Raw::enter(&ctx.env);
     let ended = session(socket).await;
     drop(raw);
     finished(ctx, ended)
+}
+
+/// The same, for a stream that never says how it ended.
+pub(super) async fn attach_without_code(ctx: &Ctx, socket: Socket) -> Result<u8, Failure> {
+    let raw = Raw::enter(&ctx.env);
+    let ended = session(socket).await;
+    drop(raw);
+    match ended {
+        Ok(Ended::Silent) => Ok(0),
+        other => finished(ctx, other),
+    }
 }
 
 fn exec_options(ctx: &Ctx, entrypoint: Option<bool>) -> ProcessExecOptions {
@@ -66,16 +82,31 @@ pub(super) async fn run(ctx: &Ctx, args: Run) -> Result<u8, Failure> {
         ctx.out.result(&process.id, &process)?;
         return Ok(0);
     }
-    // As the originals: a process that sleeps, the command inside it, and the process stopped at the end. If we vanish, the
-    // sleep ends it.
-    let limit = args.timeout.filter(|seconds| *seconds > 0).unwrap_or(RUN_LIMIT);
-    let process = rack.client.process_run(&app, &args.service, &options(format!("sleep {limit}"))).await?;
+    in_new_process(ctx, &rack, &app, &args.service, &options(sleep(args.timeout)), &command, args.entrypoint == "true").await
+}
+
+/// What a new process does while a command runs inside it. If we vanish, this ends it.
+pub(super) fn sleep(timeout: Option<u64>) -> String {
+    format!("sleep {}", timeout.filter(|seconds| *seconds > 0).unwrap_or(RUN_LIMIT))
+}
+
+/// As the originals: a process that sleeps, the command inside it, and the process stopped at the end.
+pub(super) async fn in_new_process(
+    ctx: &Ctx,
+    rack: &Reached,
+    app: &str,
+    service: &str,
+    options: &ProcessRunOptions,
+    command: &str,
+    entrypoint: bool,
+) -> Result<u8, Failure> {
+    let process = rack.client.process_run(app, service, options).await?;
     let ended = tokio::select! {
-        ended = inside(ctx, &rack, &app, &process.id, &command, args.entrypoint == "true") => ended,
+        ended = inside(ctx, rack, app, &process.id, command, entrypoint) => ended,
         signal = signalled() => Ok(Ended::Signal(signal)),
     };
     // Whatever happened, the process is not left behind.
-    let _ = tokio::time::timeout(Duration::from_secs(10), rack.client.process_stop(&app, &process.id)).await;
+    let _ = tokio::time::timeout(Duration::from_secs(10), rack.client.process_stop(app, &process.id)).await;
     finished(ctx, ended)
 }
 

@@ -4,20 +4,30 @@ mod accounts;
 mod api;
 mod apps;
 mod builds;
+mod bundle;
+mod certs;
 mod env;
 mod exec;
+mod files;
+mod instances;
 mod login;
 mod logs;
+mod mask;
 mod meta;
+mod mv;
+mod proxy;
 mod ps;
 mod rack;
 mod rack_keys;
 mod racks;
+mod registries;
 mod releases;
 mod resources;
 mod scale;
 mod services;
+mod start;
 mod switch;
+mod test;
 mod trust;
 mod wait;
 mod whoami;
@@ -37,25 +47,33 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<u8, Failure> {
         Command::Apps(args) => apps::run(ctx, args).await,
         Command::Build(args) => builds::build(ctx, args).await,
         Command::Builds(args) => builds::run(ctx, args).await,
+        Command::Certs(args) => certs::run(ctx, args).await,
         Command::Completion(args) => meta::completion(ctx, &args),
+        Command::Cp(args) => files::run(ctx, args).await,
         Command::Deploy(args) => builds::deploy(ctx, args).await,
         Command::Env(args) => env::run(ctx, args).await,
         Command::Exec(args) => exec::exec(ctx, args).await,
         Command::Help(words) => meta::help(ctx, &words.words),
+        Command::Instances(args) => instances::run(ctx, args).await,
         Command::Login(args) => login::login(ctx, args).await,
         Command::Logout(args) => login::logout(ctx, &args).await,
         Command::Logs(args) => logs::app(ctx, args).await,
         Command::Man(words) => meta::man(ctx, &words),
+        Command::Proxy(args) => proxy::run(ctx, args).await,
         Command::Ps(args) => ps::run(ctx, args).await,
         Command::Rack(args) => rack::run(ctx, args).await,
         Command::Racks => racks::list(ctx).await,
+        Command::Registries(args) => registries::run(ctx, args).await,
         Command::Releases(args) => releases::run(ctx, args).await,
         Command::Resources(args) => resources::run(ctx, args).await,
         Command::Restart(args) => services::restart_all(ctx, args).await,
         Command::Run(args) => exec::run(ctx, args).await,
         Command::Scale(args) => scale::run(ctx, args).await,
         Command::Services(args) => services::run(ctx, args).await,
+        Command::Ssl(args) => certs::ssl(ctx, args).await,
+        Command::Start(args) => start::run(ctx, args).await,
         Command::Switch(args) => switch::run(ctx, &args).await,
+        Command::Test(args) => test::run(ctx, args).await,
         Command::Trust(args) => trust::run(ctx, args).await,
         Command::Version(rack) => meta::version(ctx, &rack).await,
         Command::Whoami(rack) => whoami::run(ctx, &rack).await,

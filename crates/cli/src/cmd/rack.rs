@@ -1,12 +1,12 @@
 //! `rack ...`, except for installing (see `local`).
 
 use convox_wire::api::System;
-use convox_wire::options::SystemUpdateOptions;
+use convox_wire::options::{RuntimeAttachOptions, SystemUpdateOptions};
 
-use super::{local, logs, pairs, rack_keys, wait};
+use super::{local, logs, mv, pairs, rack_keys, wait};
 use crate::Ctx;
 use crate::ago::ago;
-use crate::args::{Access, Rack, RackCommand, RackFlag, RackParamsCommand, RackScale};
+use crate::args::{Access, Rack, RackCommand, RackFlag, RackParamsCommand, RackScale, RuntimeCommand};
 use crate::error::Failure;
 use crate::output::Style;
 use crate::param_groups;
@@ -25,6 +25,7 @@ pub(super) async fn run(ctx: &Ctx, args: Rack) -> Result<u8, Failure> {
             let socket = rack.client.system_logs(&logs::options(&flags)).await?;
             logs::show(&ctx.out, socket).await?;
         }
+        Some(RackCommand::Mv { from, to, force }) => mv::run(ctx, &from, &to, force).await?,
         Some(RackCommand::Params { group, reveal, command: None }) => params(ctx, flag, group.as_deref(), reveal).await?,
         Some(RackCommand::Params { command: Some(RackParamsCommand::Set { params, wait }), .. }) => {
             params_set(ctx, &ctx.rack(flag).await?, &params, wait.wait).await?;
@@ -32,7 +33,28 @@ pub(super) async fn run(ctx: &Ctx, args: Rack) -> Result<u8, Failure> {
         Some(RackCommand::Password(command)) => rack_keys::password(ctx, flag, &command).await?,
         Some(RackCommand::Ps { all }) => processes(ctx, &ctx.rack(flag).await?, all).await?,
         Some(RackCommand::Releases) => releases(ctx, &ctx.rack(flag).await?).await?,
+        Some(RackCommand::Runtimes) => runtimes(ctx, &ctx.rack(flag).await?).await?,
+        Some(RackCommand::Runtime(RuntimeCommand::Attach { runtime })) => {
+            let rack = ctx.rack(flag).await?;
+            let options = RuntimeAttachOptions { runtime: Some(runtime.clone()) };
+            rack.client.rack_runtime_attach(behind_console(&rack)?, &options).await?;
+            ctx.out.ok()?;
+            ctx.out.result(&runtime, &serde_json::json!({"runtime": runtime, "attached": true}))?;
+        }
         Some(RackCommand::Scale(scale_args)) => scale(ctx, &ctx.rack(flag).await?, &scale_args).await?,
+        Some(RackCommand::Sync { name: Some(_) }) => {
+            return Err(Failure::new("--name asks AWS for a stack's address")
+                .hint("use the original convox for it, or say the address to the Console"));
+        }
+        Some(RackCommand::Sync { name: None }) => {
+            let rack = ctx.rack(flag).await?;
+            let name = behind_console(&rack)?;
+            ctx.out.start("Synchronizing rack API URL...")?;
+            ctx.out.progress("\n")?;
+            rack.client.rack_sync(name).await?;
+            ctx.out.ok()?;
+            ctx.out.result(name, &serde_json::json!({"rack": name, "synchronized": true}))?;
+        }
         Some(RackCommand::Update { version, wait }) => update(ctx, flag, version.as_deref(), wait.wait).await?,
         Some(RackCommand::Wait) => {
             let rack = ctx.rack(flag).await?;
@@ -83,6 +105,26 @@ async fn show(ctx: &Ctx, rack: &Reached) -> Result<(), Failure> {
     }
     info.add("Status", &system.status).add("Version", &system.version);
     ctx.out.info(&info)
+}
+
+/// The full name under which a Console knows the Rack.
+fn behind_console(rack: &Reached) -> Result<&str, Failure> {
+    rack.client.rack().ok_or_else(|| {
+        Failure::new(format!("{} is spoken to directly; this is a question for a Console", rack.target.describe()))
+            .hint("convox login CONSOLE, then convox switch ORG/RACK")
+    })
+}
+
+async fn runtimes(ctx: &Ctx, rack: &Reached) -> Result<(), Failure> {
+    let runtimes = rack.client.rack_runtimes(behind_console(rack)?).await?;
+    if ctx.out.is_json() {
+        return ctx.out.json(&runtimes);
+    }
+    let mut table = Table::new(&["ID", "TITLE"]);
+    for runtime in &runtimes {
+        table.row([&runtime.id, &runtime.title]);
+    }
+    ctx.out.table(&table)
 }
 
 async fn access(ctx: &Ctx, flag: &RackFlag, args: &Access) -> Result<(), Failure> {

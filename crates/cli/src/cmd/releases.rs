@@ -3,10 +3,10 @@
 use convox_wire::options::{ReleaseCreateOptions, ReleasePromoteOptions};
 use serde::Serialize;
 
-use super::wait;
+use super::{mask, wait};
 use crate::Ctx;
 use crate::ago::ago;
-use crate::args::{Releases, ReleasesCommand};
+use crate::args::{CreateFrom, Releases, ReleasesCommand};
 use crate::error::Failure;
 use crate::output::{Printer, Style};
 use crate::reach::Reached;
@@ -29,7 +29,8 @@ pub(super) async fn run(ctx: &Ctx, args: Releases) -> Result<u8, Failure> {
     let rack = ctx.rack(&args.rack).await?;
     match &args.command {
         None => list(ctx, &rack, &app, args.limit).await?,
-        Some(ReleasesCommand::Info { release }) => info(ctx, &rack, &app, release).await?,
+        Some(ReleasesCommand::CreateFrom(from)) => create_from(ctx, &rack, &app, from).await?,
+        Some(ReleasesCommand::Info { release, reveal }) => info(ctx, &rack, &app, release, *reveal).await?,
         Some(ReleasesCommand::Manifest { release }) => manifest(ctx, &rack, &app, release).await?,
         Some(ReleasesCommand::Promote { release, force, wait }) => {
             promote_given(ctx, &rack, &app, release.as_deref(), *force, wait.wait).await?;
@@ -60,7 +61,7 @@ async fn list(ctx: &Ctx, rack: &Reached, app: &str, limit: Option<i64>) -> Resul
     ctx.out.table(&table)
 }
 
-async fn info(ctx: &Ctx, rack: &Reached, app: &str, id: &str) -> Result<(), Failure> {
+async fn info(ctx: &Ctx, rack: &Reached, app: &str, id: &str, reveal: bool) -> Result<(), Failure> {
     let release = rack.client.release(app, id).await?;
     if ctx.out.is_json() {
         return ctx.out.json(&release);
@@ -72,8 +73,43 @@ async fn info(ctx: &Ctx, rack: &Reached, app: &str, id: &str) -> Result<(), Fail
         |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     );
     info.add("Id", &release.id).add("Build", &release.build).add("Created", created);
-    info.add("Description", &release.description).add("Env", &release.env);
+    let env = if reveal { release.env } else { mask::applied_to_text(ctx, rack, app, release.env).await };
+    info.add("Description", &release.description).add("Env", env);
     ctx.out.info(&info)
+}
+
+/// The build of one release with the environment of another.
+async fn create_from(ctx: &Ctx, rack: &Reached, app: &str, args: &CreateFrom) -> Result<(), Failure> {
+    let one_of = |given: Option<&str>, is_active: bool, flags: &str| match (given, is_active) {
+        (Some(id), false) => Ok(Some(id.to_owned())),
+        (None, true) => Ok(None),
+        _ => Err(Failure::new(format!("must specify either {flags}"))),
+    };
+    let build_from = one_of(args.build_from.as_deref(), args.use_active_release_build, "--build-from or --use-active-release-build")?;
+    let env_from = one_of(args.env_from.as_deref(), args.use_active_release_env, "--env-from or --use-active-release-env")?;
+    let active = rack.client.app(app).await?.release;
+    let id = |given: Option<String>| {
+        given.or_else(|| Some(active.clone())).filter(|id| !id.is_empty()).ok_or_else(|| Failure::new("the app has no active release"))
+    };
+    let of_build = rack.client.release(app, &id(build_from)?).await?;
+    let of_env = rack.client.release(app, &id(env_from)?).await?;
+    let out = ctx.out;
+    out.progress(&format!("Using build from release: {}\nUsing env from release: {}\n", of_build.id, of_env.id))?;
+    let options = ReleaseCreateOptions {
+        description: Some(format!("Created from build release: {} and environment release: {}", of_build.id, of_env.id)),
+        build: Some(of_build.build),
+        env: Some(of_env.env),
+        ..ReleaseCreateOptions::default()
+    };
+    let made = rack.client.release_create(app, &options).await?;
+    out.progress(&format!("Created release: {}\n", out.paint(Style::Release, &made.id)))?;
+    if args.promote {
+        ctx.announce(rack);
+        promote(&out, rack, app, &made.id, false, args.wait.wait).await?;
+    } else {
+        out.ok()?;
+    }
+    out.result(&made.id, &Made { app, build: None, release: &made.id, promoted: args.promote, target: rack.target.describe() })
 }
 
 async fn manifest(ctx: &Ctx, rack: &Reached, app: &str, id: &str) -> Result<(), Failure> {

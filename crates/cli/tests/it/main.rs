@@ -5,6 +5,7 @@
 //! - `trust`: certificates, pins, proxies, and what is sent before they are settled
 //! - `targets`: which Rack a command means, and that it keeps meaning it
 //! - `wire`: what travels, byte by byte where it matters
+//! - `platform`: certificates, registries, machines, and what v3 added
 //! - `texts`: tables, texts, errors and exit codes
 //! - `terminal`: what happens at a real terminal
 //! - `second_factor`: a Console that asks for one, at the terminal and by the browser
@@ -13,6 +14,7 @@
 mod accounts;
 #[cfg(test)]
 mod person;
+mod platform;
 #[cfg(test)]
 mod projects;
 #[cfg(test)]

@@ -5,7 +5,10 @@
 mod apps;
 mod builds;
 mod call;
+mod configs;
 mod credentials;
+mod files;
+mod inside;
 mod objects;
 mod processes;
 mod releases;
@@ -96,6 +99,9 @@ impl Api {
         handlers!(name, {
             "AppBudgetGet" => apps::budget(rack, call).await,
             "AppCancel" => apps::cancel(rack, call).await,
+            "AppConfigGet" => configs::get(rack, call).await,
+            "AppConfigList" => configs::list(rack, call).await,
+            "AppConfigSet" => configs::set(rack, call).await,
             "AppCreate" => apps::create(rack, call).await,
             "AppDelete" => apps::delete(rack, call).await,
             "AppGet" => apps::get(rack, call).await,
@@ -109,6 +115,9 @@ impl Api {
             "BuildList" => builds::list(rack, call).await,
             "BuildUpdate" => builds::update(rack, call).await,
             "CapacityGet" => Ok(system::capacity(rack)),
+            "FilesDelete" => files::delete(rack, call).await,
+            "FilesDownload" => files::download(rack, call).await,
+            "FilesUpload" => files::upload(rack, call).await,
             "InstanceKeyroll" => system::keyroll(rack).await,
             "InstanceList" => Ok(system::instances(rack, call)),
             "ObjectDelete" => objects::delete(rack, call).await,
@@ -147,8 +156,7 @@ impl Api {
             | "ResourceList"
             | "SystemResourceList"
             | "SystemResourceTypes"
-            | "BalancerList"
-            | "AppConfigList" => Ok(Answer::json(&Vec::<()>::new())),
+            | "BalancerList" => Ok(Answer::json(&Vec::<()>::new())),
             _ => Err(ApiError::not_available(name)),
         })
     }

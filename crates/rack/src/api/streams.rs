@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::ApiError;
+use super::inside;
 use super::rows::handlers;
 use super::socket::{PATIENCE, Wire, handshake};
 use crate::auth::Caller;
@@ -34,7 +35,8 @@ pub(super) fn open(rack: &Arc<Rack>, found: &Match<'_>, request: Request<Incomin
     let target = Target {
         name: found.route.name,
         app: found.app.unwrap_or_default().to_owned(),
-        item: ["pid", "id", "service"].into_iter().find_map(|name| found.var(name)).unwrap_or_default().to_owned(),
+        item: ["pid", "id", "service", "host"].into_iter().find_map(|name| found.var(name)).unwrap_or_default().to_owned(),
+        port: found.var("port").unwrap_or_default().to_owned(),
     };
     let rack = Arc::clone(rack);
     let upgraded = hyper::upgrade::on(request);
@@ -61,8 +63,10 @@ pub(super) fn open(rack: &Arc<Rack>, found: &Match<'_>, request: Request<Incomin
 struct Target {
     name: &'static str,
     app: String,
-    /// Process, build or service.
+    /// Process, build, service or host.
     item: String,
+    /// Of a host.
+    port: String,
 }
 
 /// Options of a stream travel as headers only.
@@ -107,6 +111,7 @@ async fn stream(rack: &Arc<Rack>, target: &Target, headers: &HeaderMap, wire: &m
     let options = Headers(headers, Params::new());
     handlers!(target.name, {
         "ProcessExec" => exec(rack, target, &options, wire).await,
+        "Proxy" => inside::proxy(rack, &target.item, &target.port, wire).await,
         "AppLogs" | "ServiceLogs" | "ProcessLogs" | "BuildLogs" | "SystemLogs" => logs(rack, target, &options, wire).await,
         _ => Err(ApiError::not_available(target.name).message),
     })

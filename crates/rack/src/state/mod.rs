@@ -4,6 +4,7 @@
 
 mod apps;
 mod builds;
+mod configs;
 mod credentials;
 mod hosts;
 mod releases;
@@ -26,6 +27,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "0001_init", sqlite: include_str!("../../migrations/0001_init.sql"), postgres: "" },
     Migration { name: "0002_build_update", sqlite: include_str!("../../migrations/0002_build_update.sql"), postgres: "" },
     Migration { name: "0003_keys", sqlite: include_str!("../../migrations/0003_keys.sql"), postgres: "" },
+    Migration { name: "0004_configs", sqlite: include_str!("../../migrations/0004_configs.sql"), postgres: "" },
 ];
 
 /// The Rack's rows.

@@ -31,7 +31,7 @@ shapes! {
     pub struct AppConfig {
         /// Its name.
         name: String = "name",
-        /// Base64 of its content; hidden in `Debug`.
+        /// Its content as text (it is set as base64); hidden in `Debug`.
         value: String = "value",
     }
 

@@ -1,0 +1,174 @@
+//! Certificates, registries, machines, ways into the Rack's network, and what v3 added: the calls that the originals make, and their texts.
+
+use std::io::{Read, Write};
+
+use convox_wire::exit::marker;
+use convox_wire::socket::Frame;
+
+use crate::person::Person;
+use crate::server::{Answer, Request, Server, json, status};
+
+fn rack(request: &Request) -> Answer {
+    match (request.method.as_str(), request.path.split('?').next().unwrap_or_default()) {
+        ("GET", "/certificates") => {
+            json(r#"[{"id":"cert-1","domain":"a.example","domains":["a.example"],"expiration":"0001-01-01T00:00:00Z"}]"#)
+        }
+        ("POST", "/certificates" | "/certificates/generate") => json(r#"{"id":"cert-2","domain":"b.example"}"#),
+        ("GET", "/registries") => json(r#"[{"server":"ghcr.io","username":"ci","password":"hunter2"}]"#),
+        ("POST", "/registries") => json(r#"{"server":"ghcr.io","username":"ci","password":""}"#),
+        ("GET", "/instances") => {
+            json(r#"[{"id":"i-1","status":"active","processes":3,"cpu":0.125,"memory":0.5,"public-ip":"1.2.3.4","private-ip":"10.0.0.1"}]"#)
+        }
+        ("POST", "/instances/keyroll") => json(r#"{"name":"k","private-key":"-----BEGIN KEY-----\n"}"#),
+        ("GET", "/instances/i-1/shell") => Answer::Frames(vec![Frame::text("shell\r\n"), Frame::text(marker(4)), Frame::end()]),
+        ("GET", "/apps/shop/resources/database/console") => Answer::Frames(vec![Frame::text("console"), Frame::end()]),
+        ("GET", "/apps/shop/services") => json(r#"[{"name":"web","ports":[{"balancer":443,"container":3000,"certificate":"cert-1"}]}]"#),
+        ("GET", "/apps/shop") => json(r#"{"name":"shop","status":"running","release":"R2","generation":"2"}"#),
+        ("GET", "/apps/shop/releases/R1") => json(r#"{"id":"R1","build":"B1","env":"A=1"}"#),
+        ("GET", "/apps/shop/releases/R2") => json(r#"{"id":"R2","build":"B2","env":"A=2\nSECRET=s"}"#),
+        ("GET", "/apps/shop/releases") => json(r#"[{"id":"R2"}]"#),
+        ("POST", "/apps/shop/releases") => json(r#"{"id":"R3"}"#),
+        ("GET", "/apps/shop/configs/cli-env-mask") => json(r#"{"name":"cli-env-mask","value":"SECRET"}"#),
+        ("GET", path) if path.starts_with("/apps/plain/configs/") => status(404, ""),
+        ("GET", "/apps/shop/resources/database") => {
+            json(r#"{"name":"database","type":"postgres","url":"postgres://app:p%40ss@10.0.0.5:5432/app"}"#)
+        }
+        ("GET", "/apps/shop/resources/database/data") => Answer::Reply(200, Vec::new(), b"-- dump\n".to_vec()),
+        ("GET", "/apps/shop/processes/web-1") => json(r#"{"id":"web-1","status":"running"}"#),
+        ("POST", "/apps/shop/builds") => json(r#"{"id":"B3","status":"created"}"#),
+        ("PUT", "/apps/shop/builds/B3") => json(r#"{"id":"B3"}"#),
+        ("POST", "/apps/shop/builds/B3/image") => status(202, ""),
+        ("GET", "/apps/shop/builds/B3") => json(r#"{"id":"B3","status":"complete","release":"R9"}"#),
+        ("GET", _) => json("[]"),
+        _ => status(200, "ok\n"),
+    }
+}
+
+#[test]
+fn certificates_registries_and_instances_are_the_originals() {
+    let server = Server::start(rack);
+    let person = Person::at(&server);
+    person.save("../myapp/pub.pem", "PUB");
+    person.save("../myapp/key.pem", "KEY");
+    for (args, text) in [
+        (&["certs"][..], "ID      DOMAIN     EXPIRES\ncert-1  a.example  \n"),
+        (&["certs", "generate", "b.example", "www.b.example"], "Generating certificate... OK, cert-2\n"),
+        (&["certs", "import", "pub.pem", "key.pem"], "Importing certificate... OK, cert-2\n"),
+        (&["certs", "delete", "cert-1"], "Deleting certificate cert-1... OK\n"),
+        (&["certs", "renew", "-a", "shop"], "Renewing certificate shop... OK\n"),
+        (&["ssl", "-a", "shop"], "ENDPOINT  CERTIFICATE  DOMAIN     EXPIRES\nweb:443   cert-1       a.example  \n"),
+        (&["registries"], "SERVER   USERNAME\nghcr.io  ci\n"),
+        (&["registries", "add", "ghcr.io", "ci", "hunter2"], "Adding registry... OK\n"),
+        (&["registries", "remove", "ghcr.io/v1"], "Removing registry... OK\n"),
+        (
+            &["instances"],
+            "ID   STATUS  STARTED  PS  CPU     MEM     PUBLIC   PRIVATE\ni-1  active           3   12.50%  50.00%  1.2.3.4  10.0.0.1\n",
+        ),
+        (&["instances", "terminate", "i-1"], "Terminating instance... OK\n"),
+        (&["instances", "keyroll"], "Rolling instance key... OK\n-----BEGIN KEY-----\n"),
+    ] {
+        assert_eq!(person.run(args).ok(), text, "{args:?}");
+    }
+    let sent = server.seen();
+    let body = |line: &str| sent.iter().find(|request| request.line() == line).map(Request::text).unwrap_or_else(|| panic!("{line}"));
+    assert_eq!(body("POST /certificates/generate"), "domains=b.example%2Cwww.b.example");
+    assert_eq!(body("POST /certificates"), "key=KEY&pub=PUB");
+    assert_eq!(body("POST /registries"), "password=hunter2&server=ghcr.io&username=ci");
+    assert_eq!(body("DELETE /registries/ghcr.io/v1"), "");
+    assert_eq!(body("POST /certificates/shop/renew"), "");
+    let refused = person.run(&["ssl", "update", "web:443", "cert-1", "-a", "shop"]).err();
+    assert!(refused.starts_with("ERROR: command not valid for generation 2 applications\n"), "{refused}");
+    // A password of somebody else is in no list, and need not be on a command line.
+    assert!(!person.run(&["registries", "--json"]).ok().contains("hunter2"));
+    assert_eq!(person.feed(&["registries", "add", "ghcr.io", "ci", "--password-stdin"], b"piped\n").ok(), "Adding registry... OK\n");
+    assert!(server.seen().iter().any(|request| request.text().contains("password=piped")));
+}
+
+#[test]
+fn a_machines_shell_gives_its_code_and_a_resources_console_has_none() {
+    let server = Server::start(rack);
+    let person = Person::at(&server);
+    let ran = person.run(&["instances", "ssh", "i-1", "--", "df", "-h"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (4, "shell\r\n"), "{ran:?}");
+    assert_eq!(server.seen()[0].header("Command"), Some("df -h"));
+    assert_eq!(person.run(&["resources", "console", "database", "-a", "shop"]).ok(), "console");
+}
+
+#[test]
+fn what_v3_added_makes_v3s_calls() {
+    let server = Server::start(rack);
+    let person = Person::at(&server);
+    person.save("../myapp/convox.yml", "services: {}\n");
+    for (args, text) in [
+        (
+            &["releases", "create-from", "--build-from", "R1", "--use-active-release-env", "-a", "shop"][..],
+            "Using build from release: R1\nUsing env from release: R2\nCreated release: R3\nOK\n",
+        ),
+        (&["env", "mask", "-a", "shop"], "SECRET\n"),
+        (&["env", "mask", "-a", "plain"], ""),
+        (&["env", "mask", "set", "TOKEN", "-a", "shop"], "Setting masked env keys TOKEN... OK\n"),
+        (&["env", "mask", "unset", "SECRET", "-a", "shop"], "Unsetting masked env keys SECRET... OK\n"),
+        // Not on a terminal, so it is data, and complete.
+        (&["env", "-a", "shop"], "A=2\nSECRET=s\n"),
+        (
+            &["builds", "import-image", "ghcr.io/shop:1", "-a", "shop", "--src-creds-user", "ci", "--src-creds-pass", "pw"],
+            "Creating build... OK, B3\nRelaying image ghcr.io/shop:1... OK\nWaiting for import to complete... OK, R9\n",
+        ),
+        (&["resources", "export", "database", "-a", "shop"], "-- dump\n"),
+    ] {
+        assert_eq!(person.run(args).ok(), text, "{args:?}");
+    }
+    assert_eq!(person.feed(&["resources", "import", "database", "-a", "shop"], b"-- dump\n").ok(), "Importing resource data... OK\n");
+    let sent = server.seen();
+    let bodies = |line: &str| sent.iter().filter(|request| request.line() == line).map(Request::text).collect::<Vec<_>>();
+    assert_eq!(
+        bodies("POST /apps/shop/releases"),
+        ["build=B1&description=Created+from+build+release%3A+R1+and+environment+release%3A+R2&env=A%3D2%0ASECRET%3Ds"]
+    );
+    // Base64 of `SECRET,TOKEN`, and of nothing.
+    assert_eq!(bodies("PUT /apps/shop/configs/cli-env-mask"), ["value=U0VDUkVULFRPS0VO", "value="]);
+    assert_eq!(bodies("POST /apps/shop/builds"), ["external=true&url="]);
+    assert_eq!(bodies("PUT /apps/shop/builds/B3"), ["manifest=services%3A+%7B%7D%0A"]);
+    assert_eq!(bodies("POST /apps/shop/builds/B3/image"), ["image=ghcr.io%2Fshop%3A1&src-creds-pass=pw&src-creds-user=ci"]);
+    assert_eq!(bodies("PUT /apps/shop/resources/database/data"), ["-- dump\n"]);
+    let unsure = person.run(&["releases", "create-from", "--build-from", "R1", "-a", "shop"]).err();
+    assert!(unsure.starts_with("ERROR: must specify either --env-from or --use-active-release-env\n"), "{unsure}");
+}
+
+#[test]
+fn a_connection_goes_on_inside_the_rack() {
+    let server = Server::start(|request| match request.path.as_str() {
+        "/proxy/10.0.0.5/5432" => Answer::Frames(vec![Frame::text("from inside"), Frame::end()]),
+        _ => rack(request),
+    });
+    let person = Person::at(&server);
+    let mut child = person.command(&["resources", "proxy", "database", "-a", "shop", "--port", "0"]).spawn().unwrap();
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    let port = line
+        .strip_prefix("proxying localhost:")
+        .and_then(|rest| rest.split_once(" to 10.0.0.5:5432\n"))
+        .unwrap_or_else(|| panic!("{line}"))
+        .0;
+    let mut socket = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    socket.write_all(b"to inside").unwrap();
+    let mut said = String::new();
+    socket.read_to_string(&mut said).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(said, "from inside");
+    for (args, text) in [
+        (&["proxy", "nowhere"][..], "invalid argument: nowhere"),
+        (&["proxy", "a:1", "--tls"], "--tls is not carried by the protocol"),
+        (&["cp", "a", "b", "-a", "shop"], "neither of the two names a process"),
+        (&["cp", "web-1:relative", ".", "-a", "shop"], "must specify absolute paths for processes"),
+        (&["update"], "not a command of this convox: update"),
+        (&["letsencrypt", "dns", "route53", "list"], "not a command of this convox: letsencrypt dns route53 list"),
+        (&["rack", "sync"], ""),
+    ] {
+        let said = person.run(args).err();
+        assert!(said.starts_with(&format!("ERROR: {text}")), "{args:?}: {said}");
+    }
+}
