@@ -90,8 +90,8 @@ fn tests_run_in_processes_of_their_own_and_their_failure_is_ours() {
     let source = example(&stack, "hello-web");
     let manifest = std::fs::read_to_string(source.join("convox.yml")).unwrap();
     let with_test = |test: &str| {
-        std::fs::write(source.join("convox.yml"), manifest.replace("    port: 3000\n", &format!("    port: 3000\n    test: {test}\n")))
-            .unwrap()
+        let text = manifest.replace("    port: 3000\n", &format!("    port: 3000\n    test: {test}\n"));
+        std::fs::write(source.join("convox.yml"), text).unwrap();
     };
     let cli = stack.cli();
     cli.run(&["apps", "create", "tested"]).ok();

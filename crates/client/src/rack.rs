@@ -75,11 +75,6 @@ impl Client {
         self.done(Call::delete(&path)?).await
     }
 
-    /// `POST /instances/keyroll`
-    pub async fn instance_keyroll(&self) -> Result<(), Error> {
-        self.done(Call::post(&["instances", "keyroll"])?).await
-    }
-
     /// `GET /apps`
     pub async fn apps(&self) -> Result<Vec<App>, Error> {
         self.list(Call::get(&["apps"])?).await
