@@ -48,8 +48,8 @@ fn rack(request: &Request) -> Answer {
 fn certificates_registries_and_instances_are_the_originals() {
     let server = Server::start(rack);
     let person = Person::at(&server);
-    person.save("../myapp/pub.pem", "PUB");
-    person.save("../myapp/key.pem", "KEY");
+    std::fs::write(person.cwd().join("pub.pem"), "PUB").unwrap();
+    std::fs::write(person.cwd().join("key.pem"), "KEY").unwrap();
     for (args, text) in [
         (&["certs"][..], "ID      DOMAIN     EXPIRES\ncert-1  a.example  \n"),
         (&["certs", "generate", "b.example", "www.b.example"], "Generating certificate... OK, cert-2\n"),
@@ -98,7 +98,7 @@ fn a_machines_shell_gives_its_code_and_a_resources_console_has_none() {
 fn what_v3_added_makes_v3s_calls() {
     let server = Server::start(rack);
     let person = Person::at(&server);
-    person.save("../myapp/convox.yml", "services: {}\n");
+    std::fs::write(person.cwd().join("convox.yml"), "services: {}\n").unwrap();
     for (args, text) in [
         (
             &["releases", "create-from", "--build-from", "R1", "--use-active-release-env", "-a", "shop"][..],
