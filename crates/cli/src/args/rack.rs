@@ -154,8 +154,10 @@ pub(crate) enum RackPassword {
         no_wait: bool,
     },
     /// how far a roll is, and when it is done by itself
+    #[command(after_help = "EXAMPLES\n  convox rack password status --json")]
     Status,
     /// go back to the old password
+    #[command(after_help = "EXAMPLES\n  convox rack password undo")]
     Undo,
 }
 
