@@ -15,6 +15,8 @@ pub struct Identity {
     pub id: Option<String>,
     /// The user's e-mail address, from Consoles that say it.
     pub email: Option<String>,
+    /// What the key is when it is less than the user, from Consoles that say it: `deploy key ci: acme/main; ci-legacy`.
+    pub key: Option<String>,
 }
 
 impl Client {
@@ -176,11 +178,6 @@ impl Client {
             },
             Err(error) => Err(error),
         }
-    }
-
-    /// Ends one of the caller's own keys: this one, or another.
-    pub async fn revoke_key(&self, id: &str) -> Result<(), Error> {
-        self.done(Call::delete(&["api", "v1", "keys", id])?).await
     }
 }
 

@@ -106,6 +106,13 @@ impl Endpoint {
         self
     }
 
+    /// The same place with another key.
+    #[must_use]
+    pub fn with_key(mut self, key: Key) -> Self {
+        self.password = Some(key);
+        self
+    }
+
     /// `https` or `http`.
     pub fn scheme(&self) -> Scheme {
         self.scheme

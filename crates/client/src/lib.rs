@@ -14,6 +14,7 @@ mod endpoint;
 mod error;
 mod exchange;
 mod key;
+pub mod keys;
 pub mod platform;
 mod probe;
 mod proxy;

@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use convox_model::Network;
 
 pub(crate) use admin::Admin;
 
 use crate::ops::passwords::PasswordRule;
 use crate::ops::sessions::Rules;
+use crate::root::kms;
 
 /// The one door: people, organizations, keys and roles, and an authenticating proxy to Racks.
 ///
@@ -87,6 +89,10 @@ pub(crate) struct Serve {
     /// Threads of the data path; one per core if not given.
     #[arg(long, value_name = "N")]
     pub(crate) shards: Option<usize>,
+    /// A proxy in front of the Console, as address or network: the last address in `X-Forwarded-For` that is not one of them is the
+    /// caller's. May be given several times; without it the header is not looked at.
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) trusted_proxy: Vec<Network>,
     /// What the password of a person must be.
     #[arg(long, value_name = "RULE", value_enum, default_value_t)]
     pub(crate) password_rule: PasswordRule,
@@ -146,9 +152,11 @@ pub(crate) struct Place {
     /// read by others
     #[arg(long, value_name = "URL", env = "CONVOX_DATABASE", hide_env_values = true)]
     pub(crate) database: Option<String>,
-    /// File with the root key; DIR/root.key if not given.
+    /// File with the root key; DIR/root.key if not given, and the variable CONVOX_ROOT_KEY is not set.
     #[arg(long, value_name = "FILE", env = "CONVOX_ROOT_KEY_FILE")]
     pub(crate) root_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) kms: kms::Options,
 }
 
 /// For all commands of administration.

@@ -4,6 +4,7 @@
 //! In two steps: the key or the cookie tells who it is ([`Recognised`]); where their organization requires a second factor, a session that
 //! was proven by one does the rest ([`Verified`]).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use convox_model::{Clock, KeyId, Principal};
@@ -109,6 +110,9 @@ pub(crate) enum AuthError {
     /// Revoked or never made here, with its last four characters: they tell a key that is still in use somewhere.
     #[error("invalid credentials: this API key is unknown or was revoked; make a new one in your account settings and log in again")]
     Unknown(String),
+    /// From outside the networks that it is for. Which those are is not said: whoever has a stolen key would go there.
+    #[error("this API key may not be used from {1}; use it from where it is meant for, or ask whoever made it")]
+    Elsewhere(Arc<KnownKey>, IpAddr),
     /// The words that clients look for (protocol 3.3).
     #[error("cli token is expired: make a new one in your account settings and log in again")]
     Expired(Arc<KnownKey>),
@@ -129,6 +133,7 @@ impl AuthError {
             Self::Format(_) => "malformed-credential",
             Self::Unknown(_) => "unknown-credential",
             Self::Expired(_) => "expired-credential",
+            Self::Elsewhere(..) => "key-scope-network",
             Self::Unproven(_) => "second-factor-needed",
         }
     }
@@ -136,7 +141,7 @@ impl AuthError {
     /// Who it was, where that is known.
     pub(crate) fn known(&self) -> Option<&KnownKey> {
         match self {
-            Self::Expired(known) | Self::Unproven(known) => Some(known),
+            Self::Expired(known) | Self::Unproven(known) | Self::Elsewhere(known, _) => Some(known),
             Self::Missing | Self::Format(_) | Self::Unknown(_) => None,
         }
     }
@@ -150,6 +155,7 @@ impl AuthError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Unproven(known) if !known.has_factor => StatusCode::FORBIDDEN,
+            Self::Elsewhere(..) => StatusCode::FORBIDDEN,
             _ => StatusCode::UNAUTHORIZED,
         }
     }
@@ -190,7 +196,13 @@ pub(crate) fn credential<'b>(headers: &'b HeaderMap, room: &'b mut [u8; ROOM]) -
 }
 
 /// Looks a key up: its checksum first, then its keyed hash. Keys are letters, digits and `_`, so Go's encoding of one is the key itself.
-pub(crate) fn recognise(key: &str, snapshot: &Snapshot, lookup: &LookupKey, clock: &dyn Clock) -> Result<Recognised, AuthError> {
+pub(crate) fn recognise(
+    key: &str,
+    peer: IpAddr,
+    snapshot: &Snapshot,
+    lookup: &LookupKey,
+    clock: &dyn Clock,
+) -> Result<Recognised, AuthError> {
     if key.is_empty() {
         return Err(AuthError::Missing);
     }
@@ -203,6 +215,9 @@ pub(crate) fn recognise(key: &str, snapshot: &Snapshot, lookup: &LookupKey, cloc
         snapshot.key(&hash).ok_or_else(|| AuthError::Unknown(key.chars().rev().take(4).collect::<Vec<_>>().into_iter().rev().collect()))?;
     if known.expires_ms.is_some_and(|end| end <= clock.now_ms()) {
         return Err(AuthError::Expired(Arc::clone(known)));
+    }
+    if known.principal.scope.as_ref().is_some_and(|scope| !scope.is_at_home(peer)) {
+        return Err(AuthError::Elsewhere(Arc::clone(known), peer));
     }
     known.note_use(clock.now_ms());
     Ok(Recognised(Arc::clone(known)))
@@ -220,10 +235,16 @@ pub(crate) fn session(text: &str, snapshot: &Snapshot, lookup: &LookupKey, clock
 }
 
 /// Finds the credential and looks it up, for requests that the Console answers itself.
-pub(crate) fn identify(headers: &HeaderMap, snapshot: &Snapshot, lookup: &LookupKey, clock: &dyn Clock) -> Result<Recognised, AuthError> {
+pub(crate) fn identify(
+    headers: &HeaderMap,
+    peer: IpAddr,
+    snapshot: &Snapshot,
+    lookup: &LookupKey,
+    clock: &dyn Clock,
+) -> Result<Recognised, AuthError> {
     let mut room = [0; ROOM];
     let credential = credential(headers, &mut room).ok_or(AuthError::Missing)?;
-    recognise(credential.key, snapshot, lookup, clock)
+    recognise(credential.key, peer, snapshot, lookup, clock)
 }
 
 #[cfg(test)]

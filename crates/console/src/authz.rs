@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use convox_model::{Decision, Request, decide};
+use convox_model::{Decision, Request, Role, decide};
 use convox_proxy::{Outcome, Reason};
 use convox_wire::exit;
 use convox_wire::routes::{Effect, Route};
@@ -55,7 +55,7 @@ pub(crate) fn authorize(
     route: &'static Route,
     named_app: Option<&str>,
 ) -> Result<Permit, Refusal> {
-    match decide(who.principal(), &Request { org: &rack.row.org, route, app: named_app }) {
+    match decide(who.principal(), &Request { org: &rack.row.org, rack: &rack.row.id, route, app: named_app }) {
         Decision::Allow { rule } => Ok(Permit {
             claim: Claim { app: Arc::clone(app), who: who.clone(), rack: Arc::clone(rack), route, named_app: named_app.map(Box::from) },
             event: None,
@@ -66,22 +66,30 @@ pub(crate) fn authorize(
             status: StatusCode::FORBIDDEN,
             message: format!("the Console rolls the password of {} by itself; use `convox rack password roll`", rack.row.path()),
         }),
-        Decision::Deny { rule, visible: true, needs } => Err(Refusal {
-            rule,
-            status: StatusCode::FORBIDDEN,
-            message: format!(
-                "you may not do this on {}: it has effect {} and needs the role {}; ask an administrator of {}",
-                rack.row.path(),
-                route.effect,
-                needs.map_or("administrator", convox_model::Role::as_str),
-                rack.row.org_name
-            ),
-        }),
+        Decision::Deny { rule, visible: true, needs } => {
+            Err(Refusal { rule, status: StatusCode::FORBIDDEN, message: why(who, rack, route, rule, needs) })
+        }
         // As if there were no such Rack.
         Decision::Deny { rule, visible: false, .. } => {
             Err(Refusal { rule, status: StatusCode::NOT_FOUND, message: NoRack::unknown(&rack.row.path()).to_string() })
         }
     }
+}
+
+/// Why not, and which rule said so: what a role lacks, or what is missing in the scope of the key.
+fn why(who: &Verified, rack: &RackEntry, route: &Route, rule: &str, needs: Option<Role>) -> String {
+    let (path, org, effect) = (rack.row.path(), &rack.row.org_name, route.effect);
+    let Some(scope) = who.principal().scope.as_ref().filter(|_| needs.is_none()) else {
+        let needs = needs.map_or("administrator", Role::as_str);
+        return format!("you may not do this on {path}: it has effect {effect} and needs the role {needs}; ask an administrator of {org}");
+    };
+    let limit = if rule == "key-scope-app" {
+        format!("it is limited to {}", scope.apps.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
+    } else {
+        let may: Vec<&str> = scope.may.iter().map(|may| may.as_str()).collect();
+        format!("it may {}, and this is {}, with effect {effect}", may.join(", "), route.name)
+    };
+    format!("this key may not do this on {path} (rule {rule}): {limit}; ask an administrator of {org} for a key with another scope")
 }
 
 /// Why a permit does not hold any more. `Display` is for the caller.
@@ -131,7 +139,7 @@ impl Claim {
         if snapshot.rack_by_id(&rack.row.org, &rack.row.id).is_none_or(|now| now.row.generation != rack.row.generation) {
             return Some(Ended::RackRemoved);
         }
-        match decide(&known.principal, &Request { org: &rack.row.org, route, app: named_app.as_deref() }) {
+        match decide(&known.principal, &Request { org: &rack.row.org, rack: &rack.row.id, route, app: named_app.as_deref() }) {
             Decision::Allow { .. } => None,
             Decision::Deny { .. } => Some(Ended::NoAccess),
         }

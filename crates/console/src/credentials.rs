@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use convox_client::{Client, Context, Endpoint, Key};
 use convox_model::{OrgId, RackId};
 use convox_proxy::Upstream;
-use convox_seal::{Binding, DataKey, Keyring, OpenError, Sealed, Secret};
+use convox_seal::{Binding, DataKeys, Keyring, OpenError, Sealed, Secret};
 use convox_store::racks::RackRow;
 use convox_tls::Trust;
 use http::HeaderValue;
@@ -151,18 +151,21 @@ impl Credentials {
     pub(crate) fn client(&self, rack: &RackEntry, snapshot: &Snapshot) -> Result<Client, CredentialError> {
         let row = &rack.row;
         let address = |error: &dyn std::fmt::Display| CredentialError::Address(error.to_string());
-        let wrapped = snapshot.data_key(&row.org).ok_or(CredentialError::NoOrganization)?;
-        let password = open_password(row, &self.keyring.unwrap_data_key(wrapped, row.org.as_str())?)?;
+        let password = open_password(row, &self.data_keys(snapshot, &row.org)?)?;
         let endpoint = Endpoint::console(&row.host, Key::new(password.expose())).map_err(|error| address(&error))?;
         Ok(Client::new(endpoint, trust(row.pin.as_deref())?, Context::default()))
+    }
+
+    fn data_keys(&self, snapshot: &Snapshot, org: &OrgId) -> Result<DataKeys, CredentialError> {
+        let wrapped = snapshot.data_keys(org).ok_or(CredentialError::NoOrganization)?;
+        Ok(self.keyring.unwrap_data_keys(wrapped, org.as_str())?)
     }
 
     #[cold]
     fn open_anew(&self, rack: &RackEntry, snapshot: &Snapshot, now_ms: i64) -> Result<Arc<Opened>, CredentialError> {
         let row = &rack.row;
         let address = |error: String| CredentialError::Address(error);
-        let wrapped = snapshot.data_key(&row.org).ok_or(CredentialError::NoOrganization)?;
-        let password = open_password(row, &self.keyring.unwrap_data_key(wrapped, row.org.as_str())?)?;
+        let password = open_password(row, &self.data_keys(snapshot, &row.org)?)?;
         let (host, port) = split_host(&row.host).ok_or_else(|| address(row.host.clone()))?;
         let config = match trust(row.pin.as_deref())? {
             Trust::SystemRoots => self.roots.clone().map_err(address)?,
@@ -196,14 +199,14 @@ pub(crate) fn forget<'r>(racks: impl Iterator<Item = &'r Arc<RackEntry>>, now_ms
 }
 
 /// Seals a Rack's password for this Rack at this address with this certificate.
-pub(crate) fn seal_password(key: &DataKey, org: &OrgId, rack: &RackId, host: &str, pin: Option<&str>, password: &Secret) -> Sealed {
-    key.seal(&Binding { org: org.as_str(), rack: rack.as_str(), field: &password_field(host, pin) }, password)
+pub(crate) fn seal_password(keys: &DataKeys, org: &OrgId, rack: &RackId, host: &str, pin: Option<&str>, password: &Secret) -> Sealed {
+    keys.seal(&Binding { org: org.as_str(), rack: rack.as_str(), field: &password_field(host, pin) }, password)
 }
 
-/// Opens a Rack's password with its organization's data key.
-pub(crate) fn open_password(row: &RackRow, key: &DataKey) -> Result<Secret, OpenError> {
+/// Opens a Rack's password with its organization's data keys.
+pub(crate) fn open_password(row: &RackRow, keys: &DataKeys) -> Result<Secret, OpenError> {
     let field = password_field(&row.host, row.pin.as_deref());
-    key.open(&Binding { org: row.org.as_str(), rack: row.id.as_str(), field: &field }, &row.password)
+    keys.open(&Binding { org: row.org.as_str(), rack: row.id.as_str(), field: &field }, &row.password)
 }
 
 /// Address and pin are part of the place: whoever can edit the table, but has no root key, cannot have the password sent elsewhere.
@@ -255,7 +258,7 @@ mod tests {
     fn a_password_opens_for_its_own_address_and_certificate_only() {
         let keyring = Keyring::new(convox_seal::RootKey::parse(convox_seal::RootKey::generate().expose()).unwrap());
         let (org, id) = (OrgId::new(), RackId::new());
-        let key = keyring.unwrap_data_key(&keyring.new_data_key(org.as_str()), org.as_str()).unwrap();
+        let key = keyring.unwrap_data_keys([&keyring.new_data_key(org.as_str())], org.as_str()).unwrap();
         let pin = convox_tls::Fingerprint::of(b"its certificate").to_string();
         let row = RackRow {
             password: seal_password(&key, &org, &id, "rack.example.com:5443", Some(&pin), &Secret::new("secret".to_owned())),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use convox_seal::Keyring;
 use convox_store::{Store, StoreError};
 use tokio::sync::{Notify, watch};
 
@@ -66,6 +67,11 @@ impl Snapshots {
     /// Tells of each change.
     pub(crate) fn watch(&self) -> watch::Receiver<i64> {
         self.changed.subscribe()
+    }
+
+    /// Tells those who wait for changes of one that no feed tells of; and this server says at once what it has.
+    pub(crate) fn tell(&self) {
+        self.changed.send_modify(|_| ());
     }
 
     /// Whether the feed was seen recently enough to believe what is in memory.
@@ -141,11 +147,11 @@ impl Snapshots {
     }
 
     /// Tells for ever that this server lives, and at once what it has seen.
-    pub(crate) async fn acknowledge(&self, store: &Store) {
+    pub(crate) async fn acknowledge(&self, store: &Store, keyring: &Keyring) {
         let mut changes = self.changed.subscribe();
         loop {
             let seq = *changes.borrow_and_update();
-            if let Err(error) = store.beat(&self.node, seq).await {
+            if let Err(error) = store.beat(&self.node, seq, &keyring.ids()).await {
                 tracing::warn!(%error, "could not acknowledge the feed of changes");
             }
             // As long as `self` is there, so is the sender.

@@ -74,13 +74,14 @@ impl NoRack {
 
 /// The Rack that `name` means to `principal`: the whole name, or the only `*/name` among those that they may see.
 pub(crate) fn find_rack<'s>(snapshot: &'s Snapshot, principal: &Principal, name: &str) -> Result<&'s Arc<RackEntry>, NoRack> {
-    if let Some(rack) = snapshot.rack(name).filter(|rack| principal.role_in(&rack.row.org).is_some()) {
+    let visible = |rack: &&Arc<RackEntry>| principal.sees(&rack.row.org, &rack.row.id);
+    if let Some(rack) = snapshot.rack(name).filter(visible) {
         return Ok(rack);
     }
     if name.is_empty() || name.contains('/') {
         return Err(NoRack::unknown(name));
     }
-    let mut named = principal.grants.iter().filter_map(|grant| snapshot.rack_in(&grant.org, name));
+    let mut named = principal.grants.iter().filter_map(|grant| snapshot.rack_in(&grant.org, name)).filter(visible);
     match (named.next(), named.next()) {
         (None, _) => Err(NoRack::unknown(name)),
         (Some(only), None) => Ok(only),

@@ -12,6 +12,7 @@ use crate::ops::Actor;
 use crate::ops::guesses::WINDOW_MS;
 use crate::ops::racks::inspect;
 use crate::ops::sessions::use_of;
+use crate::root::Source;
 use crate::state::App;
 
 /// How often Racks are looked at, idle credentials forgotten, and counters told.
@@ -26,6 +27,8 @@ const PRUNE: Duration = Duration::from_hours(1);
 const ROLLS: Duration = Duration::from_millis(500);
 /// A Rack that could not be told of a revocation is told again after so long.
 const REVOKE_AGAIN: Duration = Duration::from_secs(5);
+/// How often the file with the root keys is looked at.
+const ROOT_LOOK: Duration = Duration::from_millis(500);
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(15);
 
@@ -151,6 +154,27 @@ pub(crate) async fn record_uses(app: Arc<App>) {
         match app.store.record_uses(&uses).await {
             Ok(()) => recorded_ms = newest_ms.unwrap_or(recorded_ms),
             Err(error) => tracing::warn!(%error, "could not write down when keys were used; the next round tries again"),
+        }
+    }
+}
+
+/// Takes root keys over when their file was written: that is how a roll reaches a running server. What cannot be read is not taken over.
+pub(crate) async fn follow_root_keys(app: Arc<App>, source: Source) {
+    let mut taken = source.seen();
+    loop {
+        tokio::time::sleep(ROOT_LOOK).await;
+        let seen = source.seen();
+        if seen == taken {
+            continue;
+        }
+        match source.load().await.and_then(|ring| ring.keyring()) {
+            Ok(keyring) => {
+                tracing::info!(root_keys = ?keyring.ids(), "root keys taken over");
+                app.keyring.replace(keyring);
+                taken = seen;
+                app.snapshots.tell();
+            }
+            Err(error) => tracing::error!(error = format!("{error:#}"), "the root keys cannot be read; going on with those that were"),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! What a client may be told is decided by where the walk ends: ADR 0007. Why the log comes first: ADR 0008.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use convox_model::{Event, Principal};
@@ -38,6 +38,7 @@ impl Gate for Relay {
         if front::is_own(head.uri.path()) {
             return Verdict::Local(LocalHint::default());
         }
+        let peer = self.0.proxies.caller(peer.ip(), &head.headers);
         let asked = Asked { app: &self.0, head, peer, id: RequestId::next() };
         match asked.walk().await {
             Ok(forward) => Verdict::Forward(forward),
@@ -50,7 +51,7 @@ impl Gate for Relay {
 struct Asked<'a> {
     app: &'a Arc<App>,
     head: &'a Parts,
-    peer: SocketAddr,
+    peer: IpAddr,
     id: RequestId,
 }
 
@@ -125,7 +126,7 @@ impl Asked<'_> {
         let mut room = [0; ROOM];
         let credential = authn::credential(&head.headers, &mut room);
         let (user, key) = credential.map_or(("", ""), |credential| (credential.user, credential.key));
-        let who = authn::recognise(key, &snapshot, &app.lookup, &*app.clock)
+        let who = authn::recognise(key, self.peer, &snapshot, &app.lookup, &*app.clock)
             .and_then(|who| who.proven(&head.headers, &snapshot, &app.lookup, &*app.clock))
             .map_err(|error| self.unidentified(key, &error))?;
         let principal = who.principal();
@@ -226,8 +227,7 @@ impl Asked<'_> {
             }
         };
         self.app.audit.unidentified(event, self.app.clock.now_ms());
-        if let Some(wait_s) = error.is_stranger().then(|| self.app.strangers.refused(self.app, &self.peer.ip().to_string(), key)).flatten()
-        {
+        if let Some(wait_s) = error.is_stranger().then(|| self.app.strangers.refused(self.app, &self.peer.to_string(), key)).flatten() {
             let further = Some((RETRY_AFTER, HeaderValue::from(wait_s)));
             return Refused { further, ..refuse(StatusCode::TOO_MANY_REQUESTS, strangers::words(wait_s)) };
         }
@@ -266,7 +266,7 @@ impl Asked<'_> {
             path: self.head.uri.path().to_owned(),
             decision: "refused".to_owned(),
             rule: rule.to_owned(),
-            peer: self.peer.ip().to_string(),
+            peer: self.peer.to_string(),
             ..Event::default()
         }
     }

@@ -24,7 +24,9 @@ use crate::jobs;
 use crate::mail::Mail;
 use crate::ops::installs::Homes;
 use crate::passkeys::Passkeys;
+use crate::peer::Proxies;
 use crate::relay::Relay;
+use crate::root::Source;
 use crate::state::App;
 use crate::strangers::Strangers;
 
@@ -54,6 +56,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
         strangers: Strangers::default(),
         clock: Arc::clone(&ops.clock),
         rules: args.rules(),
+        proxies: Proxies::new(args.trusted_proxy.clone()),
         url: args.url.clone(),
         passkeys: Passkeys::at(args.url.as_deref()),
         mail,
@@ -76,7 +79,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     let listener = Arc::clone(&app);
     tokio::spawn(async move { listener.snapshots.listen(&listener.store).await });
     let acknowledger = Arc::clone(&app);
-    let acknowledging = tokio::spawn(async move { acknowledger.snapshots.acknowledge(&acknowledger.store).await });
+    let acknowledging = tokio::spawn(async move { acknowledger.snapshots.acknowledge(&acknowledger.store, &acknowledger.keyring).await });
     tokio::spawn(jobs::look_at_racks(Arc::clone(&app)));
     tokio::spawn(jobs::tidy(Arc::clone(&app)));
     tokio::spawn(jobs::revive_racks(Arc::clone(&app)));
@@ -84,6 +87,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     tokio::spawn(jobs::prune_audit(Arc::clone(&app)));
     tokio::spawn(Strangers::share(Arc::clone(&app)));
     tokio::spawn(jobs::roll_keys(Arc::clone(&app)));
+    tokio::spawn(jobs::follow_root_keys(Arc::clone(&app), Source::of(&args.place)?));
 
     let mut stdout = std::io::stdout();
     writeln!(stdout, "listening on https://{} fingerprint {}", server.local_addr(), tls.fingerprint())?;

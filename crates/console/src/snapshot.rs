@@ -77,7 +77,7 @@ impl Person {
         // Addresses are plain ASCII when they come in; a row that was edited to something else names nobody.
         let actor = HeaderValue::from_str(&email).unwrap_or(HeaderValue::from_static("unknown"));
         let known = KnownKey {
-            principal: Principal { user: user.clone(), email, key: None, key_last4: String::new(), grants },
+            principal: Principal { user: user.clone(), email, key: None, key_last4: String::new(), grants, is_deploy: false, scope: None },
             actor,
             expires_ms: None,
             kind: None,
@@ -97,7 +97,13 @@ impl Person {
     fn with(&self, key: KeyEntry, used_ms: Arc<AtomicI64>) -> KnownKey {
         let shown = if key.kind == KeyKind::Session { "web".to_owned() } else { key.last4 };
         KnownKey {
-            principal: Principal { key: Some(key.id), key_last4: shown, ..self.known.principal.clone() },
+            principal: Principal {
+                key: Some(key.id),
+                key_last4: shown,
+                is_deploy: key.kind == KeyKind::Deploy,
+                scope: (!key.scope.is_everything()).then(|| Arc::new(key.scope)),
+                ..self.known.principal.clone()
+            },
             actor: self.known.actor.clone(),
             expires_ms: key.expires_ms,
             kind: Some(key.kind),
@@ -114,9 +120,9 @@ impl Person {
 
     /// By way of the same key, as they are now.
     fn again(&self, known: &KnownKey) -> KnownKey {
-        let Principal { key, key_last4, .. } = &known.principal;
+        let Principal { key, key_last4, is_deploy, scope, .. } = known.principal.clone();
         KnownKey {
-            principal: Principal { key: key.clone(), key_last4: key_last4.clone(), ..self.known.principal.clone() },
+            principal: Principal { key, key_last4, is_deploy, scope, ..self.known.principal.clone() },
             actor: self.known.actor.clone(),
             expires_ms: known.expires_ms,
             kind: known.kind,
@@ -145,7 +151,8 @@ pub(crate) struct Snapshot {
     racks: HashMap<String, Arc<RackEntry>>,
     by_org: HashMap<OrgId, OrgRacks>,
     by_id: HashMap<RackId, Arc<RackEntry>>,
-    data_keys: HashMap<OrgId, WrappedDataKey>,
+    /// The newest first.
+    data_keys: HashMap<OrgId, Arc<[WrappedDataKey]>>,
     /// Organizations whose members need a second factor.
     strict: HashSet<OrgId>,
 }
@@ -154,7 +161,7 @@ impl Snapshot {
     /// Builds it from all rows. Of what is the same as `before`, what is cached or noted is taken over.
     pub(crate) fn build(rows: Rows, before: &Self) -> Self {
         let mut snapshot = Self { seq: rows.seq, ..Self::default() };
-        snapshot.data_keys = rows.orgs.into_iter().map(|(org, (_, key))| (org, key)).collect();
+        snapshot.data_keys = rows.orgs.into_iter().map(|(org, (_, keys))| (org, Arc::from(keys))).collect();
         snapshot.strict = rows.strict.into_iter().collect();
         snapshot.take_people(rows.users, rows.members, &rows.factored);
         for key in rows.keys {
@@ -181,7 +188,7 @@ impl Snapshot {
             next.strict.remove(org);
         }
         next.strict.extend(now.strict);
-        next.data_keys.extend(now.orgs.into_iter().map(|(org, (_, key))| (org, key)));
+        next.data_keys.extend(now.orgs.into_iter().map(|(org, (_, keys))| (org, Arc::from(keys))));
 
         let gone: Vec<Option<Person>> = users.iter().map(|user| next.people.remove(user)).collect();
         next.take_people(now.users, now.members, &now.factored);
@@ -379,9 +386,9 @@ impl Snapshot {
         self.by_org.get(org).map_or(0, OrdMap::len)
     }
 
-    /// The wrapped data key of an organization.
-    pub(crate) fn data_key(&self, org: &OrgId) -> Option<&WrappedDataKey> {
-        self.data_keys.get(org)
+    /// The wrapped data keys of an organization, the newest first.
+    pub(crate) fn data_keys(&self, org: &OrgId) -> Option<&[WrappedDataKey]> {
+        self.data_keys.get(org).map(AsRef::as_ref)
     }
 
     /// When a key or session was last used, as this server saw it, milliseconds since 1970; 0 if it did not.
@@ -437,7 +444,7 @@ mod tests {
             said.insert(format!("racks of {org:?} {} {racks:?}", snapshot.count_racks(org)));
         }
         for (org, key) in &snapshot.data_keys {
-            said.insert(format!("data key of {org:?} {:?}", key.as_bytes()));
+            said.insert(format!("data keys of {org:?} {:?}", key.iter().map(WrappedDataKey::as_bytes).collect::<Vec<_>>()));
         }
         said
     }
@@ -463,7 +470,7 @@ mod tests {
                 orgs: self
                     .orgs
                     .iter()
-                    .map(|(id, (name, key))| (id.clone(), (name.clone(), WrappedDataKey::from_bytes(vec![*key]))))
+                    .map(|(id, (name, key))| (id.clone(), (name.clone(), vec![WrappedDataKey::from_bytes(vec![*key])])))
                     .collect(),
                 strict: self.orgs.iter().filter(|(_, (_, key))| key % 2 == 1).map(|(id, _)| id.clone()).collect(),
                 factored: BTreeSet::new(),
@@ -482,6 +489,8 @@ mod tests {
                 proven_ms: 0,
                 factor: None,
                 goes_with: None,
+                // Of each second one.
+                scope: convox_model::Scope { apps: (hash[0] % 2 == 0).then(|| id.to_string()).into_iter().collect(), ..Default::default() },
             }
         }
 

@@ -15,6 +15,7 @@ use crate::mail::Mail;
 use crate::ops::installs::Homes;
 use crate::ops::sessions::Rules;
 use crate::passkeys::Passkeys;
+use crate::peer::Proxies;
 use crate::strangers::Strangers;
 
 /// A running Console.
@@ -29,6 +30,8 @@ pub(crate) struct App {
     pub(crate) strangers: Strangers,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rules: Rules,
+    /// Whose word about the caller's address is believed.
+    pub(crate) proxies: Proxies,
     /// How this Console is called in links that it sends; `None` when it was not told.
     pub(crate) url: Option<String>,
     pub(crate) passkeys: Passkeys,

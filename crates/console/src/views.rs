@@ -1,7 +1,9 @@
 //! How rows are shown, to the API and on the command line alike. No secret has a view, but a key that was just made.
 
+use std::collections::BTreeMap;
+
 use convox_client::Probed;
-use convox_model::Event;
+use convox_model::{Event, Preset, RackId, Scope};
 use convox_store::invitations::InvitationRow;
 use convox_store::keys::KeyRow;
 use convox_store::members::MemberRow;
@@ -15,7 +17,7 @@ use crate::ops::keys::Made;
 use crate::ops::racks::Added;
 
 /// Milliseconds since 1970 as RFC 3339; null for none.
-fn time(ms: impl Into<Option<i64>>) -> Value {
+pub(crate) fn time(ms: impl Into<Option<i64>>) -> Value {
     match ms.into().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()) {
         Some(time) => json!(time.to_string()),
         None => Value::Null,
@@ -41,11 +43,51 @@ pub(crate) fn invitation(row: &InvitationRow) -> Value {
     })
 }
 
-pub(crate) fn key(row: &KeyRow) -> Value {
-    json!({
-        "id": row.id, "email": row.email, "kind": row.kind, "name": row.name, "last4": row.last4,
-        "created": time(row.created_ms), "expires": time(row.expires_ms), "used": time(row.used_ms),
-    })
+/// `names` are those of the Racks in scopes.
+pub(crate) fn key(row: &KeyRow, names: &BTreeMap<RackId, String>) -> Value {
+    let state = match (&row.scope, &row.replaces, row.rolled_ms) {
+        (None, ..) => "unreadable",
+        (_, Some(_), _) => "pending",
+        (.., Some(_)) => "rolled",
+        _ => "active",
+    };
+    let mut value = json!({
+        "id": row.id, "email": row.email, "kind": row.kind, "name": row.name, "last4": row.last4, "state": state,
+        "created": time(row.created_ms), "expires": time(row.expires_ms), "used": time(row.used_ms), "organization": row.org_name,
+    });
+    if let Some(scope) = &row.scope {
+        value["racks"] = json!(scope.racks.iter().map(|id| names.get(id).cloned().unwrap_or_else(|| id.to_string())).collect::<Vec<_>>());
+        value["apps"] = json!(scope.apps);
+        value["may"] = json!(scope.may);
+        value["networks"] = json!(scope.networks);
+    }
+    value
+}
+
+/// What a key is limited to, in words; empty for nothing.
+pub(crate) fn scope(row: &KeyRow, names: &BTreeMap<RackId, String>) -> String {
+    let Some(scope) = &row.scope else { return "unreadable: made by a newer version".to_owned() };
+    let racks = scope.racks.iter().map(|id| names.get(id).cloned().unwrap_or_else(|| "a Rack that is gone".to_owned())).collect();
+    let places: Vec<String> = if scope.racks.is_empty() { row.org_name.iter().map(|org| format!("{org}/*")).collect() } else { racks };
+    let lists = [
+        ("", places),
+        ("apps ", scope.apps.iter().cloned().collect()),
+        ("", preset_or_words(scope)),
+        ("from ", scope.networks.iter().map(ToString::to_string).collect()),
+    ];
+    lists
+        .iter()
+        .filter(|(_, list)| !list.is_empty())
+        .map(|(what, list)| format!("{what}{}", list.join(", ")))
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+fn preset_or_words(scope: &Scope) -> Vec<String> {
+    match Preset::ALL.into_iter().find(|preset| preset.may() == scope.may) {
+        Some(preset) => vec![preset.as_str().to_owned()],
+        None => scope.may.iter().map(ToString::to_string).collect(),
+    }
 }
 
 pub(crate) fn rack(row: &RackRow) -> Value {

@@ -9,17 +9,22 @@
 //! What is about a Rack's password is for nobody: the Console rolls it by itself.
 //!
 //! "Everywhere" means every Rack of an organization in which the principal is a member. For anybody else, its Racks do not exist.
+//!
+//! The scope of the key comes on top of that and only takes away ([`Scope`](crate::Scope)).
 
 use convox_wire::routes::{Effect, Route};
 
-use crate::id::OrgId;
+use crate::id::{OrgId, RackId};
 use crate::principal::{Principal, Role};
+use crate::scope::OutOfScope;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// Whose Rack.
     pub org: &'a OrgId,
+    /// Which Rack.
+    pub rack: &'a RackId,
     /// The row of the route table.
     pub route: &'static Route,
     /// The app that the path names.
@@ -40,7 +45,7 @@ pub enum Decision {
         rule: &'static str,
         /// Whether the caller may know that the Rack exists: 403 if so, else 404.
         visible: bool,
-        /// The least role that would do.
+        /// The least role that would do, where the role is what is missing.
         needs: Option<Role>,
     },
 }
@@ -50,6 +55,16 @@ pub fn decide(principal: &Principal, request: &Request<'_>) -> Decision {
     let Some(role) = principal.role_in(request.org) else {
         return Decision::Deny { rule: "not-a-member", visible: false, needs: None };
     };
+    let outside = principal.scope.as_ref().and_then(|scope| scope.refuses(request.org, request.rack, request.route, request.app));
+    if let Some(outside) = outside {
+        let (rule, visible) = match outside {
+            OutOfScope::Organization => ("key-scope-organization", false),
+            OutOfScope::Rack => ("key-scope-rack", false),
+            OutOfScope::App => ("key-scope-app", true),
+            OutOfScope::Command => ("key-scope-command", true),
+        };
+        return Decision::Deny { rule, visible, needs: None };
+    }
     if request.route.is_about_the_password() {
         return Decision::Deny { rule: "console-rolls-passwords", visible: true, needs: None };
     }
@@ -94,12 +109,14 @@ mod tests {
             key: None,
             key_last4: String::new(),
             grants: role.map(|role| Grant { org: org.clone(), role }).into_iter().collect(),
+            is_deploy: false,
+            scope: None,
         }
     }
 
     fn allowed(principal: &Principal, org: &OrgId, route: &'static Route) -> bool {
         // Whether it says so or not: only the row counts.
-        matches!(decide(principal, &Request { org, route, app: Some("web") }), Decision::Allow { .. })
+        matches!(decide(principal, &Request { org, rack: &RackId::new(), route, app: Some("web") }), Decision::Allow { .. })
     }
 
     fn row(name: &str) -> &'static Route {
@@ -113,7 +130,7 @@ mod tests {
         let (org, other) = (OrgId::new(), OrgId::new());
         for principal in [member(&org, None), member(&other, Some(Role::Administrator))] {
             for route in ROUTES {
-                let decision = decide(&principal, &Request { org: &org, route, app: Some("web") });
+                let decision = decide(&principal, &Request { org: &org, rack: &RackId::new(), route, app: Some("web") });
                 assert_eq!(decision, Decision::Deny { rule: "not-a-member", visible: false, needs: None }, "{}", route.pattern);
             }
         }
@@ -150,9 +167,68 @@ mod tests {
     }
 
     #[test]
+    fn a_scope_only_takes_away() {
+        use crate::scope::{EffectName, May, Preset, Scope};
+        let (org, rack) = (OrgId::new(), RackId::new());
+        let all_effects = Effect::ALL.map(EffectName).map(May::Effect);
+        let scopes = [
+            Scope { org: Some(org.clone()), ..Scope::default() },
+            Scope { racks: [rack.clone()].into(), ..Scope::default() },
+            Scope { apps: ["web".to_owned()].into(), ..Scope::default() },
+            Scope { may: Preset::CiLegacy.may(), ..Scope::default() },
+            Scope { may: all_effects.into(), ..Scope::default() },
+        ];
+        for scope in scopes {
+            for role in Role::ALL {
+                let whole = member(&org, Some(role));
+                let key = Principal { scope: Some(scope.clone().into()), ..whole.clone() };
+                for (route, app) in ROUTES.iter().flat_map(|route| [None, Some("web"), Some("other")].map(|app| (route, app))) {
+                    let request = Request { org: &org, rack: &rack, route, app };
+                    if let Decision::Allow { .. } = decide(&key, &request) {
+                        assert!(matches!(decide(&whole, &request), Decision::Allow { .. }), "{role} {} {scope:?}", route.name);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_what_is_missing_in_the_scope_and_hides_what_the_key_is_not_for() {
+        use crate::scope::{May, Scope};
+        let (org, rack, other) = (OrgId::new(), RackId::new(), RackId::new());
+        let rule = |scope: Scope, rack: &RackId, name: &str, app: Option<&str>| {
+            let key = Principal { scope: Some(scope.into()), ..member(&org, Some(Role::Administrator)) };
+            match decide(&key, &Request { org: &org, rack, route: row(name), app }) {
+                Decision::Allow { .. } => ("allowed", true),
+                Decision::Deny { rule, visible, needs } => {
+                    assert_eq!(needs, None, "no role would do");
+                    (rule, visible)
+                }
+            }
+        };
+        let elsewhere = Scope { org: Some(OrgId::new()), ..Scope::default() };
+        assert_eq!(rule(elsewhere, &rack, "AppGet", Some("web")), ("key-scope-organization", false));
+        let one_rack = || Scope { racks: [rack.clone()].into(), ..Scope::default() };
+        assert_eq!(rule(one_rack(), &other, "AppGet", Some("web")), ("key-scope-rack", false));
+        assert_eq!(rule(one_rack(), &rack, "AppGet", Some("web")), ("allowed", true));
+        let one_app = || Scope { apps: ["web".to_owned()].into(), ..Scope::default() };
+        for (name, app) in [("AppGet", Some("other")), ("AppList", None), ("AppCreate", None), ("SystemLogs", None), ("Proxy", Some("web"))]
+        {
+            assert_eq!(rule(one_app(), &rack, name, app), ("key-scope-app", true), "{name}");
+        }
+        for (name, app) in [("AppGet", Some("web")), ("SystemGet", None), ("ProcessExec", Some("web"))] {
+            assert_eq!(rule(one_app(), &rack, name, app), ("allowed", true), "{name}");
+        }
+        let build = || Scope { may: ["build".parse::<May>().unwrap()].into(), ..Scope::default() };
+        assert_eq!(rule(build(), &rack, "ReleasePromote", Some("web")), ("key-scope-command", true));
+        assert_eq!(rule(build(), &rack, "BuildCreate", Some("web")), ("allowed", true));
+    }
+
+    #[test]
     fn an_app_route_without_its_app_is_no_app_route() {
         let org = OrgId::new();
-        let request = Request { org: &org, route: row("ProcessExec"), app: None };
+        let rack = RackId::new();
+        let request = Request { org: &org, rack: &rack, route: row("ProcessExec"), app: None };
         let needs = Decision::Deny { rule: "needs-operator", visible: true, needs: Some(Role::Operator) };
         assert_eq!(decide(&member(&org, Some(Role::Developer)), &request), needs);
     }
@@ -161,7 +237,8 @@ mod tests {
     fn a_higher_role_may_what_a_lower_may_and_a_refusal_names_what_would_do() {
         let org = OrgId::new();
         for route in ROUTES.iter().filter(|route| !route.is_about_the_password()) {
-            let request = Request { org: &org, route, app: Some("web") };
+            let rack = RackId::new();
+            let request = Request { org: &org, rack: &rack, route, app: Some("web") };
             let decisions = Role::ALL.map(|role| decide(&member(&org, Some(role)), &request));
             let least = Role::ALL.into_iter().zip(decisions).find(|(_, decision)| matches!(decision, Decision::Allow { .. }));
             let (least, _) = least.expect("an administrator may do everything");

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{KeyId, OrgId, UserId};
+use crate::id::{KeyId, OrgId, RackId, UserId};
+use crate::scope::Scope;
 
 /// What a member may do in an organization, least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -75,11 +76,26 @@ pub struct Principal {
     pub key_last4: String,
     /// Their roles.
     pub grants: Arc<[Grant]>,
+    /// Whether the key is a machine's: it works on Racks, not on the Console.
+    pub is_deploy: bool,
+    /// What the key is limited to; `None` for all that its owner may do.
+    pub scope: Option<Arc<Scope>>,
 }
 
 impl Principal {
     /// Their role in `org`; `None` for strangers.
     pub fn role_in(&self, org: &OrgId) -> Option<Role> {
         self.grants.iter().find(|grant| grant.org == *org).map(|grant| grant.role)
+    }
+
+    /// Whether a Rack exists for them: they are a member of its organization, and the key is not for others only.
+    pub fn sees(&self, org: &OrgId, rack: &RackId) -> bool {
+        self.role_in(org).is_some() && self.scope.as_ref().is_none_or(|scope| scope.sees(org, rack))
+    }
+
+    /// Whether the key is less than the person: for some Racks, some commands, or for a machine. What the Console itself keeps (members,
+    /// other keys, the audit log) is not for such a key.
+    pub fn is_limited(&self) -> bool {
+        self.is_deploy || self.scope.is_some()
     }
 }

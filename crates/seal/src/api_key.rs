@@ -6,8 +6,9 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use crate::keyring::LOOKUP;
 use crate::random::{base62, base62_digit, random_bytes};
-use crate::{RootKey, Secret};
+use crate::{DataKey, RootKey, Secret};
 
 const BODY: usize = 43;
 const CHECKSUM: usize = 6;
@@ -216,9 +217,14 @@ const fn table() -> [u32; 16] {
 pub struct LookupKey(Hmac<Sha256>);
 
 impl LookupKey {
-    /// From the root key.
+    /// Derived from the root key, as earlier versions did. Now it is a key of its own ([`Self::of`]).
     pub fn derive(root: &RootKey) -> Self {
-        Self::from_bytes(&root.derive("api key lookup v1"))
+        Self::from_bytes(&root.derive(LOOKUP))
+    }
+
+    /// Of a data key that is used for nothing else.
+    pub fn of(key: &DataKey) -> Self {
+        Self::from_bytes(key.bytes())
     }
 
     fn from_bytes(key: &[u8; 32]) -> Self {
@@ -301,6 +307,17 @@ mod tests {
         assert_eq!(one.lookup_hash(&a), a.hash(&Secret::new(one.reveal().to_owned())));
         assert_eq!(a.hash_key(one.reveal()), Ok((KeyKind::User, one.lookup_hash(&a))));
         assert_eq!(a.hash_key("cxu_"), Err(KeyFormatError::Length));
+    }
+
+    #[test]
+    fn a_lookup_key_that_was_derived_goes_on_as_a_key_of_its_own() {
+        let text = RootKey::generate();
+        let keyring = crate::Keyring::new(RootKey::parse(text.expose()).unwrap());
+        let own = LookupKey::of(&keyring.unwrap_data_key(&keyring.derived_lookup_key("lookup"), "lookup").unwrap());
+        let key = ApiKey::generate(KeyKind::User);
+        assert_eq!(key.lookup_hash(&own), key.lookup_hash(&LookupKey::derive(&RootKey::parse(text.expose()).unwrap())));
+        let other = LookupKey::of(&keyring.unwrap_data_key(&keyring.new_data_key("lookup"), "lookup").unwrap());
+        assert_ne!(key.lookup_hash(&own), key.lookup_hash(&other));
     }
 
     proptest! {

@@ -71,6 +71,14 @@ impl Sealed {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// Id of the data key that sealed it; no secret.
+    ///
+    /// # Errors
+    /// [`OpenError::Format`].
+    pub fn key_id(&self) -> Result<[u8; KEY_ID], OpenError> {
+        key_id(&self.0)
+    }
 }
 
 impl WrappedDataKey {
@@ -89,6 +97,14 @@ impl WrappedDataKey {
         plain.extend_from_slice(&key.id);
         plain.extend_from_slice(&key.bytes[..]);
         Self(encrypt(root.wrapping(), root.raw_id(), &["convox data key", org], &plain))
+    }
+
+    /// Id of the root key that wrapped it, as [`RootKey::id`] shows it; no secret.
+    ///
+    /// # Errors
+    /// [`OpenError::Format`].
+    pub fn wrapped_by(&self) -> Result<String, OpenError> {
+        Ok(crate::keyring::id_text(&self.root_id()?))
     }
 
     /// Id of the root key that wrapped it.
@@ -114,6 +130,20 @@ impl DataKey {
         Self { id: random_bytes(), bytes: Zeroizing::new(random_bytes()) }
     }
 
+    /// A key whose bytes were there before it had an id.
+    pub(crate) fn adopt(bytes: Zeroizing<[u8; 32]>) -> Self {
+        Self { id: random_bytes(), bytes }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.bytes
+    }
+
+    /// As the ciphertexts that it makes name it; no secret.
+    pub fn id(&self) -> [u8; KEY_ID] {
+        self.id
+    }
+
     /// Seals a text for its place.
     pub fn seal(&self, binding: &Binding<'_>, secret: &Secret) -> Sealed {
         let Binding { org, rack, field } = binding;
@@ -129,6 +159,37 @@ impl DataKey {
         let plain = decrypt(&self.bytes, self.id, &["convox sealed", org, rack, field], &sealed.0)?;
         let text = std::str::from_utf8(&plain).map_err(|_| OpenError::Format)?;
         Ok(Secret::new(text.to_owned()))
+    }
+}
+
+/// The data keys of one owner while they are rolled: the newest seals, each opens what it sealed.
+pub struct DataKeys {
+    newest: DataKey,
+    older: Vec<DataKey>,
+}
+
+impl DataKeys {
+    pub(crate) fn new(newest: DataKey, older: Vec<DataKey>) -> Self {
+        Self { newest, older }
+    }
+
+    /// Seals a text for its place, under the newest.
+    pub fn seal(&self, binding: &Binding<'_>, secret: &Secret) -> Sealed {
+        self.newest.seal(binding, secret)
+    }
+
+    /// Opens a text in its place.
+    ///
+    /// # Errors
+    /// As [`DataKey::open`].
+    pub fn open(&self, binding: &Binding<'_>, sealed: &Sealed) -> Result<Secret, OpenError> {
+        let id = sealed.key_id()?;
+        std::iter::once(&self.newest).chain(&self.older).find(|key| key.id == id).ok_or(OpenError::UnknownKey)?.open(binding, sealed)
+    }
+
+    /// Whether a text is sealed under the newest.
+    pub fn is_newest(&self, sealed: &Sealed) -> bool {
+        sealed.key_id() == Ok(self.newest.id)
     }
 }
 
@@ -205,6 +266,20 @@ mod tests {
         let opened = wrapped.open(&root, "o1").unwrap();
         assert!(opened.open(&PLACE, &key.seal(&PLACE, &secret("x"))).unwrap().matches("x"));
         assert_eq!(wrapped.open(&root, "o2").err(), Some(OpenError::Refused));
+    }
+
+    #[test]
+    fn the_newest_of_several_seals_and_each_opens_its_own() {
+        let (old, new) = (DataKey::generate(), DataKey::generate());
+        let before = old.seal(&PLACE, &secret("canary"));
+        let keys = DataKeys::new(new, vec![old]);
+        let after = keys.seal(&PLACE, &secret("canary"));
+        assert!(keys.open(&PLACE, &before).unwrap().matches("canary") && keys.open(&PLACE, &after).unwrap().matches("canary"));
+        assert!(keys.is_newest(&after) && !keys.is_newest(&before));
+        assert_eq!(keys.open(&Binding { rack: "r2", ..PLACE }, &before).err(), Some(OpenError::Refused));
+        // Once the old one is destroyed.
+        let DataKeys { newest, .. } = keys;
+        assert_eq!(DataKeys::new(newest, Vec::new()).open(&PLACE, &before).err(), Some(OpenError::UnknownKey));
     }
 
     /// Every way to damage stored bytes by little: each bit, each shorter form, one byte more.

@@ -1,6 +1,7 @@
 //! The root key, from a file, the environment or a KMS, and the keyring that wraps data keys with it.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -8,10 +9,12 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::envelope::{DataKey, OpenError, WrappedDataKey};
+use crate::envelope::{DataKey, DataKeys, OpenError, WrappedDataKey};
 use crate::random::random_bytes;
 use crate::{Secret, weak};
 
+/// Purpose of the key under which API keys are found, as long as it was derived from the root key.
+pub(crate) const LOOKUP: &str = "api key lookup v1";
 /// Length of a key id on the wire of envelopes, bytes.
 pub(crate) const KEY_ID: usize = 8;
 
@@ -70,7 +73,7 @@ impl RootKey {
 
     /// Names the key without telling anything of it; 16 hex digits.
     pub fn id(&self) -> String {
-        self.id.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+        id_text(&self.id)
     }
 
     /// The key that wraps data keys.
@@ -96,6 +99,10 @@ fn derive<const N: usize>(root: &[u8; 32], info: &str) -> Zeroizing<[u8; N]> {
     key
 }
 
+pub(crate) fn id_text(id: &[u8; KEY_ID]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn is_hex(text: &str) -> bool {
     text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -111,8 +118,10 @@ fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     Some(Zeroizing::new(bytes))
 }
 
-/// The root keys of a server: one that wraps, and older ones that only open.
-pub struct Keyring {
+/// The root keys of a server: one that wraps, and others that only open. They can be exchanged while it runs.
+pub struct Keyring(RwLock<Arc<Roots>>);
+
+struct Roots {
     active: RootKey,
     others: BTreeMap<[u8; KEY_ID], RootKey>,
 }
@@ -120,47 +129,82 @@ pub struct Keyring {
 impl Keyring {
     /// With one root key.
     pub fn new(active: RootKey) -> Self {
-        Self { active, others: BTreeMap::new() }
+        Self::with_others(active, [])
     }
 
-    /// With a further root key that still opens what it wrapped.
-    #[must_use]
-    pub fn with_old(mut self, old: RootKey) -> Self {
-        self.others.insert(old.raw_id(), old);
-        self
+    /// With further root keys that open what they wrapped.
+    pub fn with_others(active: RootKey, others: impl IntoIterator<Item = RootKey>) -> Self {
+        let others = others.into_iter().map(|root| (root.raw_id(), root)).collect();
+        Self(RwLock::new(Arc::new(Roots { active, others })))
     }
 
-    /// The key that wraps.
-    pub fn active(&self) -> &RootKey {
-        &self.active
+    /// Takes over the root keys of another one; those that it does not have are wiped.
+    pub fn replace(&self, with: Self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = with.roots();
     }
 
-    /// A new data key for an organization, wrapped.
-    pub fn new_data_key(&self, org: &str) -> WrappedDataKey {
-        WrappedDataKey::wrap(&DataKey::generate(), &self.active, org)
+    fn roots(&self) -> Arc<Roots> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Id of the key that wraps.
+    pub fn active_id(&self) -> String {
+        self.roots().active.id()
+    }
+
+    /// Ids of all keys, the one that wraps first.
+    pub fn ids(&self) -> Vec<String> {
+        let roots = self.roots();
+        std::iter::once(&roots.active).chain(roots.others.values()).map(RootKey::id).collect()
+    }
+
+    /// A new data key for an owner, wrapped.
+    pub fn new_data_key(&self, owner: &str) -> WrappedDataKey {
+        WrappedDataKey::wrap(&DataKey::generate(), &self.roots().active, owner)
+    }
+
+    /// The lookup key as earlier versions derived it from the root key, as a data key that can be rolled.
+    pub fn derived_lookup_key(&self, owner: &str) -> WrappedDataKey {
+        let active = &self.roots().active;
+        WrappedDataKey::wrap(&DataKey::adopt(active.derive(LOOKUP)), active, owner)
     }
 
     /// Opens a data key.
     ///
     /// # Errors
     /// [`OpenError::UnknownKey`] when its root key is not here; [`OpenError::Refused`] when it was edited or belongs to another
-    /// organization.
-    pub fn unwrap_data_key(&self, wrapped: &WrappedDataKey, org: &str) -> Result<DataKey, OpenError> {
-        let id = wrapped.root_id()?;
-        let root = if id == self.active.raw_id() { &self.active } else { self.others.get(&id).ok_or(OpenError::UnknownKey)? };
-        wrapped.open(root, org)
+    /// owner.
+    pub fn unwrap_data_key(&self, wrapped: &WrappedDataKey, owner: &str) -> Result<DataKey, OpenError> {
+        let (id, roots) = (wrapped.root_id()?, self.roots());
+        let root = if id == roots.active.raw_id() { &roots.active } else { roots.others.get(&id).ok_or(OpenError::UnknownKey)? };
+        wrapped.open(root, owner)
+    }
+
+    /// Opens all data keys of an owner, given newest first. An older one that does not open is left out: what it sealed does not open.
+    ///
+    /// # Errors
+    /// As [`Self::unwrap_data_key`], for the newest; [`OpenError::UnknownKey`] without any.
+    pub fn unwrap_data_keys<'w>(
+        &self,
+        newest_first: impl IntoIterator<Item = &'w WrappedDataKey>,
+        owner: &str,
+    ) -> Result<DataKeys, OpenError> {
+        let mut all = newest_first.into_iter();
+        let newest = self.unwrap_data_key(all.next().ok_or(OpenError::UnknownKey)?, owner)?;
+        Ok(DataKeys::new(newest, all.filter_map(|wrapped| self.unwrap_data_key(wrapped, owner).ok()).collect()))
     }
 
     /// The same data key under the active root key; `None` when it already is.
     ///
     /// # Errors
     /// As [`Self::unwrap_data_key`].
-    pub fn rewrap(&self, wrapped: &WrappedDataKey, org: &str) -> Result<Option<WrappedDataKey>, OpenError> {
-        if wrapped.root_id()? == self.active.raw_id() {
+    pub fn rewrap(&self, wrapped: &WrappedDataKey, owner: &str) -> Result<Option<WrappedDataKey>, OpenError> {
+        let roots = self.roots();
+        if wrapped.root_id()? == roots.active.raw_id() {
             return Ok(None);
         }
-        let key = self.unwrap_data_key(wrapped, org)?;
-        Ok(Some(WrappedDataKey::wrap(&key, &self.active, org)))
+        let key = self.unwrap_data_key(wrapped, owner)?;
+        Ok(Some(WrappedDataKey::wrap(&key, &roots.active, owner)))
     }
 }
 
@@ -222,15 +266,35 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_data_key_must_open_and_older_ones_are_left_out_when_they_do_not() {
+        let keyring = Keyring::new(RootKey::parse(RootKey::generate().expose()).unwrap());
+        let stranger = Keyring::new(RootKey::parse(RootKey::generate().expose()).unwrap());
+        let (one, two, strange) = (keyring.new_data_key("acme"), keyring.new_data_key("acme"), stranger.new_data_key("acme"));
+        let place = crate::Binding { org: "acme", rack: "r", field: "f" };
+        let sealed = keyring.unwrap_data_keys([&one], "acme").unwrap().seal(&place, &Secret::new("x".to_owned()));
+        assert!(keyring.unwrap_data_keys([&two, &one], "acme").unwrap().open(&place, &sealed).is_ok());
+        assert!(keyring.unwrap_data_keys([&two, &strange, &one], "acme").unwrap().open(&place, &sealed).is_ok());
+        assert_eq!(keyring.unwrap_data_keys([&strange, &one], "acme").err(), Some(OpenError::UnknownKey));
+        assert_eq!(keyring.unwrap_data_keys([], "acme").err(), Some(OpenError::UnknownKey));
+    }
+
+    #[test]
     fn data_keys_move_to_a_new_root_key() {
         let (old, new) = (RootKey::generate(), RootKey::generate());
         let before = Keyring::new(RootKey::parse(old.expose()).unwrap());
         let wrapped = before.new_data_key("acme");
         let after = Keyring::new(RootKey::parse(new.expose()).unwrap());
         assert_eq!(after.unwrap_data_key(&wrapped, "acme").err(), Some(OpenError::UnknownKey));
-        let after = after.with_old(RootKey::parse(old.expose()).unwrap());
+        let root = |text: &Secret| RootKey::parse(text.expose()).unwrap();
+        let both = || Keyring::with_others(root(&new), [root(&old)]);
+        // While it is used.
+        after.replace(both());
+        assert_eq!(after.ids(), [root(&new).id(), root(&old).id()]);
         let moved = after.rewrap(&wrapped, "acme").unwrap().unwrap();
         assert!(after.rewrap(&moved, "acme").unwrap().is_none());
-        assert!(Keyring::new(RootKey::parse(new.expose()).unwrap()).unwrap_data_key(&moved, "acme").is_ok());
+        assert_eq!((moved.wrapped_by().unwrap(), wrapped.wrapped_by().unwrap()), (root(&new).id(), root(&old).id()));
+        after.replace(Keyring::new(root(&new)));
+        assert!(after.unwrap_data_key(&moved, "acme").is_ok());
+        assert_eq!(after.unwrap_data_key(&wrapped, "acme").err(), Some(OpenError::UnknownKey), "the old one is gone");
     }
 }

@@ -5,7 +5,7 @@
 //! - [`ApiKey`], [`LookupKey`]: what callers carry, and the keyed hash under which it is found.
 //! - [`password`]: Argon2id for what people choose.
 //! - [`PasswordKey`]: how a Rack keeps its own password.
-//! - [`RootKey`], [`Keyring`], [`DataKey`]: root key -> data key per organization -> ciphertext bound to its place.
+//! - [`RootKey`], [`Keyring`], [`DataKeys`]: root key -> data key per organization -> ciphertext bound to its place.
 //! - [`TotpSecret`]: codes of authenticator apps. [`generate_recovery_code`]: for whoever lost theirs.
 //! - [`access`]: the tokens that a Rack signs.
 //! - [`chain`]: records that hold each other in place, such as audit events.
@@ -26,7 +26,7 @@ mod totp;
 mod weak;
 
 pub use api_key::{ApiKey, KeyFormatError, KeyKind, LookupKey};
-pub use envelope::{Binding, DataKey, OpenError, Sealed, WrappedDataKey};
+pub use envelope::{Binding, DataKey, DataKeys, OpenError, Sealed, WrappedDataKey};
 pub use keyring::{Keyring, RootKey, RootKeyError};
 pub use rack_password::PasswordKey;
 pub use random::{generate_password, generate_suffix, generate_typed_code, random_bytes, read_typed_code};

@@ -26,13 +26,14 @@ impl Act {
     }
 }
 
-/// What the acting key is, as of the transaction: kind, end, role of its owner where one is needed.
-pub(crate) type Standing = Option<(String, Option<i64>, Option<String>)>;
+/// What the acting key is, as of the transaction: kind, end, role of its owner where one is needed, and whether it is whole: `{}` and no
+/// organization.
+pub(crate) type Standing = Option<(String, Option<i64>, Option<String>, String, Option<String>)>;
 
 /// Judges it. Refuses what is gone meanwhile, and keys of machines: those work on Racks, not on the Console.
 pub(crate) fn judge(act: &Act, standing: Standing) -> Result<(), StoreError> {
     let refused = |words: &str| Err(StoreError::Refused(words.to_owned()));
-    let Some((kind, expires_ms, role)) = standing else {
+    let Some((kind, expires_ms, role, scope, only_org)) = standing else {
         return refused("your API key was revoked, or you were signed out, meanwhile");
     };
     let is_session = kind == KeyKind::Session.as_str();
@@ -41,6 +42,9 @@ pub(crate) fn judge(act: &Act, standing: Standing) -> Result<(), StoreError> {
     }
     if kind != KeyKind::User.as_str() && !is_session {
         return refused("a deploy key works on Racks; use a key of your own to change the Console");
+    }
+    if scope != "{}" || only_org.is_some() {
+        return refused("this key is limited to some Racks or commands; use a whole key of your own to change the Console");
     }
     match &act.needs {
         Some((_, needed)) if role.and_then(|role| role.parse::<Role>().ok()).is_none_or(|role| role < *needed) => {
@@ -55,7 +59,7 @@ macro_rules! check {
     ($tx:ident, $act:expr) => {
         if let Some(key) = &$act.key {
             let standing: $crate::act::Standing = sqlx::query_as(
-                "SELECT k.kind, k.expires_ms, m.role FROM keys k LEFT JOIN members m ON m.user_id = k.user_id AND m.org_id = $2 WHERE k.id = $1",
+                "SELECT k.kind, k.expires_ms, m.role, k.scope, k.org_id FROM keys k LEFT JOIN members m ON m.user_id = k.user_id AND m.org_id = $2 WHERE k.id = $1",
             )
             .bind(key.as_str())
             .bind($act.needs.as_ref().map(|(org, _)| org.as_str()).unwrap_or_default())
@@ -77,7 +81,7 @@ mod tests {
 
     #[expect(clippy::unnecessary_wraps, reason = "a standing that is there, beside `None` for one that is not")]
     fn standing(kind: &str, expires_ms: Option<i64>, role: Option<&str>) -> Standing {
-        Some((kind.to_owned(), expires_ms, role.map(str::to_owned)))
+        Some((kind.to_owned(), expires_ms, role.map(str::to_owned), "{}".to_owned(), None))
     }
 
     #[test]
@@ -86,6 +90,14 @@ mod tests {
         assert!(judge(&act(Some(Role::Operator)), standing("user", Some(1_001), Some("operator"))).is_ok());
         assert!(judge(&act(Some(Role::Operator)), standing("user", None, Some("administrator"))).is_ok());
         assert!(judge(&act(Some(Role::Operator)), standing("session", Some(1_001), Some("operator"))).is_ok());
+    }
+
+    #[test]
+    fn a_limited_key_changes_nothing() {
+        for (scope, org) in [(r#"{"apps":["shop"]}"#, None), ("{}", Some("acme".to_owned())), ("", None)] {
+            let limited = Some(("user".to_owned(), None, Some("administrator".to_owned()), scope.to_owned(), org));
+            assert!(matches!(judge(&act(None), limited), Err(StoreError::Refused(_))), "{scope}");
+        }
     }
 
     #[test]

@@ -5,8 +5,9 @@
 use std::fmt;
 
 use convox_model::{KeyId, OrgId, UserId};
-use convox_seal::{Sealed, WrappedDataKey};
+use convox_seal::Sealed;
 
+use crate::data_keys::{USERS, sealed_under_a_living_key};
 use crate::sessions::{NewSession, insert_session};
 use crate::{Act, Store, StoreError, change};
 
@@ -151,33 +152,6 @@ macro_rules! put_codes {
 }
 
 impl Store {
-    /// The wrapped data key of the scope of users: the one that is there, or else `fresh`, which is kept.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn user_data_key(&self, fresh: &WrappedDataKey) -> Result<WrappedDataKey, StoreError> {
-        if let Some(found) = self.find_user_data_key().await? {
-            return Ok(found);
-        }
-        convox_db::transaction!(&self.db, |tx| {
-            sqlx::query("INSERT INTO user_scope (id, data_key) VALUES (1, $1) ON CONFLICT (id) DO NOTHING")
-                .bind(fresh.as_bytes())
-                .execute(&mut *tx)
-                .await?;
-        });
-        self.find_user_data_key().await?.ok_or_else(|| StoreError::Missing("the data key of users is gone".to_owned()))
-    }
-
-    /// The wrapped data key of the scope of users, if anything was ever sealed for one.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn find_user_data_key(&self) -> Result<Option<WrappedDataKey>, StoreError> {
-        let row: Option<(Vec<u8>,)> =
-            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT data_key FROM user_scope WHERE id = 1").fetch_optional(pool).await)?;
-        Ok(row.map(|(bytes,)| WrappedDataKey::from_bytes(bytes)))
-    }
-
     /// Passkeys and security keys of a user, the oldest first.
     ///
     /// # Errors
@@ -332,6 +306,7 @@ impl Store {
         act: &Act,
     ) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
+            sealed_under_a_living_key!(tx, USERS, secret);
             sqlx::query(
                 "INSERT INTO totp (user_id, secret, last_step, created_ms) VALUES ($1, $2, $3, $4) ON CONFLICT (user_id) DO UPDATE SET \
                  secret = excluded.secret, last_step = excluded.last_step, created_ms = excluded.created_ms, used_ms = NULL",

@@ -92,20 +92,21 @@ impl Store {
         }))
     }
 
-    /// A server says that it lives and what it has seen; it also sweeps servers that are long gone.
+    /// A server says that it lives, what it has seen and which root keys it has; it also sweeps servers that are long gone.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn beat(&self, node: &str, seen_seq: i64) -> Result<(), StoreError> {
+    pub async fn beat(&self, node: &str, seen_seq: i64, roots: &[String]) -> Result<(), StoreError> {
         convox_db::transaction!(&self.db, |tx| {
             let now_ms = now_ms!(self, &mut *tx);
             sqlx::query(
-                "INSERT INTO nodes (id, seen_seq, beat_ms) VALUES ($1, $2, $3) \
-                 ON CONFLICT (id) DO UPDATE SET seen_seq = excluded.seen_seq, beat_ms = excluded.beat_ms",
+                "INSERT INTO nodes (id, seen_seq, beat_ms, roots) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (id) DO UPDATE SET seen_seq = excluded.seen_seq, beat_ms = excluded.beat_ms, roots = excluded.roots",
             )
             .bind(node)
             .bind(seen_seq)
             .bind(now_ms)
+            .bind(roots.join(" "))
             .execute(&mut *tx)
             .await?;
             // A file has one server: one that was killed a moment ago is not waited for. Several share a PostgreSQL only.
@@ -129,6 +130,19 @@ impl Store {
             sqlx::query("DELETE FROM nodes WHERE id = $1").bind(node).execute(&mut *tx).await?;
         });
         Ok(())
+    }
+
+    /// Ids of the root keys that each live server has.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn live_roots(&self) -> Result<Vec<Vec<String>>, StoreError> {
+        convox_db::query!(&self.db, |pool| {
+            let live_from = now_ms!(self, pool) - GONE_AFTER_MS;
+            let rows: Vec<(String,)> =
+                sqlx::query_as("SELECT roots FROM nodes WHERE beat_ms >= $1 ORDER BY id").bind(live_from).fetch_all(pool).await?;
+            Ok(rows.into_iter().map(|(roots,)| roots.split_whitespace().map(str::to_owned).collect()).collect())
+        })
     }
 
     /// How many live servers have not yet seen position `seq`.

@@ -8,6 +8,7 @@ pub mod act;
 pub mod audit;
 pub mod authorizations;
 pub mod challenges;
+pub mod data_keys;
 pub mod factors;
 pub mod feed;
 pub mod guesses;

@@ -141,8 +141,10 @@ impl Store {
             }
             renew_sessions!(tx, user);
             keep_an_administrator!(tx, org);
-            sqlx::query("DELETE FROM keys WHERE user_id = $1 AND NOT EXISTS (SELECT 1 FROM members WHERE user_id = $1)")
+            // With keys for this organization only, its deploy keys among them: whoever made those knows them.
+            sqlx::query("DELETE FROM keys WHERE user_id = $1 AND (org_id = $2 OR NOT EXISTS (SELECT 1 FROM members WHERE user_id = $1))")
                 .bind(user.as_str())
+                .bind(org.as_str())
                 .execute(&mut *tx)
                 .await?;
         });

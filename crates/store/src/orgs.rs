@@ -20,13 +20,13 @@ pub struct OrgRow {
 /// Inserts an organization inside a transaction.
 macro_rules! insert_org {
     ($tx:ident, $id:expr, $name:expr, $data_key:expr, $created_ms:expr) => {
-        sqlx::query("INSERT INTO orgs (id, name, data_key, created_ms) VALUES ($1, $2, $3, $4)")
+        sqlx::query("INSERT INTO orgs (id, name, created_ms) VALUES ($1, $2, $3)")
             .bind($id.as_str())
             .bind($name.as_str())
-            .bind($data_key.as_bytes())
             .bind($created_ms)
             .execute(&mut *$tx)
-            .await?
+            .await?;
+        $crate::data_keys::insert_data_key!($tx, $id.as_str(), 1_i64, None::<&[u8]>, $data_key, $created_ms);
     };
 }
 pub(crate) use insert_org;
@@ -126,18 +126,6 @@ impl Store {
         .fetch_all(pool)
         .await)?;
         Ok(rows.into_iter().map(org_row).collect())
-    }
-
-    /// The wrapped data key of an organization.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`].
-    pub async fn data_key(&self, id: &OrgId) -> Result<WrappedDataKey, StoreError> {
-        let row: Option<(Vec<u8>,)> = convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT data_key FROM orgs WHERE id = $1")
-            .bind(id.as_str())
-            .fetch_optional(pool)
-            .await)?;
-        row.map(|(bytes,)| WrappedDataKey::from_bytes(bytes)).ok_or_else(|| StoreError::Missing("the organization is gone".to_owned()))
     }
 }
 

@@ -3,6 +3,7 @@
 use convox_model::{OrgId, RackId, RackName};
 use convox_seal::Sealed;
 
+use crate::data_keys::sealed_under_a_living_key;
 use crate::{Act, Page, Store, StoreError, change};
 
 /// A Rack's row.
@@ -55,6 +56,7 @@ impl Store {
 
     async fn insert_rack_row(&self, rack: &RackRow, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
+            sealed_under_a_living_key!(tx, rack.org.as_str(), rack.password);
             sqlx::query(
                 "INSERT INTO racks (id, org_id, name, provider, host, pin, password, generation, created_ms, password_ms) \
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)",
@@ -130,6 +132,7 @@ impl Store {
             if rolling.is_some() {
                 return Err(StoreError::Conflict("its password is being rolled; move the Rack when that is over".to_owned()));
             }
+            sealed_under_a_living_key!(tx, to.as_str(), password);
             let done = sqlx::query(
                 "UPDATE racks SET org_id = $2, password = $3, generation = generation + 1 WHERE id = $1 AND org_id = $4 AND generation = $5",
             )
@@ -154,6 +157,7 @@ impl Store {
     /// [`StoreError::Conflict`] when the Rack was changed meanwhile, or its password is being rolled: that is sealed for the old pin.
     pub async fn hand_over_pin(&self, before: &RackRow, pin: &str, password: &Sealed, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
+            sealed_under_a_living_key!(tx, before.org.as_str(), password);
             let done = sqlx::query(
                 "UPDATE racks SET pin = $2, password = $3 WHERE id = $1 AND pin = $4 AND generation = $5 AND password_ms = $6 \
                  AND NOT EXISTS (SELECT 1 FROM rack_rolls WHERE rack_id = $1)",

@@ -5,6 +5,7 @@
 use convox_model::RackId;
 use convox_seal::Sealed;
 
+use crate::data_keys::sealed_under_a_living_key;
 use crate::feed::now_ms;
 use crate::racks::RackRow;
 use crate::{Act, Store, StoreError, change};
@@ -274,6 +275,7 @@ impl Store {
     pub async fn roll_switched(&self, rack: &RackRow, roll: &RollRow, to: Step, password: &Sealed, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
             step!(tx, roll, to, act.event.at_ms);
+            sealed_under_a_living_key!(tx, rack.org.as_str(), password);
             let done = sqlx::query("UPDATE racks SET password = $2, password_ms = $3 WHERE id = $1 AND generation = $4")
                 .bind(rack.id.as_str())
                 .bind(password.as_bytes())

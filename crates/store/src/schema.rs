@@ -58,4 +58,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0011_rack_keys.sql"),
         postgres: include_str!("../migrations/postgres/0011_rack_keys.sql"),
     },
+    Migration {
+        name: "0012_keys",
+        sqlite: include_str!("../migrations/sqlite/0012_keys.sql"),
+        postgres: include_str!("../migrations/postgres/0012_keys.sql"),
+    },
 ];

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use convox_db::Db;
-use convox_model::{KeyId, OrgId, RackId, Role, UserId};
+use convox_model::{KeyId, OrgId, RackId, Role, Scope, UserId};
 use convox_seal::{KeyKind, WrappedDataKey};
 
 use crate::factors::Factor;
+use crate::keys::read_scope;
 use crate::racks::{RackRow, Row, rack_row};
 use crate::{Store, StoreError};
 
@@ -38,6 +39,8 @@ pub struct KeyEntry {
     pub factor: Option<Factor>,
     /// Of a command line's session: its API key.
     pub goes_with: Option<KeyId>,
+    /// What it is limited to.
+    pub scope: Scope,
 }
 
 /// The rows of one moment.
@@ -53,8 +56,8 @@ pub struct Rows {
     pub members: Vec<(OrgId, UserId, Role)>,
     /// All Racks.
     pub racks: Vec<RackRow>,
-    /// Names and data keys by organization.
-    pub orgs: BTreeMap<OrgId, (String, WrappedDataKey)>,
+    /// Names and data keys, the newest first, by organization.
+    pub orgs: BTreeMap<OrgId, (String, Vec<WrappedDataKey>)>,
     /// Organizations whose members need a second factor.
     pub strict: BTreeSet<OrgId>,
     /// Users who have one.
@@ -76,12 +79,15 @@ pub struct Delta {
     pub now: Rows,
 }
 
-/// A key's row: id, user, kind, hash, last four characters, expiry, whether it is due for a new id, proven, factor, API key.
-type KeyRow = (String, String, String, Vec<u8>, String, Option<i64>, i64, i64, String, Option<String>);
+/// A key's row: id, user, kind, hash, last four characters, expiry, whether it is due for a new id, proven, factor, API key, organization,
+/// scope.
+type KeyRow = (String, String, String, Vec<u8>, String, Option<i64>, i64, i64, String, Option<String>, Option<String>, String);
 /// A user's row: id, address, number of second factors.
 type UserRow = (String, String, i64);
-/// An organization's row: id, name, data key, whether a second factor is needed.
-type OrgRow = (String, String, Vec<u8>, i64);
+/// An organization's row: id, name, whether a second factor is needed.
+type OrgRow = (String, String, i64);
+/// A data key's row: whose, the key.
+type DataKeyRow = (String, Vec<u8>);
 
 /// What was read, not yet understood.
 #[derive(Default)]
@@ -92,12 +98,13 @@ struct Raw {
     members: Vec<(String, String, String)>,
     racks: Vec<Row>,
     orgs: Vec<OrgRow>,
+    data_keys: Vec<DataKeyRow>,
 }
 
 /// The texts, with what narrows them.
 macro_rules! keys {
     ($narrow:literal) => {
-        concat!("SELECT id, user_id, kind, hash, last4, expires_ms, renew, proven_ms, factor, goes_with FROM keys ", $narrow)
+        concat!("SELECT id, user_id, kind, hash, last4, expires_ms, renew, proven_ms, factor, goes_with, org_id, scope FROM keys ", $narrow)
     };
 }
 macro_rules! users {
@@ -125,7 +132,12 @@ macro_rules! racks {
 }
 macro_rules! orgs {
     ($narrow:literal) => {
-        concat!("SELECT id, name, data_key, needs_factor FROM orgs ", $narrow)
+        concat!("SELECT id, name, needs_factor FROM orgs ", $narrow)
+    };
+}
+macro_rules! data_keys {
+    ($narrow:literal) => {
+        concat!("SELECT owner, wrapped FROM data_keys ", $narrow, " ORDER BY owner, version DESC")
     };
 }
 
@@ -147,6 +159,7 @@ macro_rules! read {
             members: sqlx::query_as(members!("")).fetch_all(&mut *$tx).await?,
             racks: sqlx::query_as(racks!("ORDER BY o.name, r.name")).fetch_all(&mut *$tx).await?,
             orgs: sqlx::query_as(orgs!("")).fetch_all(&mut *$tx).await?,
+            data_keys: sqlx::query_as(data_keys!("")).fetch_all(&mut *$tx).await?,
         }
     };
 }
@@ -172,7 +185,11 @@ macro_rules! read_changes {
             match what.as_str() {
                 "key" => raw.keys.extend(sqlx::query_as::<_, KeyRow>(keys!("WHERE id = $1")).bind(id).fetch_optional(&mut *$tx).await?),
                 "rack" => raw.racks.extend(sqlx::query_as::<_, Row>(racks!("WHERE r.id = $1")).bind(id).fetch_optional(&mut *$tx).await?),
-                "org" => raw.orgs.extend(sqlx::query_as::<_, OrgRow>(orgs!("WHERE id = $1")).bind(id).fetch_optional(&mut *$tx).await?),
+                "org" => {
+                    raw.orgs.extend(sqlx::query_as::<_, OrgRow>(orgs!("WHERE id = $1")).bind(id).fetch_optional(&mut *$tx).await?);
+                    raw.data_keys
+                        .extend(sqlx::query_as::<_, DataKeyRow>(data_keys!("WHERE owner = $1")).bind(id).fetch_all(&mut *$tx).await?);
+                }
                 _ => {
                     raw.users.extend(sqlx::query_as::<_, UserRow>(users!("WHERE id = $1")).bind(id).fetch_optional(&mut *$tx).await?);
                     raw.members.extend(
@@ -238,7 +255,7 @@ impl Store {
 impl From<Raw> for Rows {
     /// A row that cannot be read grants nothing.
     fn from(raw: Raw) -> Self {
-        let key = |(id, user, kind, hash, last4, expires_ms, renew, proven_ms, factor, goes_with): KeyRow| {
+        let key = |(id, user, kind, hash, last4, expires_ms, renew, proven_ms, factor, goes_with, org, scope): KeyRow| {
             Some(KeyEntry {
                 id: KeyId::from_text(id),
                 user: UserId::from_text(user),
@@ -250,13 +267,22 @@ impl From<Raw> for Rows {
                 proven_ms,
                 factor: Factor::from_name(&factor),
                 goes_with: goes_with.map(KeyId::from_text),
+                // A limit that this version cannot read is not ignored.
+                scope: read_scope(org, &scope)?,
             })
         };
         let member =
             |(org, user, role): (String, String, String)| Some((OrgId::from_text(org), UserId::from_text(user), role.parse().ok()?));
         let strict = raw.orgs.iter().filter(|(.., needs_factor)| *needs_factor != 0).map(|(id, ..)| OrgId::from_text(id.clone())).collect();
         let factored = raw.users.iter().filter(|(.., factors)| *factors != 0).map(|(id, ..)| UserId::from_text(id.clone())).collect();
-        let org = |(id, name, key, _): OrgRow| (OrgId::from_text(id), (name, WrappedDataKey::from_bytes(key)));
+        let mut keys: BTreeMap<String, Vec<WrappedDataKey>> = BTreeMap::new();
+        for (owner, wrapped) in raw.data_keys {
+            keys.entry(owner).or_default().push(WrappedDataKey::from_bytes(wrapped));
+        }
+        let org = |(id, name, _): OrgRow| {
+            let keys = keys.remove(&id).unwrap_or_default();
+            (OrgId::from_text(id), (name, keys))
+        };
         Self {
             seq: raw.seq,
             keys: raw.keys.into_iter().filter_map(key).collect(),

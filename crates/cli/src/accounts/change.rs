@@ -4,7 +4,7 @@
 use convox_client::Key;
 
 use super::book::{Account, Book, MadeKey};
-use super::{DEFAULT, Kept, Place};
+use super::{DEFAULT, Kept, Place, helper};
 use crate::error::Failure;
 use crate::settings::{Change, Settings};
 
@@ -46,6 +46,30 @@ pub(crate) fn login(change: &Change<'_>, host: &str, name: &str, login: &Login<'
     book.set_active(host, Some(name));
     book.write(change)?;
     settle(change, &mut book, host, name)
+}
+
+/// Puts a key that was rolled in the place of the one before: of the same account, where that was. `made` is what is now known of a key that
+/// was made for this machine.
+pub(crate) fn roll(change: &Change<'_>, host: &str, name: &str, place: &Place, key: &Key, made: &MadeKey) -> Result<(), Failure> {
+    if let Place::Helper(helper) = place {
+        helper::store(helper, host, name, key)?;
+    }
+    let mut book = Book::read(change.settings())?;
+    let is_in_book = book.account(host, name).is_some_and(|account| account.key.is_some());
+    if is_in_book || book.account(host, name).is_some_and(|account| account.made.is_some()) {
+        let account = book.put(host, name);
+        if is_in_book {
+            account.key = Some(key.expose().to_owned());
+        }
+        if account.made.is_some() {
+            account.made = Some(made.clone());
+        }
+        book.write(change)?;
+    }
+    if *place == Place::File && !is_in_book {
+        change.set_key("auth", host, Some(key.expose()))?;
+    }
+    Ok(())
 }
 
 /// Keeps the keys of further logins in that place.

@@ -11,7 +11,7 @@ pub(crate) mod helper;
 use convox_client::Key;
 
 pub(crate) use book::{Book, MadeKey};
-pub(crate) use change::{Login, activate, forget, login, relocate, set_usual};
+pub(crate) use change::{Login, activate, forget, login, relocate, roll, set_usual};
 
 use crate::env::Env;
 use crate::error::Failure;

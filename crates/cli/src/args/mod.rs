@@ -10,6 +10,7 @@ mod elsewhere;
 mod env;
 mod flags;
 pub(crate) mod help;
+mod keys;
 pub(crate) mod man;
 mod parse;
 mod platform;
@@ -24,6 +25,7 @@ pub(crate) use apps::{AppName, Apps, AppsCommand, AppsParamsCommand, Create as A
 pub(crate) use builds::{Build, BuildOptions, Builds, BuildsCommand, Deploy, Import as BuildsImport, ImportImage, Start};
 pub(crate) use env::{Env, EnvCommand, MaskCommand, Set as EnvSet};
 pub(crate) use flags::{AppFlag, IdFlag, RackFlag};
+pub(crate) use keys::{Create as KeysCreate, Keys, KeysCommand};
 pub(crate) use parse::{Outcome, parse};
 pub(crate) use platform::{
     Certs, CertsCommand, Instances, InstancesCommand, Proxy, Registries, RegistriesCommand, Ssl, SslCommand, TlsFlag,
@@ -91,6 +93,9 @@ pub(crate) enum Command {
     /// list instances
     #[command(after_help = "EXAMPLES\n  convox instances")]
     Instances(Instances),
+    /// list your API keys
+    #[command(after_help = "EXAMPLES\n  convox keys\n  convox keys --org acme")]
+    Keys(Keys),
     /// authenticate with a Console or a Rack
     #[command(
         after_help = "EXAMPLES\n  convox login console.example.com\n  convox login console.example.com --device\n  convox login console.example.com --account work --store secretservice\n  convox login console.example.com --password-stdin < key\n  convox login 10.0.0.5:5443 --fingerprint sha256:..."

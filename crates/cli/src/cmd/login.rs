@@ -85,6 +85,9 @@ pub(super) async fn login(ctx: &Ctx, args: Login) -> Result<u8, Failure> {
         let ends = given.made.as_ref().map(|made| format!("; the key {} ends {}", made.name, day(&made.expires))).unwrap_or_default();
         ctx.out.talk(&format!("Logged in as {email}{named}{ends}"));
     }
+    if let Some(what) = identity.key.as_deref().filter(|what| !what.is_empty()) {
+        ctx.out.talk(&format!("This is a {what}. It works on Racks within these limits; the Console itself is not for it."));
+    }
     if ctx.out.is_json() {
         let (id, email) = (identity.id.as_deref(), identity.email.as_deref());
         ctx.out.json(&LoggedIn { host: &host, id, email, account: &account.value, made_key: given.made.as_ref() })?;
@@ -255,7 +258,7 @@ fn keep(ctx: &Ctx, args: &Login, host: &str, account: &Choice, place: &Place, gi
 /// Ends a key that was made for this machine. That it has ended already is what was wanted.
 async fn revoke(ctx: &Ctx, args: &Login, host: &str, with: &Key, made: Option<&MadeKey>) -> Result<(), Failure> {
     let Some(made) = made else { return Ok(()) };
-    match client(ctx, args, host, with).await?.revoke_key(&made.id).await {
+    match client(ctx, args, host, with).await?.revoke_key(None, &made.id).await {
         Ok(()) => Ok(()),
         Err(error) if error.is_not_found() || error.is_about_the_key() => Ok(()),
         Err(error) => Err(error.into()),

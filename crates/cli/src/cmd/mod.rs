@@ -10,6 +10,7 @@ mod env;
 mod exec;
 mod files;
 mod instances;
+mod keys;
 mod login;
 mod logs;
 mod mask;
@@ -55,6 +56,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<u8, Failure> {
         Command::Exec(args) => exec::exec(ctx, args).await,
         Command::Help(words) => meta::help(ctx, &words.words),
         Command::Instances(args) => instances::run(ctx, args).await,
+        Command::Keys(args) => keys::run(ctx, args).await,
         Command::Login(args) => login::login(ctx, args).await,
         Command::Logout(args) => login::logout(ctx, &args).await,
         Command::Logs(args) => logs::app(ctx, args).await,

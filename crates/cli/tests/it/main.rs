@@ -12,6 +12,7 @@
 //! - `projects`: editors, projects, racks of one's own
 
 mod accounts;
+mod keys;
 #[cfg(test)]
 mod person;
 mod platform;

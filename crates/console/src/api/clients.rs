@@ -17,6 +17,7 @@ use http::{HeaderMap, Method, StatusCode};
 use super::{Caller, Holder, Refused, plain};
 use crate::credentials::RackEntry;
 use crate::front::{self, NoRack};
+use crate::ops::Actor;
 use crate::reply;
 use crate::state::App;
 use crate::web::HOME;
@@ -62,9 +63,19 @@ fn empty_list() -> Response {
 }
 
 /// Never demands a session: `login` cannot answer one.
-async fn auth(holder: Holder) -> Response {
+async fn auth(State(app): State<Arc<App>>, holder: Holder) -> Response {
     let principal = holder.who.principal();
-    plain(reply::json(StatusCode::OK, &Identity { id: principal.user.to_string(), email: principal.email.clone() }))
+    // Whoever logs in with a key that is less than a person is told so.
+    let mut key = String::new();
+    if principal.is_limited()
+        && let Ok(row) = app.ops().own(&holder.actor).await
+    {
+        let names = app.ops().rack_names(std::slice::from_ref(&row)).await.unwrap_or_default();
+        let kind = if principal.is_deploy { "deploy key" } else { "limited key" };
+        let scope = Some(crate::views::scope(&row, &names)).filter(|scope| !scope.is_empty());
+        key = format!("{kind} {}{}", row.name, scope.map(|scope| format!(": {scope}")).unwrap_or_default());
+    }
+    plain(reply::json(StatusCode::OK, &Identity { id: principal.user.to_string(), email: principal.email.clone(), key }))
 }
 
 /// A browser finds the pages, anything else a word about what this is.
@@ -78,7 +89,9 @@ async fn welcome(headers: HeaderMap) -> Response {
 /// The Racks that the caller may see, sorted by name. Cheap: nearly every command of v3 asks for it first.
 async fn racks(State(app): State<Arc<App>>, caller: Caller) -> Response {
     let snapshot = app.snapshots.now();
-    let mut list: Vec<&Arc<RackEntry>> = caller.who.principal().grants.iter().flat_map(|grant| snapshot.racks_of(&grant.org)).collect();
+    let principal = caller.who.principal();
+    let mut list: Vec<&Arc<RackEntry>> = principal.grants.iter().flat_map(|grant| snapshot.racks_of(&grant.org)).collect();
+    list.retain(|rack| principal.sees(&rack.row.org, &rack.row.id));
     list.sort_by(|a, b| (&a.row.org_name, &a.row.name).cmp(&(&b.row.org_name, &b.row.name)));
     let list: Vec<Entry> = list
         .into_iter()
@@ -132,7 +145,7 @@ async fn rack(
     };
     if rack.version().is_empty() {
         // v3 sets no parameters on a Rack whose version it does not know.
-        let look = async { app.ops().probe_rack(&caller.actor, &rack.row.org_name, &rack.row.name).await };
+        let look = async { app.ops().probe_rack(&Actor::host(), &rack.row.org_name, &rack.row.name).await };
         if let Ok(Ok(probed)) = tokio::time::timeout(LOOK, look).await {
             let certificate = rack.seen().and_then(|seen| seen.certificate);
             rack.keep(Ok((&probed.system.status, &probed.system.version)), certificate, app.clock.now_ms());

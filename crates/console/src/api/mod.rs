@@ -7,6 +7,7 @@ mod oauth;
 mod session;
 mod v1;
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -48,6 +49,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let id = RequestId::next();
     request.extensions_mut().insert(id);
+    // From here on the peer is the caller, whatever stands between.
+    if let Some(Peer(peer)) = request.extensions().get::<Peer>().copied() {
+        let caller = app.proxies.caller(peer.ip(), request.headers());
+        request.extensions_mut().insert(Peer(SocketAddr::new(caller, peer.port())));
+    }
     let path = request.uri().path().to_owned();
     let is_health = path == "/health";
     let mut response = if app.snapshots.is_trusted() || is_health {
@@ -141,7 +147,8 @@ impl FromRequestParts<Arc<App>> for Holder {
             return Err(Refused { status: StatusCode::BAD_REQUEST, message, wants_json, further: None });
         }
         let snapshot = app.snapshots.now();
-        let who = identify(&parts.headers, &snapshot, &app.lookup, &*app.clock).map_err(|error| unidentified(parts, app, &error))?;
+        let who = identify(&parts.headers, peer_of(parts), &snapshot, &app.lookup, &*app.clock)
+            .map_err(|error| unidentified(parts, app, &error))?;
         let mut actor = anonymous(parts);
         actor.principal = Some(who.principal().clone());
         actor.is_anonymous = false;
@@ -159,6 +166,11 @@ impl FromRequestParts<Arc<App>> for Caller {
         let who = proven.map_err(|error| unidentified(parts, &app, &error))?;
         Ok(Self { who, actor, app, asked, wants_json })
     }
+}
+
+/// Where the caller is.
+fn peer_of(parts: &Parts) -> IpAddr {
+    parts.extensions.get::<Peer>().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.0.ip())
 }
 
 /// The actor of a request before it is known who asks: for use cases that ask for a code or a password instead.

@@ -6,17 +6,19 @@ use axum::Router;
 use axum::extract::{FromRequest as _, Path, Query, Request, State};
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
-use convox_model::Role;
-use convox_seal::{KeyKind, Secret};
+use convox_model::{OrgId, Role};
+use convox_seal::Secret;
 use convox_store::Page;
 use convox_store::audit::Filter;
+use convox_store::keys::KeyRow;
 use http::StatusCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Caller, Refused, anonymous, plain, refused};
+use super::{Caller, Holder, Refused, anonymous, plain, refused};
 use crate::ops::OpsError;
+use crate::ops::keys::{Roll, Wanted};
 use crate::ops::racks::Pin;
 use crate::ops::rolls::{self, Manner};
 use crate::reply;
@@ -30,8 +32,12 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/setup", post(setup))
         .route("/me", get(me))
         .route("/keys", get(list_keys).post(create_key))
+        .route("/keys/current", get(current_key))
         .route("/keys/regenerate", post(regenerate_key))
+        .route("/keys/roll", post(begin_roll))
+        .route("/keys/roll/finish", post(finish_roll))
         .route("/keys/{id}", delete(revoke_key))
+        .route("/keys/{id}/roll", post(roll_key))
         .route("/racks", get(my_racks))
         .route("/organizations", get(list_orgs).post(create_org))
         .route("/organizations/{org}", put(rename_org))
@@ -41,6 +47,9 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/organizations/{org}/invitations/{id}", delete(uninvite))
         .route("/organizations/{org}/members/{email}/keys", get(list_members_keys))
         .route("/organizations/{org}/members/{email}/keys/{id}", delete(revoke_members_key))
+        .route("/organizations/{org}/keys", get(list_deploy_keys).post(create_deploy_key))
+        .route("/organizations/{org}/keys/{id}", delete(revoke_deploy_key))
+        .route("/organizations/{org}/keys/{id}/roll", post(roll_deploy_key))
         .route("/organizations/{org}/racks", get(list_racks).post(add_rack))
         .route("/organizations/{org}/racks/{rack}", put(rename_rack).delete(remove_rack))
         .route("/organizations/{org}/racks/{rack}/probe", post(probe_rack))
@@ -103,47 +112,103 @@ async fn setup(State(app): State<Arc<App>>, request: Request) -> Answer {
 
 async fn me(State(app): State<Arc<App>>, caller: Caller) -> Answer {
     let principal = caller.who.principal();
-    let orgs = app.ops().list_orgs(&caller.actor, &Page::first(1000)).await.map_err(|error| caller.refused(&error))?;
-    let orgs: Vec<Value> =
-        orgs.iter().map(|org| json!({ "name": org.name, "role": principal.role_in(&org.id).map(Role::as_str) })).collect();
+    // A limited key sees the organizations that it is for, and no others.
+    let sees = |org: &OrgId| principal.scope.as_ref().and_then(|scope| scope.org.as_ref()).is_none_or(|only| only == org);
+    let orgs = app.store.list_orgs(Some(&principal.user), &Page::first(1000)).await.map_err(|error| caller.refused(&error.into()))?;
+    let orgs: Vec<Value> = orgs
+        .iter()
+        .filter(|org| sees(&org.id))
+        .map(|org| json!({ "name": org.name, "role": principal.role_in(&org.id).map(Role::as_str) }))
+        .collect();
     Ok(ok(&json!({ "id": principal.user, "email": principal.email, "key_last4": principal.key_last4, "organizations": orgs })))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KeyBody {
-    name: String,
-    #[serde(default)]
-    kind: Option<String>,
-    #[serde(default)]
-    expires_in_hours: Option<i64>,
+/// The same, empty body for the defaults.
+async fn body_or_default<T: DeserializeOwned + Default>(caller: &Caller, request: Request) -> Result<T, Refused> {
+    let is_empty = request.headers().get(http::header::CONTENT_LENGTH).is_none_or(|length| length == "0");
+    if is_empty { Ok(T::default()) } else { body(caller, request).await }
 }
 
 async fn create_key(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Answer {
-    let body: KeyBody = body(&caller, request).await?;
-    let kind = match body.kind.as_deref() {
-        None | Some("user") => KeyKind::User,
-        Some("deploy") => KeyKind::Deploy,
-        Some(_) => return Err(caller.error(StatusCode::BAD_REQUEST, "kind is user or deploy")),
-    };
-    let made = app.ops().create_key(&caller.actor, None, &body.name, kind, body.expires_in_hours).await;
-    let made = made.map_err(|error| caller.refused(&error))?;
+    let wanted: Wanted = body(&caller, request).await?;
+    let made = app.ops().create_key(&caller.actor, None, &wanted).await.map_err(|error| caller.refused(&error))?;
     done(&app, made.seq, views::made_key(&made)).await
 }
 
-async fn regenerate_key(State(app): State<Arc<App>>, caller: Caller) -> Answer {
-    let made = app.ops().regenerate_key(&caller.actor, None).await.map_err(|error| caller.refused(&error))?;
+async fn create_deploy_key(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, request: Request) -> Answer {
+    let wanted: Wanted = body(&caller, request).await?;
+    let wanted = Wanted { kind: "deploy".to_owned(), organization: Some(org), ..wanted };
+    let made = app.ops().create_key(&caller.actor, None, &wanted).await.map_err(|error| caller.refused(&error))?;
+    done(&app, made.seq, views::made_key(&made)).await
+}
+
+async fn regenerate_key(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Answer {
+    let roll: Roll = body_or_default(&caller, request).await?;
+    let made = app.ops().regenerate_key(&caller.actor, None, roll).await.map_err(|error| caller.refused(&error))?;
+    done(&app, made.seq, views::made_key(&made)).await
+}
+
+/// A new key beside the one that asks. The old one is good until the new one says that it was kept.
+async fn begin_roll(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Answer {
+    let roll: Roll = body_or_default(&caller, request).await?;
+    let made = app.ops().begin_key_roll(&caller.actor, roll).await.map_err(|error| caller.refused(&error))?;
+    done(&app, made.seq, views::made_key(&made)).await
+}
+
+/// A key that is recognised is enough: a second factor is asked for what it is used for, and here it only takes its place.
+async fn finish_roll(State(app): State<Arc<App>>, caller: Holder) -> Answer {
+    let seq = app.ops().finish_key_roll(&caller.actor).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "rolled": true })).await
+}
+
+async fn roll_key(State(app): State<Arc<App>>, caller: Caller, Path(id): Path<String>, request: Request) -> Answer {
+    let roll: Roll = body_or_default(&caller, request).await?;
+    let made = app.ops().roll_key(&caller.actor, None, &id, roll).await.map_err(|error| caller.refused(&error))?;
+    done(&app, made.seq, views::made_key(&made)).await
+}
+
+async fn roll_deploy_key(State(app): State<Arc<App>>, caller: Caller, Path((org, id)): Path<(String, String)>, request: Request) -> Answer {
+    let roll: Roll = body_or_default(&caller, request).await?;
+    let made = app.ops().roll_key(&caller.actor, Some(&org), &id, roll).await.map_err(|error| caller.refused(&error))?;
     done(&app, made.seq, views::made_key(&made)).await
 }
 
 async fn revoke_key(State(app): State<Arc<App>>, caller: Caller, Path(id): Path<String>) -> Answer {
-    let seq = app.ops().revoke_key(&caller.actor, &id).await.map_err(|error| caller.refused(&error))?;
+    let seq = app.ops().revoke_key(&caller.actor, None, &id).await.map_err(|error| caller.refused(&error))?;
     done(&app, seq, json!({ "revoked": id })).await
+}
+
+async fn revoke_deploy_key(State(app): State<Arc<App>>, caller: Caller, Path((org, id)): Path<(String, String)>) -> Answer {
+    let seq = app.ops().revoke_key(&caller.actor, Some(&org), &id).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "revoked": id })).await
+}
+
+/// Keys as they are shown, with their last use as this server knows it.
+async fn shown(app: &App, caller: &Caller, mut rows: Vec<KeyRow>) -> Result<Value, Refused> {
+    let snapshot = app.snapshots.now().clone();
+    for row in &mut rows {
+        row.used_ms = row.used_ms.max(Some(snapshot.key_used_ms(&row.id))).filter(|used_ms| *used_ms > 0);
+    }
+    let names = app.ops().rack_names(&rows).await.map_err(|error| caller.refused(&error))?;
+    Ok(rows.iter().map(|row| views::key(row, &names)).collect())
 }
 
 async fn list_keys(State(app): State<Arc<App>>, caller: Caller, Query(paging): Query<Paging>) -> Answer {
     let rows = app.ops().list_keys(&caller.actor, None, &paging.page()).await.map_err(|error| caller.refused(&error))?;
-    Ok(ok(&rows.iter().map(views::key).collect()))
+    Ok(ok(&shown(&app, &caller, rows).await?))
+}
+
+async fn current_key(State(app): State<Arc<App>>, caller: Caller) -> Answer {
+    let row = app.ops().own(&caller.actor).await.map_err(|error| caller.refused(&error))?;
+    let names = app.ops().rack_names(std::slice::from_ref(&row)).await.map_err(|error| caller.refused(&error))?;
+    let mut value = views::key(&row, &names);
+    value["scope"] = json!(views::scope(&row, &names));
+    Ok(ok(&value))
+}
+
+async fn list_deploy_keys(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, Query(paging): Query<Paging>) -> Answer {
+    let rows = app.ops().list_deploy_keys(&caller.actor, &org, &paging.page()).await.map_err(|error| caller.refused(&error))?;
+    Ok(ok(&shown(&app, &caller, rows).await?))
 }
 
 async fn list_members_keys(
@@ -153,7 +218,8 @@ async fn list_members_keys(
     Query(paging): Query<Paging>,
 ) -> Answer {
     let rows = app.ops().list_members_keys(&caller.actor, &org, &email, &paging.page()).await;
-    Ok(ok(&rows.map_err(|error| caller.refused(&error))?.iter().map(views::key).collect()))
+    let rows = rows.map_err(|error| caller.refused(&error))?;
+    Ok(ok(&shown(&app, &caller, rows).await?))
 }
 
 async fn revoke_members_key(State(app): State<Arc<App>>, caller: Caller, Path((org, email, id)): Path<(String, String, String)>) -> Answer {
@@ -163,7 +229,9 @@ async fn revoke_members_key(State(app): State<Arc<App>>, caller: Caller, Path((o
 
 async fn my_racks(State(app): State<Arc<App>>, caller: Caller) -> Answer {
     let snapshot = app.snapshots.now();
-    let racks = caller.who.principal().grants.iter().flat_map(|grant| snapshot.racks_of(&grant.org));
+    let principal = caller.who.principal();
+    let racks = principal.grants.iter().flat_map(|grant| snapshot.racks_of(&grant.org));
+    let racks = racks.filter(|rack| principal.sees(&rack.row.org, &rack.row.id));
     Ok(ok(&racks.map(|rack| views::rack(&rack.row)).collect()))
 }
 

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use convox_model::Role;
 use convox_tls::Fingerprint;
 
 use super::Common;
 use super::audit::AuditCommand;
+use crate::root::kms;
 
 #[derive(Subcommand)]
 pub(crate) enum Admin {
@@ -20,6 +21,8 @@ pub(crate) enum Admin {
         /// File to make, readable by its owner only
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+        #[command(flatten)]
+        kms: kms::Options,
     },
     /// Make the first organization and its administrator with the one-time code that the server printed
     ///
@@ -54,6 +57,9 @@ pub(crate) enum Admin {
     /// API keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// The keys that seal: the root key, and the data keys of organizations
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Racks
     #[command(subcommand)]
     Rack(Rack),
@@ -251,7 +257,9 @@ pub(crate) enum Invitation {
 pub(crate) enum KeyCommand {
     /// Make a named key; prints it once
     #[command(
-        after_help = "Example:\n  convox-console key create --email ci@example.com --name github --kind deploy --expires-in-hours 720"
+        after_help = "Examples:\n  convox-console key create --email ada@example.com --name github --kind deploy --org acme --preset ci-legacy\n  \
+                      convox-console key create --email ada@example.com --name graphs --org acme --rack main --may read --network 10.0.0.0/8 \\\n    \
+                      --expires-in-hours 720"
     )]
     Create {
         /// Whose
@@ -267,14 +275,19 @@ pub(crate) enum KeyCommand {
         #[arg(long, value_name = "N")]
         expires_in_hours: Option<i64>,
         #[command(flatten)]
+        scope: ScopeFlags,
+        #[command(flatten)]
         common: Common,
     },
-    /// List keys of one user or of all
-    #[command(after_help = "Example:\n  convox-console key list --email ada@example.com")]
+    /// List keys of one user, deploy keys of an organization, or all
+    #[command(after_help = "Examples:\n  convox-console key list --email ada@example.com\n  convox-console key list --org acme --json")]
     List {
         /// Whose
-        #[arg(long)]
+        #[arg(long, conflicts_with = "org")]
         email: Option<String>,
+        /// Name of the organization
+        #[arg(long, value_name = "NAME")]
+        org: Option<String>,
         #[command(flatten)]
         common: Common,
     },
@@ -284,6 +297,20 @@ pub(crate) enum KeyCommand {
         /// Whose
         #[arg(long)]
         email: String,
+        /// For so long the old one is still good: 1h, 30m
+        #[arg(long, value_name = "DURATION", value_parser = overlap)]
+        overlap: Option<Duration>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Put a new key in the place of one that is there, with the same scope and as long a life. Prints it once
+    #[command(after_help = "Example:\n  convox-console key roll 0199... --overlap 1h")]
+    Roll {
+        /// As `key list` shows it
+        id: String,
+        /// For so long the old one is still good: 1h, 30m
+        #[arg(long, value_name = "DURATION", value_parser = overlap)]
+        overlap: Option<Duration>,
         #[command(flatten)]
         common: Common,
     },
@@ -292,6 +319,67 @@ pub(crate) enum KeyCommand {
     Revoke {
         /// As `key list` shows it
         id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// What a key is limited to.
+#[derive(Args, Clone)]
+pub(crate) struct ScopeFlags {
+    /// Organization that it is for; needed for a deploy key that its administrators are to manage
+    #[arg(long, value_name = "NAME")]
+    pub(crate) org: Option<String>,
+    /// Rack of that organization; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) rack: Vec<String>,
+    /// App; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) app: Vec<String>,
+    /// Set of commands: ci-legacy (what a deploy key of the original Console may do), deploy-only, read-only
+    #[arg(long, value_name = "NAME")]
+    pub(crate) preset: Option<String>,
+    /// Effect (read, read-secret, write, shell) or command (build, deploy, logs, run, ...); may be given several times
+    #[arg(long, value_name = "WORD")]
+    pub(crate) may: Vec<String>,
+    /// Network that it may be used from, such as 10.0.0.0/8 or 2001:db8::/32; may be given several times
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) network: Vec<String>,
+}
+
+/// Go's form of a duration.
+fn overlap(text: &str) -> Result<Duration, String> {
+    convox_wire::duration::go_parse(text).map_err(|_| "write 1h or 30m".to_owned())
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeysCommand {
+    /// List data keys with their versions and the root key that each is under
+    #[command(after_help = "Example:\n  convox-console keys list --json")]
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Roll the data key of an organization, or of all: everything is sealed anew, and the old key is destroyed
+    ///
+    /// Servers go on meanwhile. When it is cut off, run it again: it goes on where it was.
+    #[command(after_help = "Examples:\n  convox-console keys roll-data\n  convox-console keys roll-data --org acme")]
+    RollData {
+        /// Name of the organization; all if not given
+        #[arg(long, value_name = "NAME")]
+        org: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Roll the root key: every data key is wrapped anew, and the old root key is taken away
+    ///
+    /// Servers go on meanwhile. When it is cut off, run it again: it goes on where it was. Keep a copy of the file with the root key when it
+    /// is done: older copies open older backups only.
+    #[command(after_help = "Examples:\n  convox-console keys roll-root\n  convox-console keys roll-root --new-root-key-file next.key")]
+    RollRoot {
+        /// File with the next root key; one is made if not given
+        #[arg(long, value_name = "FILE")]
+        new_root_key_file: Option<PathBuf>,
         #[command(flatten)]
         common: Common,
     },

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::{Subcommand, ValueEnum};
 
 use super::{Common, Place};
+use crate::root::kms;
 
 #[derive(Subcommand)]
 pub(crate) enum AuditCommand {
@@ -149,13 +150,15 @@ pub(crate) struct MaybePlace {
     /// File with the root key; DIR/root.key if not given.
     #[arg(long, value_name = "FILE", env = "CONVOX_ROOT_KEY_FILE")]
     pub(crate) root_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) kms: kms::Options,
 }
 
 impl MaybePlace {
     /// All of it, as every other command wants it.
     pub(crate) fn whole(&self) -> Result<Place> {
         let data = self.data.clone().context("where is the Console's data? give --data, or --file for an exported log")?;
-        Ok(Place { data, database: self.database.clone(), root_key_file: self.root_key_file.clone() })
+        Ok(Place { data, database: self.database.clone(), root_key_file: self.root_key_file.clone(), kms: self.kms.clone() })
     }
 
     /// Whether a database with its root key is here.

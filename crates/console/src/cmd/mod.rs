@@ -11,15 +11,19 @@ pub(crate) mod tls;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use convox_seal::{KeyKind, RootKey, Secret};
+use convox_seal::{RootKey, Secret};
+use convox_store::data_keys::DataKeyRow;
 use convox_store::{LONGEST_PAGE, Page};
 use serde_json::{Value, json};
 
 use self::output::Output;
 use crate::args::Common;
-use crate::args::admin::{Admin, Invitation, KeyCommand, Member, Org, Rack, User};
+use crate::args::admin::{Admin, Invitation, KeyCommand, KeysCommand, Member, Org, Rack, ScopeFlags, User};
+use crate::ops::data_keys::Owner;
+use crate::ops::keys::{Roll, Wanted};
 use crate::ops::racks::Pin;
 use crate::ops::{Actor, Ops, OpsError};
+use crate::root::{Source, kms};
 use crate::views;
 
 /// Lists on the command line show everything, within reason.
@@ -28,13 +32,14 @@ const MOST_PAGES: usize = 100;
 /// Runs one command.
 pub(crate) async fn run(command: Admin) -> Result<()> {
     match command {
-        Admin::RootKey { out } => make_root_key(&out),
+        Admin::RootKey { out, kms } => make_root_key(&out, &kms).await,
         Admin::Setup { code, org, email, common } => setup(code, &org, &email, &common).await,
         Admin::User(command) => user(command).await,
         Admin::Org(command) => org(command).await,
         Admin::Member(command) => member(command).await,
         Admin::Invitation(command) => invitation(command).await,
         Admin::Key(command) => key(command).await,
+        Admin::Keys(command) => keys(command).await,
         Admin::Rack(command) => rack(command).await,
         Admin::Audit(command) => audit::run(command).await,
     }
@@ -86,26 +91,51 @@ async fn all<T>(next: impl AsyncFnMut(&Page) -> Result<Vec<T>, OpsError>, id: im
     pages(usize::MAX, next, id).await
 }
 
-fn make_root_key(out: &Path) -> Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file = std::fs::OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(out)
-        .with_context(|| format!("could not make {}; an existing root key is never overwritten", out.display()))?;
-    let key = RootKey::generate();
-    let written = file.write_all(key.expose().as_bytes()).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all());
-    if let Err(error) = written {
-        // Half a key must not stand where a whole one is looked for.
-        let _ = std::fs::remove_file(out);
-        return Err(error).with_context(|| format!("could not write {}", out.display()));
-    }
-    if let Some(directory) = out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        std::fs::File::open(directory)?.sync_all()?;
-    }
+async fn make_root_key(out: &Path, kms: &kms::Options) -> Result<()> {
+    Source::at(out, kms)?.make(RootKey::generate()).await?;
     Output { json: false }.say(&format!("Made {}. Keep a copy of it apart from the database and its backups.", out.display()))
+}
+
+async fn keys(command: KeysCommand) -> Result<()> {
+    match command {
+        KeysCommand::List { common } => {
+            let desk = Desk::open(&common).await?;
+            let orgs = desk.ops.orgs_named(None).await?;
+            let rows = desk.ops.store.list_data_keys(None).await?;
+            let view = |row: &DataKeyRow| {
+                let newest = rows.iter().find(|other| other.owner == row.owner).is_some_and(|newest| newest.version == row.version);
+                json!({
+                    "owner": Ops::owner_name(&orgs, &row.owner), "version": row.version, "state": if newest { "active" } else { "old" },
+                    "created": views::time(row.created_ms), "root_key": row.wrapped.wrapped_by().ok(),
+                })
+            };
+            desk.output.list(&["owner", "version", "state", "created", "root_key"], rows.iter().map(view).collect())
+        }
+        KeysCommand::RollData { org, common } => {
+            let desk = Desk::open(&common).await?;
+            let mut texts = 0;
+            let mut owners: Vec<Owner> = desk.ops.orgs_named(org.as_deref()).await?.into_iter().map(Owner::Org).collect();
+            if org.is_none() {
+                owners.push(Owner::Users);
+            }
+            for (done, owner) in owners.iter().enumerate() {
+                let mut tell = |words: String| desk.output.progress(&format!("[{}/{}] {words}", done + 1, owners.len()));
+                texts += desk.ops.roll_data_key(&desk.actor, owner, &mut tell).await?;
+            }
+            let words = format!("Rolled {} data keys; {texts} texts are sealed anew, and the old keys are destroyed.", owners.len());
+            desk.output.value(&json!({ "data_keys": owners.len(), "resealed": texts }), &words)
+        }
+        KeysCommand::RollRoot { new_root_key_file, common } => {
+            let desk = Desk::open(&common).await?;
+            let given = new_root_key_file.as_deref().map(secret::from_file).transpose()?;
+            let source = Source::of(&common.place)?;
+            let mut tell = |words: String| desk.output.progress(&words);
+            let rewrapped = desk.ops.roll_root_key(&desk.actor, &source, given, &mut tell).await?;
+            let id = desk.ops.keyring.active_id();
+            let words = format!("Rolled the root key: {id} wraps {rewrapped} data keys. Keep a copy of {}.", source.describe());
+            desk.output.value(&json!({ "root_key": id, "rewrapped": rewrapped }), &words)
+        }
+    }
 }
 
 async fn setup(code: Option<String>, org: &str, email: &str, common: &Common) -> Result<()> {
@@ -230,28 +260,51 @@ async fn invitation(command: Invitation) -> Result<()> {
 
 async fn key(command: KeyCommand) -> Result<()> {
     match command {
-        KeyCommand::Create { email, name, kind, expires_in_hours, common } => {
+        KeyCommand::Create { email, name, kind, expires_in_hours, scope, common } => {
             let desk = Desk::open(&common).await?;
-            let kind = KeyKind::from_name(&kind).context("--kind is user or deploy")?;
-            let made = desk.ops.create_key(&desk.actor, Some(&email), &name, kind, expires_in_hours).await?;
+            let ScopeFlags { org: organization, rack: racks, app: apps, preset, may, network: networks } = scope;
+            let wanted = Wanted { name, kind, expires_in_hours, organization, racks, apps, preset, may, networks };
+            let made = desk.ops.create_key(&desk.actor, Some(&email), &wanted).await?;
             desk.done(made.seq, &views::made_key(&made), &format!("API key (shown once): {}", made.key.reveal())).await
         }
-        KeyCommand::List { email, common } => {
+        KeyCommand::List { email, org, common } => {
             let desk = Desk::open(&common).await?;
-            let rows = all(async |page| desk.ops.list_keys(&desk.actor, email.as_deref(), page).await, |row| row.id.as_str()).await?;
-            desk.output.list(&["id", "email", "kind", "name", "last4", "created", "expires"], rows.iter().map(views::key).collect())
+            let list = async |page: &Page| match &org {
+                Some(org) => desk.ops.list_deploy_keys(&desk.actor, org, page).await,
+                None => desk.ops.list_keys(&desk.actor, email.as_deref(), page).await,
+            };
+            let rows = all(list, |row| row.id.as_str()).await?;
+            let names = desk.ops.rack_names(&rows).await?;
+            let view = |row| {
+                let mut value = views::key(row, &names);
+                value["scope"] = json!(views::scope(row, &names));
+                value
+            };
+            desk.output.list(
+                &["id", "email", "kind", "name", "last4", "state", "created", "used", "expires", "scope"],
+                rows.iter().map(view).collect(),
+            )
         }
-        KeyCommand::Regenerate { email, common } => {
+        KeyCommand::Regenerate { email, overlap, common } => {
             let desk = Desk::open(&common).await?;
-            let made = desk.ops.regenerate_key(&desk.actor, Some(&email)).await?;
+            let made = desk.ops.regenerate_key(&desk.actor, Some(&email), roll(overlap)).await?;
+            desk.done(made.seq, &views::made_key(&made), &format!("API key (shown once): {}", made.key.reveal())).await
+        }
+        KeyCommand::Roll { id, overlap, common } => {
+            let desk = Desk::open(&common).await?;
+            let made = desk.ops.roll_key(&desk.actor, None, &id, roll(overlap)).await?;
             desk.done(made.seq, &views::made_key(&made), &format!("API key (shown once): {}", made.key.reveal())).await
         }
         KeyCommand::Revoke { id, common } => {
             let desk = Desk::open(&common).await?;
-            let seq = desk.ops.revoke_key(&desk.actor, &id).await?;
+            let seq = desk.ops.revoke_key(&desk.actor, None, &id).await?;
             desk.done(seq, &json!({ "revoked": id }), "Revoked.").await
         }
     }
+}
+
+fn roll(overlap: Option<std::time::Duration>) -> Roll {
+    Roll { overlap_seconds: overlap.map_or(0, |overlap| i64::try_from(overlap.as_secs()).unwrap_or(i64::MAX)) }
 }
 
 async fn rack(command: Rack) -> Result<()> {

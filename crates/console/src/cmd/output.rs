@@ -37,6 +37,12 @@ impl Output {
         print(words)
     }
 
+    /// A step of something that takes a while, beside the output.
+    #[expect(clippy::unused_self, reason = "the one way to talk")]
+    pub(super) fn progress(&self, words: &str) -> Result<()> {
+        Ok(writeln!(io::stderr(), "{words}")?)
+    }
+
     /// Something that the person should know, beside the output.
     #[expect(clippy::unused_self, reason = "the one way to talk")]
     pub(super) fn warn(&self, words: &str) -> Result<()> {

@@ -1,22 +1,23 @@
 //! Opens the Console's database and root key.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use convox_db::Db;
-use convox_model::SystemClock;
-use convox_seal::{Keyring, LookupKey, OpenError, RootKey};
-use convox_store::{Page, Store};
+use convox_model::{Clock as _, SystemClock};
+use convox_seal::{Keyring, LookupKey, OpenError};
+use convox_store::Store;
+use convox_store::data_keys::LOOKUP;
 
 use crate::args::Place;
 use crate::ops::Ops;
 use crate::ops::sessions::Rules;
 use crate::passkeys::Passkeys;
+use crate::root::Source;
 
 /// Opens everything that the use cases need. Refuses to go on with a missing, malformed or weak root key.
 pub(crate) async fn open(place: &Place) -> Result<Ops> {
-    let root = root_key(place)?;
+    let keyring = Source::of(place)?.load().await?.keyring()?;
     let db = match &place.database {
         Some(url) => Db::open(url).await?,
         None => {
@@ -26,9 +27,9 @@ pub(crate) async fn open(place: &Place) -> Result<Ops> {
             Db::open_sqlite(&place.data.join("console.db")).await?
         }
     };
-    let (lookup, keyring) = (LookupKey::derive(&root), Keyring::new(root));
-    let store = Store::new(db).await?.sealing(lookup.chain_key());
-    belongs(&keyring, &store).await?;
+    let store = Store::new(db).await?;
+    let lookup = lookup_key(&keyring, &store).await?;
+    let store = store.sealing(lookup.chain_key());
     Ok(Ops {
         store,
         keyring: Arc::new(keyring),
@@ -39,27 +40,33 @@ pub(crate) async fn open(place: &Place) -> Result<Ops> {
     })
 }
 
-/// With another root key than the one that this database was made with, no API key would be known and no Rack could be reached.
-async fn belongs(keyring: &Keyring, store: &Store) -> Result<()> {
-    let Some(org) = store.list_orgs(None, &Page::first(1)).await?.into_iter().next() else { return Ok(()) };
-    match keyring.unwrap_data_key(&store.data_key(&org.id).await?, org.id.as_str()) {
-        Err(OpenError::UnknownKey) => {
-            bail!("this root key ({}) is not the one that this database was made with: give the right one", keyring.active().id())
-        }
-        // A single edited row is that organization's matter, and is refused where it is used.
-        _ => Ok(()),
+/// The key of the keyed hashes. It was derived from the root key once, and is a key of its own since then: so it outlives a roll of the
+/// root key, and can be rolled itself.
+async fn lookup_key(keyring: &Keyring, store: &Store) -> Result<LookupKey> {
+    if store.data_keys(LOOKUP).await?.is_empty() {
+        belongs(keyring, store).await?;
+        let first = if store.has_users().await? { keyring.derived_lookup_key(LOOKUP) } else { keyring.new_data_key(LOOKUP) };
+        store.first_data_key(LOOKUP, &first, SystemClock.now_ms()).await?;
+    }
+    let rows = store.data_keys(LOOKUP).await?;
+    let newest = rows.first().context("the key of the keyed hashes is gone; restore the database")?;
+    match keyring.unwrap_data_key(&newest.wrapped, LOOKUP) {
+        Ok(key) => Ok(LookupKey::of(&key)),
+        Err(OpenError::UnknownKey) => Err(strange(keyring)),
+        Err(error) => Err(error).context("the key of the keyed hashes cannot be opened; restore the database"),
     }
 }
 
-fn root_key(place: &Place) -> Result<RootKey> {
-    let path: PathBuf = place.root_key_file.clone().unwrap_or_else(|| place.data.join("root.key"));
-    let at = || format!("root key {}", path.display());
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => convox_seal::Secret::new(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!("{} is missing: make one with `convox-console root-key --out {}`", at(), path.display())
+/// With another root key than the one that this database was made with, no API key would be known and no Rack could be reached.
+async fn belongs(keyring: &Keyring, store: &Store) -> Result<()> {
+    for row in store.list_data_keys(None).await? {
+        if keyring.unwrap_data_key(&row.wrapped, &row.owner).err() == Some(OpenError::UnknownKey) {
+            return Err(strange(keyring));
         }
-        Err(error) => return Err(error).with_context(at),
-    };
-    RootKey::parse(text.expose()).with_context(at)
+    }
+    Ok(())
+}
+
+fn strange(keyring: &Keyring) -> anyhow::Error {
+    anyhow!("this root key ({}) is not the one that this database was made with: give the right one", keyring.active_id())
 }

@@ -2,7 +2,7 @@
 //! factors of somebody away, and administrators can require one.
 
 use convox_model::{Principal, Role, UserId};
-use convox_seal::{ApiKey, Binding, DataKey, Sealed, Secret, TotpSecret, generate_recovery_code, read_recovery_code};
+use convox_seal::{ApiKey, Binding, DataKeys, Sealed, Secret, TotpSecret, generate_recovery_code, read_recovery_code};
 use convox_store::challenges::Purpose;
 use convox_store::factors::{Factor, FactorId, NewPasskey, PasskeyRow, Renewal, TotpRow};
 
@@ -12,7 +12,7 @@ use super::{Actor, Ops, OpsError};
 use crate::passkeys::Started;
 
 /// The scope under which secrets of people are sealed: they belong to no organization.
-pub(crate) const USERS: &str = "users";
+pub(crate) const USERS: &str = convox_store::data_keys::USERS;
 /// Of recovery codes.
 const CODES: usize = 10;
 
@@ -100,7 +100,7 @@ impl Ops {
     pub(crate) async fn start_totp(&self, actor: &Actor) -> Result<(String, TotpSecret), OpsError> {
         let who = whose(actor)?;
         let (id, secret) = (random_id(), TotpSecret::generate());
-        let sealed = self.user_data_key().await?.seal(&sealed_for(&who.user), &secret.reveal());
+        let sealed = self.user_data_keys().await?.seal(&sealed_for(&who.user), &secret.reveal());
         let state = sealed.as_bytes().to_vec();
         self.begin(Purpose::AddTotp, Some(&who.user), who.key.as_ref(), &actor.peer, &id, state).await?;
         Ok((id, secret))
@@ -116,7 +116,7 @@ impl Ops {
             return Err(gone());
         }
         let sealed = Sealed::from_bytes(row.state);
-        let secret = self.user_data_key().await?.open(&sealed_for(&who.user), &sealed).map_err(|_| gone())?;
+        let secret = self.user_data_keys().await?.open(&sealed_for(&who.user), &sealed).map_err(|_| gone())?;
         Ok((TotpSecret::parse(&secret).ok_or_else(gone)?, sealed))
     }
 
@@ -198,10 +198,14 @@ impl Ops {
         Ok(self.store.require_factor(&entered.org.id, is_required, &act).await?)
     }
 
-    /// The data key under which secrets of people are sealed; made with the first of them.
-    pub(super) async fn user_data_key(&self) -> Result<DataKey, OpsError> {
-        let wrapped = self.store.user_data_key(&self.keyring.new_data_key(USERS)).await?;
-        self.keyring.unwrap_data_key(&wrapped, USERS).map_err(|error| {
+    /// The data keys under which secrets of people are sealed; made with the first of them.
+    pub(super) async fn user_data_keys(&self) -> Result<DataKeys, OpsError> {
+        let mut rows = self.store.data_keys(USERS).await?;
+        if rows.is_empty() {
+            self.store.first_data_key(USERS, &self.keyring.new_data_key(USERS), self.clock.now_ms()).await?;
+            rows = self.store.data_keys(USERS).await?;
+        }
+        self.keyring.unwrap_data_keys(rows.iter().map(|row| &row.wrapped), USERS).map_err(|error| {
             tracing::error!(%error, "the data key of users cannot be opened");
             OpsError::Conflict("what is sealed for people cannot be opened; tell whoever runs this Console".to_owned())
         })

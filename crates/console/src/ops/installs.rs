@@ -210,7 +210,7 @@ impl Ops {
                 Some(row) if home.running().is_none() => {
                     let entered = self.enter(&Actor::host(), &row.org_name, Role::Operator).await?;
                     let broken = |error| OpsError::Rack(format!("the stored credential of {} cannot be used: {error}", row.path()));
-                    let password = open_password(&row, &self.data_key(&entered.org).await?).map_err(broken)?;
+                    let password = open_password(&row, &self.data_keys(&entered.org).await?).map_err(broken)?;
                     tracing::info!(rack.name = %row.path(), "starting the Rack again: it did not run");
                     match home.start(&program()?, &row.name, &row.host, &password) {
                         Ok(child) => leave(child),

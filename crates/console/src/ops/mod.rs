@@ -5,6 +5,7 @@
 
 pub(crate) mod authorizations;
 pub(crate) mod cli_sessions;
+pub(crate) mod data_keys;
 pub(crate) mod factors;
 pub(crate) mod guesses;
 pub(crate) mod installs;
@@ -141,6 +142,19 @@ impl Actor {
         }
     }
 
+    /// Refuses keys that are less than the person: they work on Racks.
+    pub(crate) fn whole(&self) -> Result<(), OpsError> {
+        match &self.principal {
+            Some(who) if who.is_deploy => {
+                Err(OpsError::Forbidden("a deploy key works on Racks; use a key of your own for the Console itself".to_owned()))
+            }
+            Some(who) if who.scope.is_some() => Err(OpsError::Forbidden(
+                "this key is limited to some Racks or commands; use a whole key of your own for the Console itself".to_owned(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// A change outside of organizations: of what is the actor's own, or the server's.
     fn act(&self, clock: &dyn Clock, action: &str, target: String) -> Act {
         let key = self.principal.as_ref().and_then(|who| who.key.clone());
@@ -160,6 +174,7 @@ pub(crate) struct Entered {
 impl Ops {
     /// The organization of that name, if the actor has at least `role` in it. For strangers it does not exist.
     pub(crate) async fn enter(&self, actor: &Actor, name: &str, role: Role) -> Result<Entered, OpsError> {
+        actor.whole()?;
         let unknown = || OpsError::Missing(format!("no such organization: {}", plain(name)));
         let org = self.store.find_org(name).await?.ok_or_else(unknown)?;
         let theirs = actor.role_in(&org.id).ok_or_else(unknown)?;

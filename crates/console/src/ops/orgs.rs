@@ -10,6 +10,7 @@ impl Ops {
     /// Makes an organization with a data key of its own. A user who makes one becomes its administrator.
     pub(crate) async fn create_org(&self, actor: &Actor, name: &str) -> Result<(OrgId, i64), OpsError> {
         let name: OrgName = name.parse()?;
+        actor.whole()?;
         let id = OrgId::new();
         let data_key = self.keyring.new_data_key(id.as_str());
         let mut act = actor.act(&*self.clock, "OrganizationCreate", format!("/organizations/{name}"));
@@ -30,6 +31,7 @@ impl Ops {
 
     /// Those that the actor is a member of; all of them for the command line.
     pub(crate) async fn list_orgs(&self, actor: &Actor, page: &Page) -> Result<Vec<OrgRow>, OpsError> {
+        actor.whole()?;
         Ok(self.store.list_orgs(actor.principal.as_ref().map(|who| &who.user), page).await?)
     }
 }

@@ -167,8 +167,8 @@ impl Ops {
             let words = "the secret of your authenticator app cannot be opened; use another factor, and tell whoever runs this Console";
             OpsError::Conflict(words.to_owned())
         };
-        let data_key = self.user_data_key().await?;
-        let secret = data_key.open(&sealed_for(user), sealed).map_err(|error| {
+        let data_keys = self.user_data_keys().await?;
+        let secret = data_keys.open(&sealed_for(user), sealed).map_err(|error| {
             tracing::error!(%error, "the secret of an authenticator app cannot be opened");
             unusable()
         })?;

@@ -83,10 +83,10 @@ impl Ops {
         }
         address(host)?;
         let (probed, pinned) = self.ask(host, password, pin).await?;
-        let data_key = self.data_key(org).await?;
+        let data_keys = self.data_keys(org).await?;
         let pin = pinned.map(|pin| pin.to_string());
         let row = RackRow {
-            password: seal_password(&data_key, &org.id, &id, host, pin.as_deref(), password),
+            password: seal_password(&data_keys, &org.id, &id, host, pin.as_deref(), password),
             id: id.clone(),
             org: org.id.clone(),
             org_name: org.name.clone(),
@@ -108,11 +108,11 @@ impl Ops {
     pub(crate) async fn probe_rack(&self, actor: &Actor, org: &str, name: &str) -> Result<Probed, OpsError> {
         let Entered { org, .. } = self.enter(actor, org, Role::Developer).await?;
         let row = self.rack(&org, name).await?;
-        let data_key = self.data_key(&org).await?;
+        let data_keys = self.data_keys(&org).await?;
         let broken = |error: &dyn std::fmt::Display| {
             OpsError::Rack(format!("the stored credential of {} cannot be used: {error}; add the Rack again", row.path()))
         };
-        let password = open_password(&row, &data_key).map_err(|error| broken(&error))?;
+        let password = open_password(&row, &data_keys).map_err(|error| broken(&error))?;
         let trust = trust(row.pin.as_deref()).map_err(|error| broken(&error))?;
         probe(&row.host, &password, trust).await
     }
@@ -126,10 +126,10 @@ impl Ops {
         }
         let actor = Actor::host();
         let entered = self.enter(&actor, &row.org_name, Role::Administrator).await?;
-        let data_key = self.data_key(&entered.org).await?;
+        let data_keys = self.data_keys(&entered.org).await?;
         let broken = |error| OpsError::Rack(format!("the stored credential of {} cannot be used: {error}; add the Rack again", row.path()));
-        let password = open_password(row, &data_key).map_err(broken)?;
-        let sealed = seal_password(&data_key, &row.org, &row.id, &row.host, Some(&shown), &password);
+        let password = open_password(row, &data_keys).map_err(broken)?;
+        let sealed = seal_password(&data_keys, &row.org, &row.id, &row.host, Some(&shown), &password);
         let mut act = self.act_in(&actor, &entered, "RackPinHandOver", &row.name, &format!("racks/{}/pin/{pin}/to/{shown}", row.name));
         "console".clone_into(&mut act.event.actor);
         match self.store.hand_over_pin(row, &shown, &sealed, &act).await {
@@ -168,8 +168,8 @@ impl Ops {
             return Err(OpsError::Conflict(format!("{} is in {} already", row.name, there.org.name)));
         }
         let broken = |error| OpsError::Rack(format!("the stored credential of {} cannot be used: {error}; add the Rack again", row.path()));
-        let password = open_password(&row, &self.data_key(&here.org).await?).map_err(broken)?;
-        let sealed = seal_password(&self.data_key(&there.org).await?, &there.org.id, &row.id, &row.host, row.pin.as_deref(), &password);
+        let password = open_password(&row, &self.data_keys(&here.org).await?).map_err(broken)?;
+        let sealed = seal_password(&self.data_keys(&there.org).await?, &there.org.id, &row.id, &row.host, row.pin.as_deref(), &password);
         let out = self.act_in(actor, &here, "RackMoveOut", name, &format!("racks/{name}/organization/{}", there.org.name));
         let into = self.act_in(actor, &there, "RackMoveIn", name, &format!("racks/{name}/organization/{}", there.org.name));
         Ok(self.store.move_rack(&row, &there.org.id, &sealed, &out, &into).await?)
@@ -210,10 +210,10 @@ impl Ops {
         found.ok_or_else(|| OpsError::Missing(format!("no such rack: {}/{}", org.name, plain(name))))
     }
 
-    pub(super) async fn data_key(&self, org: &OrgRow) -> Result<convox_seal::DataKey, OpsError> {
-        let wrapped = self.store.data_key(&org.id).await?;
+    pub(super) async fn data_keys(&self, org: &OrgRow) -> Result<convox_seal::DataKeys, OpsError> {
+        let rows = self.store.data_keys(org.id.as_str()).await?;
         self.keyring
-            .unwrap_data_key(&wrapped, org.id.as_str())
+            .unwrap_data_keys(rows.iter().map(|row| &row.wrapped), org.id.as_str())
             .map_err(|error| OpsError::Rack(format!("the data key of {} cannot be opened: {error}; is this the right root key?", org.name)))
     }
 }

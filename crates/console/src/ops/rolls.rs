@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use convox_client::{Call, Client, Context, Endpoint, Error as ClientError, Key};
 use convox_model::{RackId, Role};
-use convox_seal::{Binding, DataKey, OpenError, Sealed, Secret, generate_password};
+use convox_seal::{Binding, DataKeys, OpenError, Sealed, Secret, generate_password};
 use convox_store::Act;
 use convox_store::racks::RackRow;
 use convox_store::rolls::{Kind, RollRow, Step};
@@ -98,7 +98,7 @@ impl Ops {
         manner: Manner,
         act: &Act,
     ) -> Result<i64, OpsError> {
-        let data_key = self.data_key(&entered.org).await?;
+        let data_key = self.data_keys(&entered.org).await?;
         // Opened once, so that a roll does not begin where the old password cannot be read.
         open_password(row, &data_key).map_err(|error| broken(row, &error))?;
         let roll = RollRow {
@@ -160,7 +160,7 @@ impl Ops {
             Step::Begun if roll.kind == Kind::Phases => Ok(self.store.roll_reverted(roll, &act).await?),
             Step::Accepted if roll.kind == Kind::Phases => Ok(self.store.roll_reverted(roll, &act).await?),
             Step::Switched => {
-                let data_key = self.data_key(&entered.org).await?;
+                let data_key = self.data_keys(&entered.org).await?;
                 let before = open_before(row, roll, &data_key)?;
                 if is_accepted(row, &before).await? {
                     return Ok(self.store.roll_switched(row, roll, Step::Reverted, &roll.before, &act).await?);
@@ -234,7 +234,7 @@ impl Ops {
         let gone = || OpsError::Missing("the Rack is gone".to_owned());
         let row = self.store.find_rack_by_id(&roll.rack).await?.ok_or_else(gone)?;
         let entered = self.enter(&Actor::host(), &row.org_name, Role::Administrator).await?;
-        let data_key = self.data_key(&entered.org).await?;
+        let data_key = self.data_keys(&entered.org).await?;
         let next = open_next(&data_key, &row, &roll.next).map_err(|error| broken(&row, &error))?;
         let work = Work { ops: self, entered: &entered, row: &row, roll, next: &next };
         let went = match (roll.step, roll.kind) {
@@ -279,7 +279,7 @@ impl Work<'_> {
     }
 
     /// First phase: the Rack accepts the new password beside the old one.
-    async fn tell(&self, data_key: &DataKey) -> Result<Went, OpsError> {
+    async fn tell(&self, data_key: &DataKeys) -> Result<Went, OpsError> {
         let Self { ops, row, roll, next, .. } = self;
         let before = open_before(row, roll, data_key)?;
         let client = with_password(row, &before)?;
@@ -321,7 +321,7 @@ impl Work<'_> {
     }
 
     /// The Console uses the new password, after it has seen the Rack accept it.
-    async fn switch(&self, data_key: &DataKey) -> Result<Went, OpsError> {
+    async fn switch(&self, data_key: &DataKeys) -> Result<Went, OpsError> {
         let Self { row, roll, next, .. } = self;
         if !is_accepted(row, next).await? {
             return Err(OpsError::Rack(format!("{} refuses the new password, which it had accepted", row.path())));
@@ -329,7 +329,7 @@ impl Work<'_> {
         self.use_next(data_key, roll).await
     }
 
-    async fn use_next(&self, data_key: &DataKey, roll: &RollRow) -> Result<Went, OpsError> {
+    async fn use_next(&self, data_key: &DataKeys, roll: &RollRow) -> Result<Went, OpsError> {
         let Self { ops, row, next, .. } = self;
         let sealed = seal_password(data_key, &row.org, &row.id, &row.host, row.pin.as_deref(), next);
         ops.store.roll_switched(row, roll, Step::Switched, &sealed, &self.act("RackPasswordSwitched")).await?;
@@ -337,7 +337,7 @@ impl Work<'_> {
     }
 
     /// For a Rack with one password: switches when the new one is accepted and the old one is not.
-    async fn ask_which(&self, data_key: &DataKey) -> Result<Went, OpsError> {
+    async fn ask_which(&self, data_key: &DataKeys) -> Result<Went, OpsError> {
         let Self { ops, row, roll, next, .. } = self;
         let before = open_before(row, roll, data_key)?;
         let (new, old) = (is_accepted(row, next).await?, is_accepted(row, &before).await?);
@@ -380,7 +380,7 @@ impl Work<'_> {
     }
 
     /// The way back: the Rack forgets the new password.
-    async fn take_back(&self, data_key: &DataKey) -> Result<Went, OpsError> {
+    async fn take_back(&self, data_key: &DataKeys) -> Result<Went, OpsError> {
         let Self { ops, row, roll, next, .. } = self;
         if ops.store.nodes_behind(roll.step_seq).await? > 0 {
             return Ok(Went::Waits(100, "not every server of the Console uses the old password yet".to_owned()));
@@ -419,7 +419,7 @@ async fn is_accepted(row: &RackRow, password: &Secret) -> Result<bool, OpsError>
     }
 }
 
-fn open_before(row: &RackRow, roll: &RollRow, data_key: &DataKey) -> Result<Secret, OpsError> {
+pub(super) fn open_before(row: &RackRow, roll: &RollRow, data_key: &DataKeys) -> Result<Secret, OpsError> {
     open_password(&RackRow { password: roll.before.clone(), ..row.clone() }, data_key).map_err(|error| broken(row, &error))
 }
 
@@ -442,11 +442,11 @@ fn next_field(row: &RackRow) -> String {
     format!("next password\n{}\n{}", row.host, row.pin.as_deref().unwrap_or_default())
 }
 
-fn seal_next(key: &DataKey, row: &RackRow, password: &Secret) -> Sealed {
+pub(super) fn seal_next(key: &DataKeys, row: &RackRow, password: &Secret) -> Sealed {
     key.seal(&Binding { org: row.org.as_str(), rack: row.id.as_str(), field: &next_field(row) }, password)
 }
 
-fn open_next(key: &DataKey, row: &RackRow, sealed: &Sealed) -> Result<Secret, OpenError> {
+pub(super) fn open_next(key: &DataKeys, row: &RackRow, sealed: &Sealed) -> Result<Secret, OpenError> {
     key.open(&Binding { org: row.org.as_str(), rack: row.id.as_str(), field: &next_field(row) }, sealed)
 }
 
@@ -458,7 +458,7 @@ impl Ops {
         for token in self.store.dead_tokens(now_ms).await? {
             let Some(row) = self.store.find_rack_by_id(&token.rack).await? else { continue };
             let entered = self.enter(&Actor::host(), &row.org_name, Role::Administrator).await?;
-            let data_key = self.data_key(&entered.org).await?;
+            let data_key = self.data_keys(&entered.org).await?;
             let password = open_password(&row, &data_key).map_err(|error| broken(&row, &error))?;
             let early = Params::new().with("beforehand", "true");
             let revoke = call(Call::delete(&["system", "jwt", "tokens", &token.id]))?.query(&early);

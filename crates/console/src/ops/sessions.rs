@@ -1,7 +1,7 @@
 //! Signing in to the web and out of it. A session is a key of its own kind that only a cookie carries; it gets a new id whenever what it
 //! may do changes.
 
-use convox_model::{Event, KeyId, UserId};
+use convox_model::{Event, KeyId, Scope, UserId};
 use convox_seal::{ApiKey, KeyKind, Secret};
 use convox_store::factors::Factor;
 use convox_store::keys::NewKey;
@@ -145,6 +145,7 @@ impl Ops {
             kind: KeyKind::Session,
             hash: text.lookup_hash(&self.lookup),
             last4: text.last4().to_owned(),
+            scope: Scope::default(),
             expires_ms: Some(self.rules.idle_end_ms(now_ms).min(now_ms + self.rules.longest_ms)),
         };
         let session = NewSession {

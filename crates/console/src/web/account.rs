@@ -7,17 +7,20 @@ use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Form, Router};
-use convox_seal::{KeyKind, Secret};
+use convox_seal::Secret;
 use convox_store::Page;
 use convox_store::keys::{DEFAULT_NAME, KeyRow};
 use http::StatusCode;
 use serde::Deserialize;
 
+use super::keys::{RollForm, state};
 use super::page::{Fault, Frame, Problem, go, sentence, show_with, status_and_words};
 use super::person::{Person, with_session, without_session};
 use super::words::{When, browser, when};
 use crate::ops::OpsError;
+use crate::ops::keys::Wanted;
 use crate::state::App;
+use crate::views;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -41,6 +44,10 @@ struct KeyLine {
     ends: Option<When>,
     has_ended: bool,
     used: Option<When>,
+    /// In words; empty for one that is simply there.
+    state: &'static str,
+    /// What it is limited to, in words; empty for nothing.
+    scope: String,
 }
 
 /// A signed-in browser as a row of the page.
@@ -116,10 +123,15 @@ async fn account(person: Person, Query(query): Query<AccountQuery>) -> Result<Re
 async fn page(person: &Person, status: StatusCode, query: &AccountQuery, key_name: String, problem: Problem) -> Result<Response, Fault> {
     let (ops, now_ms) = (person.app.ops(), person.app.clock.now_ms());
     let snapshot = person.app.snapshots.now();
+    let list = Page { limit: PAGE, after: (!query.after.is_empty()).then(|| query.after.clone()) };
+    let rows = ops.list_keys(&person.actor, None, &list).await?;
+    let names = ops.rack_names(&rows).await?;
     // What was used since the last look at the database is known in memory.
     let line = |row: KeyRow| {
         let used_ms = snapshot.key_used_ms(&row.id).max(row.used_ms.unwrap_or_default());
         KeyLine {
+            state: state(&row),
+            scope: views::scope(&row, &names),
             id: row.id.to_string(),
             name: row.name,
             kind: row.kind,
@@ -130,11 +142,9 @@ async fn page(person: &Person, status: StatusCode, query: &AccountQuery, key_nam
             used: (used_ms > 0).then(|| when(used_ms, now_ms)),
         }
     };
-    let list = Page { limit: PAGE, after: (!query.after.is_empty()).then(|| query.after.clone()) };
-    let rows = ops.list_keys(&person.actor, None, &list).await?;
     let more = if rows.len() as i64 == PAGE { rows.last().map(|row| row.id.to_string()).unwrap_or_default() } else { String::new() };
     let key = ops.find_default_key(&person.actor).await?.map(line);
-    let keys = rows.into_iter().filter(|row| row.name != DEFAULT_NAME).map(line).collect();
+    let keys = rows.into_iter().filter(|row| row.name != DEFAULT_NAME || !state(row).is_empty()).map(line).collect();
     let this = person.principal().key.as_ref();
     let devices = ops.list_sessions(&person.actor).await?.into_iter().map(|row| {
         let is_this = Some(&row.id) == this;
@@ -166,10 +176,10 @@ async fn page(person: &Person, status: StatusCode, query: &AccountQuery, key_nam
     ))
 }
 
-async fn regenerate(State(app): State<Arc<App>>, person: Person) -> Result<Response, Fault> {
-    let made = app.ops().regenerate_key(&person.actor, None).await?;
+async fn regenerate(State(app): State<Arc<App>>, person: Person, Form(form): Form<RollForm>) -> Result<Response, Fault> {
+    let made = app.ops().regenerate_key(&person.actor, None, form.roll()).await?;
     app.settle(made.seq).await;
-    let frame = person.frame("account").with_done("Your old key is dead; this is the new one.");
+    let frame = person.frame("account").with_done(form.done());
     Ok(show_key(StatusCode::OK, frame, Once { name: made.name, key: made.key.reveal().to_owned(), host: person.host }))
 }
 
@@ -184,7 +194,6 @@ struct KeyForm {
 }
 
 async fn create_key(State(app): State<Arc<App>>, person: Person, Form(form): Form<KeyForm>) -> Result<Response, Fault> {
-    let kind = if form.kind == "deploy" { KeyKind::Deploy } else { KeyKind::User };
     let hours = match form.days.trim() {
         "" => Ok(None),
         days => days.parse::<i64>().ok().and_then(|days| days.checked_mul(24)).map(Some).ok_or("give a number of days, or nothing"),
@@ -198,7 +207,8 @@ async fn create_key(State(app): State<Arc<App>>, person: Person, Form(form): For
         Ok(hours) => hours,
         Err(words) => return refused("days", StatusCode::BAD_REQUEST, words).await,
     };
-    match app.ops().create_key(&person.actor, None, form.name.trim(), kind, hours).await {
+    let wanted = Wanted { name: form.name.trim().to_owned(), kind: form.kind.clone(), expires_in_hours: hours, ..Wanted::default() };
+    match app.ops().create_key(&person.actor, None, &wanted).await {
         Ok(made) => {
             app.settle(made.seq).await;
             let frame = person.frame("account").with_done("The key is made.");
@@ -214,7 +224,7 @@ async fn create_key(State(app): State<Arc<App>>, person: Person, Form(form): For
 }
 
 async fn revoke_key(State(app): State<Arc<App>>, person: Person, Path(id): Path<String>) -> Result<Response, Fault> {
-    let seq = app.ops().revoke_key(&person.actor, &id).await.map_err(|error| Fault::from(error).framed(person.frame("account")))?;
+    let seq = app.ops().revoke_key(&person.actor, None, &id).await.map_err(|error| Fault::from(error).framed(person.frame("account")))?;
     app.settle(seq).await;
     Ok(go("/console/account?done=revoked"))
 }

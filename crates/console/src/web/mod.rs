@@ -17,6 +17,7 @@ mod factors;
 mod guard;
 mod install;
 mod invitation;
+mod keys;
 mod organizations;
 mod page;
 mod person;
@@ -62,6 +63,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
                 .merge(apps::routes())
                 .merge(organizations::routes())
                 .merge(invitation::routes())
+                .merge(keys::routes())
                 .merge(activity::routes())
                 .merge(assets::routes())
                 .fallback(page::not_found),

@@ -22,15 +22,28 @@ pub(crate) struct Door {
 
 impl Door {
     pub(crate) fn open() -> Self {
+        Self::open_with(&[])
+    }
+
+    /// With further options of the server.
+    pub(crate) fn open_with(options: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         std::fs::create_dir(dir.path().join("data")).unwrap();
         let root_key = dir.path().join("data/root.key");
         assert!(Command::new(binary("convox-console")).args(["root-key", "--out"]).arg(&root_key).status().unwrap().success());
+        Self::open_in(dir, options)
+    }
+
+    /// In a directory that has its root key already.
+    pub(crate) fn open_in(dir: TempDir, options: &[&str]) -> Self {
         let data = dir.path().join("data");
-        let console = Server::start("convox-console", &["serve", "--data", data.to_str().unwrap()], &dir.path().join("log")).unwrap();
+        let args = [&["serve", "--data", data.to_str().unwrap()], options].concat();
+        let console = Server::start("convox-console", &args, &dir.path().join("log")).unwrap();
         let mut door = Self { console, key: String::new(), dir };
         let code = door.console.setup_code.clone().expect("a new Console prints a setup code");
-        let made = door.admin(&["setup", "--code", &code, "--org", "acme", "--email", "admin@example.com"]);
+        // Those that say where the root key is.
+        let kms = if options.iter().any(|option| option.contains("kms")) { options } else { &[] };
+        let made = door.admin_with(&["setup", "--code", &code, "--org", "acme", "--email", "admin@example.com"], kms);
         made["api_key"].as_str().unwrap().clone_into(&mut door.key);
         door
     }
@@ -64,11 +77,22 @@ impl Door {
         }
     }
 
+    /// The same with further options.
+    #[track_caller]
+    pub(crate) fn admin_with(&self, args: &[&str], options: &[&str]) -> Value {
+        self.admin(&[args, options].concat())
+    }
+
     pub(crate) fn add_rack(&self, org: &str, name: &str, rack: &Recorder) {
+        self.add_rack_with(org, name, rack, &[]);
+    }
+
+    /// The same with further options of the command.
+    pub(crate) fn add_rack_with(&self, org: &str, name: &str, rack: &Recorder, options: &[&str]) {
         let file = self.dir.path().join(format!("{name}.password"));
         std::fs::write(&file, &rack.password).unwrap();
         let (file, pin) = (file.to_str().unwrap(), rack.fingerprint.to_string());
-        self.admin(&["rack", "add", name, "--org", org, "--host", &rack.host, "--password-file", file, "--pin", &pin]);
+        self.admin_with(&["rack", "add", name, "--org", org, "--host", &rack.host, "--password-file", file, "--pin", &pin], options);
     }
 
     /// A further user, member of `org` if one is given: their API key.
@@ -79,6 +103,13 @@ impl Door {
         }
         let made = self.admin(&["key", "create", "--email", email, "--name", "test"]);
         made["api_key"].as_str().unwrap().to_owned()
+    }
+
+    /// The Console's own API, as whoever has this key: status and answer.
+    pub(crate) fn api(&self, key: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let reply = self.client(key, "acme/main").send(method, &format!("/api/v1{path}"), "", "application/json", &[], &body).unwrap();
+        (reply.status, serde_json::from_slice(reply.text().as_bytes()).unwrap_or(Value::String(reply.text())))
     }
 
     /// The id of somebody's key.

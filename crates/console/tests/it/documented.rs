@@ -43,3 +43,19 @@ fn the_guide_names_every_command_and_every_option() {
         assert!(guide.match_indices(&option).any(|(place, _)| is_whole_word(place)), "the guide does not name {option} of `{command}`");
     }
 }
+
+#[test]
+fn the_table_of_keys_names_every_kind_of_key_with_all_that_is_to_be_known_of_it() {
+    let page = include_str!("../../../../docs/security.md");
+    let table = page.split("\n## Keys\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    for kind in convox_seal::KeyKind::ALL {
+        assert!(table.contains(&format!("`{}_...`", kind.prefix())), "the table has no row for {kind}");
+    }
+    for name in ["root key", "data key", "lookup key", "Rack password", "Rack token", "Rack signing key", "TLS keys"] {
+        assert!(table.contains(&format!("\n| {name}")), "the table has no row for {name}");
+    }
+    for row in table.lines().filter(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert!(cells.len() == 5 && cells.iter().all(|cell| !cell.is_empty()), "{row}");
+    }
+}

@@ -1,17 +1,21 @@
 //! The promises of the door, against the real binary and a Rack that keeps every byte it is sent.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where it fails")]
+#![expect(clippy::print_stdout, reason = "figures belong into the test's output")]
 
 mod audit;
 mod chain;
 mod console;
 mod documented;
 mod identity;
+mod keys;
 mod limits;
 mod recorder;
 mod revocation;
 mod rights;
+mod rolls;
 mod secrets;
 mod standing;
+mod transit;
 
 use console::Door;
 use recorder::Recorder;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use convox_model::{Event, OrgId, Role, UserId};
 use convox_seal::{KeyKind, Sealed};
 use convox_store::Store;
+use convox_store::data_keys::DataKeyRow;
 use convox_store::sessions::Use;
 use convox_store::snapshot::{Delta, Rows};
 
@@ -21,9 +22,13 @@ fn memory(rows: &Rows) -> Memory {
     };
     rows.keys.iter().for_each(|key| put("key", key.id.as_str(), format!("{key:?}")));
     rows.racks.iter().for_each(|rack| put("rack", rack.id.as_str(), format!("{rack:?}")));
-    rows.orgs
-        .iter()
-        .for_each(|(id, (name, key))| put("org", id.as_str(), format!("{name} {:?} {}", key.as_bytes(), rows.strict.contains(id))));
+    rows.orgs.iter().for_each(|(id, (name, key))| {
+        put(
+            "org",
+            id.as_str(),
+            format!("{name} {:?} {}", key.iter().map(|key| key.as_bytes()).collect::<Vec<_>>(), rows.strict.contains(id)),
+        )
+    });
     rows.users.iter().for_each(|(id, email)| put("user", id.as_str(), format!("{email} {}", rows.factored.contains(id))));
     rows.members.iter().for_each(|(org, user, role)| put("user", user.as_str(), format!("{role} of {org:?}")));
     memory
@@ -81,6 +86,12 @@ fn memory_that_follows_is_memory_that_is_read_anew() {
         let used = Use { id: device.key.id.clone(), used_ms: NOW + 5, expires_ms: Some(NOW + 2_000) };
         store.record_uses(&[used]).await.unwrap();
         followed(&store, &mut state, "a session in use").await;
+        let newer = super::data_key(&acme);
+        let newer = DataKeyRow { owner: acme.to_string(), version: 2, key_id: Some(vec![7; 8]), wrapped: newer, created_ms: NOW };
+        store.add_data_key(&newer, &act("DataKeyRoll")).await.unwrap();
+        followed(&store, &mut state, "a newer data key").await;
+        store.rewrap_data_key(&newer, &super::data_key(&acme)).await.unwrap();
+        followed(&store, &mut state, "a data key under another root key").await;
         let main = rack(&acme, "main");
         store.insert_rack(&main, &act("RackAdd")).await.unwrap();
         followed(&store, &mut state, "a rack").await;

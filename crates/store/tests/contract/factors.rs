@@ -1,7 +1,7 @@
 //! Second factors, and what proves them.
 
 use convox_model::{KeyId, Role, UserId};
-use convox_seal::{KeyKind, Keyring, RootKey, Sealed};
+use convox_seal::{KeyKind, Sealed};
 use convox_store::challenges::{NewChallenge, Purpose};
 use convox_store::factors::{Factor, FactorId, MOST_TRIES, NewPasskey, Renewal, WINDOW_MS};
 use convox_store::sessions::NewSession;
@@ -224,16 +224,5 @@ fn a_session_of_a_command_line_ends_with_its_key() {
         assert!(store.list_keys(Some(&ada), &Page::first(9)).await.unwrap().iter().all(|row| row.kind == "user"));
         store.delete_key(&api.id, &act("KeyRevoke")).await.unwrap();
         assert!(sessions(&store, &ada).await.is_empty());
-    });
-}
-
-#[test]
-fn the_scope_of_users_has_one_data_key() {
-    on_each(async |store| {
-        let keyring = Keyring::new(RootKey::parse(RootKey::generate().expose()).unwrap());
-        assert!(store.find_user_data_key().await.unwrap().is_none());
-        let first = store.user_data_key(&keyring.new_data_key("users")).await.unwrap();
-        assert!(store.user_data_key(&keyring.new_data_key("users")).await.unwrap() == first, "the one that is there");
-        assert!(keyring.unwrap_data_key(&first, "users").is_ok() && keyring.unwrap_data_key(&first, "acme").is_err());
     });
 }

@@ -7,6 +7,7 @@ mod audit;
 mod authorizations;
 mod changes;
 mod factors;
+mod keys;
 mod people;
 mod racks;
 mod web;
@@ -14,7 +15,7 @@ mod web;
 use std::future::Future;
 
 use convox_db::Db;
-use convox_model::{Event, KeyId, OrgId, OrgName, UserId};
+use convox_model::{Event, KeyId, OrgId, OrgName, Scope, UserId};
 use convox_seal::{KeyKind, Keyring, RootKey, WrappedDataKey};
 use convox_store::keys::NewKey;
 use convox_store::sessions::NewSession;
@@ -79,7 +80,16 @@ fn key(user: &UserId, name: &str, kind: KeyKind) -> NewKey {
     let id = KeyId::new();
     let mut hash = [0; 32];
     hash[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
-    NewKey { id, user: user.clone(), kind, name: name.to_owned(), hash, last4: "abcd".to_owned(), expires_ms: None }
+    NewKey {
+        id,
+        user: user.clone(),
+        kind,
+        name: name.to_owned(),
+        hash,
+        last4: "abcd".to_owned(),
+        expires_ms: None,
+        scope: Scope::default(),
+    }
 }
 
 fn session(user: &UserId, expires_ms: i64) -> NewSession {

@@ -42,8 +42,8 @@ fn organizations_are_made_found_renamed_and_listed() {
         assert_eq!(names(None, Page::first(10)).await, ["apex", "labs"]);
         assert_eq!(names(None, Page { limit: 10, after: Some(acme.to_string()) }).await, ["labs"]);
         assert_eq!(names(Some(&ada), Page::first(10)).await, ["labs"]);
-        assert!(store.data_key(&labs).await.is_ok());
-        assert!(matches!(store.data_key(&OrgId::new()).await, Err(StoreError::Missing(_))));
+        assert_eq!(store.data_keys(labs.as_str()).await.unwrap().len(), 1);
+        assert!(store.data_keys(OrgId::new().as_str()).await.unwrap().is_empty());
     });
 }
 
@@ -186,10 +186,11 @@ fn servers_say_what_they_have_seen_and_are_waited_for() {
         org(&store, "acme").await;
         let seq = store.feed_seq().await.unwrap();
         assert_eq!(store.nodes_behind(seq).await.unwrap(), 0, "nobody runs");
-        store.beat("a", seq - 1).await.unwrap();
+        store.beat("a", seq - 1, &["r1".to_owned()]).await.unwrap();
         assert_eq!(store.nodes_behind(seq).await.unwrap(), 1);
-        store.beat("a", seq).await.unwrap();
+        store.beat("a", seq, &["r1".to_owned(), "r2".to_owned()]).await.unwrap();
         assert_eq!(store.nodes_behind(seq).await.unwrap(), 0);
+        assert_eq!(store.live_roots().await.unwrap(), [["r1", "r2"]]);
         store.leave("a").await.unwrap();
         assert_eq!(store.nodes_behind(seq + 1).await.unwrap(), 0);
         let rows = store.load_snapshot().await.unwrap();

@@ -17,6 +17,9 @@ shapes! {
         /// Our Console: the user's e-mail address.
         #[serde(skip_serializing_if = "String::is_empty")]
         email: String = "email",
+        /// Our Console: what the key is, when it is less than the user: `deploy key ci: acme/main; ci-legacy`.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        key: String = "key",
     }
 
     /// The answer to the last step of a session; hidden in `Debug`.
