@@ -1,5 +1,6 @@
 //! The promises of the product, kept by the real binaries over real sockets. Start at the file that names yours:
 //!
+//! - `containers`: apps in containers of a real Podman
 //! - `commands`: every command of the CLI, through the Console and straight to the Rack
 //! - `faults`: what a person is told when something is wrong
 //! - `original_clients`: what the unmodified v2 and v3 clients send, and the answers that they expect
@@ -14,6 +15,7 @@
 #![expect(clippy::print_stdout, reason = "figures and seeds belong into the test's output")]
 
 mod commands;
+mod containers;
 mod crash;
 mod faults;
 mod original_clients;

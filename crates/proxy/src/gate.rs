@@ -73,6 +73,12 @@ pub trait Permit: Send + Sync + 'static {
         false
     }
 
+    /// Another upstream that the decision also allows, asked for when no connection to `failed` could be opened. Nothing was
+    /// sent to it, so sending the request elsewhere is safe whatever it asks for.
+    fn instead(&self, _failed: &Upstream) -> Option<Arc<Upstream>> {
+        None
+    }
+
     /// Called once, when the exchange has ended however it did. Runs on the shard: hand over, don't write.
     fn finished(self, outcome: Outcome);
 }

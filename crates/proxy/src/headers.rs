@@ -82,6 +82,18 @@ fn is_stripped(name: &HeaderName) -> bool {
     }
 }
 
+/// The same for an app's own process: only what is of the connection, and claims about where the request came from.
+fn is_stripped_for_app(name: &HeaderName) -> bool {
+    match *name {
+        header::COOKIE => false,
+        _ => match name.as_str() {
+            "session" | "rack" | "convox-actor" | "convox-tid" | "x-convox-actor" | "x-convox-tid" => false,
+            text if text.starts_with("impersonate-") || text.contains("method") => false,
+            _ => is_stripped(name),
+        },
+    }
+}
+
 fn is_stripped_text(name: &str) -> bool {
     match name.as_bytes().first() {
         Some(b'c') => matches!(name, "convox-actor" | "convox-tid"),
@@ -123,16 +135,26 @@ pub(crate) fn to_upstream(
     chunked: bool,
 ) {
     let headers = &mut head.headers;
-    strip(headers, is_stripped);
-    if let Some(origin) = headers.get_mut(header::ORIGIN) {
-        *origin = upstream.origin.clone();
+    if upstream.transparent {
+        strip(headers, is_stripped_for_app);
+        if !headers.contains_key(header::HOST) {
+            // A caller of HTTP/1.0 need not name one.
+            headers.insert(header::HOST, upstream.authority.clone());
+        }
+    } else {
+        strip(headers, is_stripped);
+        if let Some(origin) = headers.get_mut(header::ORIGIN) {
+            *origin = upstream.origin.clone();
+        }
+        headers.insert(header::HOST, upstream.authority.clone());
     }
-    headers.insert(header::HOST, upstream.authority.clone());
     for (name, value) in add {
         headers.insert(name, value);
     }
-    authorization.set_sensitive(true);
-    headers.insert(header::AUTHORIZATION, authorization);
+    if !upstream.transparent {
+        authorization.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, authorization);
+    }
     if websocket {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -284,6 +306,35 @@ mod tests {
             ("expect", "100-continue"),
         ]);
         assert_eq!(found, ours());
+    }
+
+    #[test]
+    fn an_app_gets_what_its_caller_sent_it_and_no_claims_about_where_from() {
+        let mut head = head(&[
+            ("host", "web.shop.example.com"),
+            ("authorization", "Bearer theirs"),
+            ("cookie", "a=b"),
+            ("origin", "https://web.shop.example.com"),
+            ("session", "s"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
+            ("connection", "close"),
+            ("keep-alive", "timeout=5"),
+        ]);
+        let from = (HeaderName::from_static("x-forwarded-for"), HeaderValue::from_static("192.0.2.7"));
+        let app = Upstream::new("app", 1, "127.0.0.1", 20_000, None).unwrap().transparent();
+        to_upstream(&mut head, &app, HeaderValue::from_static("unused"), vec![from], false, false);
+        let mut sent: Vec<_> = head.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        sent.sort_unstable();
+        let expected = [
+            ("authorization", "Bearer theirs"),
+            ("cookie", "a=b"),
+            ("host", "web.shop.example.com"),
+            ("origin", "https://web.shop.example.com"),
+            ("session", "s"),
+            ("x-forwarded-for", "192.0.2.7"),
+        ];
+        assert_eq!(sent, expected);
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub(crate) async fn relay<P: Permit>(context: Context<'_>, mut head: Parts, body
         watched(context.watch, exchange.permit(), attempt).await
     };
     match sent {
-        Ok((response, connection)) => answer(context, upstream, connection, response, exchange, upgrade, request_id),
+        Ok((response, connection, upstream)) => answer(context, upstream, connection, response, exchange, upgrade, request_id),
         Err(fault) => failed(context, &upstream, &fault, exchange, request_id),
     }
 }
@@ -104,18 +104,21 @@ async fn watched<P: Permit, T>(
     .await
 }
 
+/// An answer, the connection that it came on, and whose that is.
+type Sent = (Response<Incoming>, Connection, Arc<Upstream>);
+
 async fn send<P: Permit>(
-    upstream: &Upstream,
+    upstream: &Arc<Upstream>,
     limits: &Limits,
     permit: Option<&P>,
     mut request: Request<Upload>,
     upgrade: bool,
-) -> Result<(Response<Incoming>, Connection), Fault> {
+) -> Result<Sent, Fault> {
     if !upgrade && let Some(mut connection) = pool::take(upstream) {
         let spare = (request.method().is_idempotent() && request.body().is_end_stream()).then(|| copy(&request));
         connection.begin();
         match connection.sender.try_send_request(request).await {
-            Ok(response) => return Ok((response, connection)),
+            Ok(response) => return Ok((response, connection, Arc::clone(upstream))),
             Err(mut error) => match (error.take_message(), spare) {
                 (Some(unsent), _) => request = unsent,
                 (None, Some(spare)) if !connection.has_heard() => request = spare,
@@ -127,18 +130,28 @@ async fn send<P: Permit>(
 }
 
 async fn send_anew<P: Permit>(
-    upstream: &Upstream,
+    upstream: &Arc<Upstream>,
     limits: &Limits,
     permit: Option<&P>,
     request: Request<Upload>,
     upgrade: bool,
-) -> Result<(Response<Incoming>, Connection), Fault> {
-    let mut connection = connect::open(upstream, limits, upgrade).await?;
+) -> Result<Sent, Fault> {
+    let mut upstream = Arc::clone(upstream);
+    let mut connection = loop {
+        match connect::open(&upstream, limits, upgrade).await {
+            Ok(connection) => break connection,
+            // Nothing was sent, so another one may have it.
+            Err(fault) => match permit.and_then(|permit| permit.instead(&upstream)) {
+                Some(other) => upstream = other,
+                None => return Err(fault),
+            },
+        }
+    };
     if permit.is_none_or(Permit::is_revoked) {
         return Err(Fault::RevokedBefore);
     }
     match connection.sender.send_request(request).await {
-        Ok(response) => Ok((response, connection)),
+        Ok(response) => Ok((response, connection, upstream)),
         Err(error) => Err(Fault::of_exchange(&error)),
     }
 }

@@ -1,5 +1,6 @@
 //! TLS towards callers: a certificate from PEM, or one made here.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -19,19 +20,30 @@ pub struct TlsServer {
     current: Arc<Current>,
 }
 
-/// The certificate of the next handshake.
+/// The certificates of the next handshake: one for whoever asks for no name that has its own.
 #[derive(Debug)]
-struct Current(RwLock<Arc<CertifiedKey>>);
+struct Current {
+    default: RwLock<Arc<CertifiedKey>>,
+    /// By lower-case name; `*.example.com` stands for every name with one more part.
+    names: RwLock<HashMap<String, Arc<CertifiedKey>>>,
+}
 
 impl Current {
     fn get(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.default.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn of_name(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        let name = name.to_ascii_lowercase();
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let wildcard = name.split_once('.').and_then(|(_, parent)| names.get(&format!("*.{parent}")));
+        names.get(&name).or(wildcard).cloned()
     }
 }
 
 impl ResolvesServerCert for Current {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.get())
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(hello.server_name().and_then(|name| self.of_name(name)).unwrap_or_else(|| self.get()))
     }
 }
 
@@ -57,7 +69,7 @@ impl TlsServer {
     ///
     /// Speaks TLS 1.2 and 1.3, offers HTTP/2 and HTTP/1.1, and resumes sessions by tickets that this process alone can open.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, TlsServerError> {
-        let current = Arc::new(Current(RwLock::new(Arc::new(read(certificate, key)?))));
+        let current = Arc::new(Current { default: RwLock::new(Arc::new(read(certificate, key)?)), names: RwLock::default() });
         let mut config = ServerConfig::builder_with_provider(convox_tls::provider())
             .with_safe_default_protocol_versions()
             .map_err(TlsServerError::Unusable)?
@@ -74,8 +86,26 @@ impl TlsServer {
     /// As for [`TlsServer::from_pem`].
     pub fn reload(&self, certificate: &[u8], key: &[u8]) -> Result<(), TlsServerError> {
         let certified = Arc::new(read(certificate, key)?);
-        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        *self.current.default.write().unwrap_or_else(PoisonError::into_inner) = certified;
         Ok(())
+    }
+
+    /// Serves these certificates to callers who ask for one of their names (SNI), from the next handshake on, in place of those
+    /// given before: names, certificate, key. Says which could not be used, by their place in the list.
+    pub fn set_names<'a>(
+        &self,
+        certificates: impl IntoIterator<Item = (&'a [String], &'a [u8], &'a [u8])>,
+    ) -> Vec<(usize, TlsServerError)> {
+        let mut names = HashMap::new();
+        let mut unusable = Vec::new();
+        for (place, (domains, certificate, key)) in certificates.into_iter().enumerate() {
+            match read(certificate, key).map(Arc::new) {
+                Ok(certified) => names.extend(domains.iter().map(|domain| (domain.to_ascii_lowercase(), Arc::clone(&certified)))),
+                Err(error) => unusable.push((place, error)),
+            }
+        }
+        *self.current.names.write().unwrap_or_else(PoisonError::into_inner) = names;
+        unusable
     }
 
     /// SHA-256 of the leaf certificate, the value that clients pin.

@@ -22,6 +22,8 @@ pub struct Upstream {
     /// Value of `Origin`, where the caller sent one.
     pub(crate) origin: HeaderValue,
     label: Option<String>,
+    /// Gets the caller's head as it was sent.
+    pub(crate) transparent: bool,
 }
 
 /// A host that cannot be forwarded to.
@@ -56,6 +58,7 @@ impl Upstream {
             origin: HeaderValue::from_str(&format!("{scheme}://{authority}")).map_err(|_| failed())?,
             authority: HeaderValue::from_str(&authority).map_err(|_| failed())?,
             label: None,
+            transparent: false,
         })
     }
 
@@ -63,6 +66,15 @@ impl Upstream {
     #[must_use]
     pub fn with_label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
+        self
+    }
+
+    /// For an app's own process behind its public name: `Host`, `Origin`, `Authorization` and cookies are the caller's own
+    /// business with it and pass as they were sent, and [`Forward::authorization`](crate::Forward) is not used. What is of the
+    /// connection, and claims about where a request came from, still do not pass.
+    #[must_use]
+    pub fn transparent(mut self) -> Self {
+        self.transparent = true;
         self
     }
 

@@ -1,7 +1,8 @@
 //! The Rack: an API behind one password that builds, releases and runs apps.
 //!
 //! The map: `api` (a file per noun, found by the row of the route table) -> `state` (SQLite), objects (files), [`builds`], [`scheduler`] ->
-//! [`runtime`] (a trait; `process` is the one there is). [`logs`] and [`manifest`] serve them all, [`shim`] runs beside them. `serve` starts and ends it.
+//! [`runtime`] (a trait; `process` and `container`). [`logs`] and [`manifest`] serve them all. [`shim`] and [`router`] run beside
+//! it as processes of their own and outlive it. `serve` starts and ends it.
 
 mod api;
 mod auth;
@@ -12,6 +13,7 @@ mod instances;
 pub mod logs;
 pub mod manifest;
 mod rack;
+pub mod router;
 pub mod runtime;
 pub mod scheduler;
 pub mod serve;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use convox_proxy::TlsFiles;
 use convox_rack::credentials::{self, PasswordCommand};
-use convox_rack::{serve, shim};
+use convox_rack::{router, serve, shim};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -26,7 +26,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve a Rack.
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// End every process of a Rack that is not running. Apps outlive their Rack on purpose; this is how they end too.
     StopApps {
         /// Data directory of the Rack.
@@ -118,8 +118,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn main() -> ExitCode {
-    // A shim is neither a server nor a person's command: no threads, no settings.
-    if let Some(code) = shim::intercept(std::env::args_os()) {
+    // A shim or a router is neither a server nor a person's command: no settings.
+    if let Some(code) = shim::intercept(std::env::args_os()).or_else(|| router::intercept(std::env::args_os())) {
         return code;
     }
     let cli = match Cli::try_parse() {
@@ -132,7 +132,7 @@ fn main() -> ExitCode {
     let done = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::new).and_then(|runtime| {
         runtime.block_on(async {
             match cli.command {
-                Command::Serve(args) => serve::run(args).await,
+                Command::Serve(args) => serve::run(*args).await,
                 Command::StopApps { data } => {
                     let stopped = serve::stop_apps(&data).await?;
                     Ok(writeln!(std::io::stdout(), "stopped {stopped} processes")?)

@@ -124,6 +124,7 @@ impl Rack {
 
     async fn delete_now(&self, app: &str) -> anyhow::Result<()> {
         self.scheduler.remove(app).await?;
+        self.runtime.forget_app(app).await?;
         self.builder.remove_app(app).await?;
         let objects = self.objects.join(app);
         match tokio::fs::remove_dir_all(&objects).await {

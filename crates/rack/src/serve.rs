@@ -17,16 +17,20 @@ use tracing_subscriber::EnvFilter;
 
 use crate::api::{Api, is_plain_host};
 use crate::auth::Door;
-use crate::builds::{BuildLimits, Builder};
+use crate::builds::{BuildLimits, Builder, Images};
 use crate::credentials;
 use crate::files;
 use crate::instances::Instances;
 use crate::logs::{LogLimits, LogStore};
 use crate::rack::{Rack, SYSTEM_LOG, VERSION, desired};
-use crate::runtime::Runtime;
-use crate::runtime::process::ProcessRuntime;
+use crate::router::{self, RouterConfig};
+use crate::runtime::container::{Engine, Names, Network, Rights, collect};
+use crate::runtime::{ContainerRuntime, ProcessRuntime, Runtime};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::state::{State, now_ms};
+
+/// Pause between looks for images that nobody needs.
+const COLLECT_EVERY: Duration = Duration::from_hours(1);
 
 /// What open streams get to say that the Rack ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -51,9 +55,16 @@ pub struct Serve {
     /// File that holds the Rack's password.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// Where clients reach the Rack, for `rack access` and its certificate; else the address that it listens on.
+    /// Where clients reach the Rack, for `rack access` and its certificate; else the address that it listens on. Services have
+    /// names below it, SERVICE.APP.HOST.
     #[arg(long, value_name = "HOST[:PORT]")]
     domain: Option<String>,
+    /// Address and port on which apps answer HTTP by host name; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR")]
+    router_listen: Option<SocketAddr>,
+    /// Address and port on which apps answer HTTPS by host name; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR")]
+    router_tls_listen: Option<SocketAddr>,
     /// Certificate (PEM, leaf first); made and kept in DIR/tls if none is given.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -63,9 +74,22 @@ pub struct Serve {
     /// Hosts that the Rack can log in to by SSH, for `instances` and `instances keyroll`: a JSON list, see docs/rack.md.
     #[arg(long, value_name = "FILE")]
     instances: Option<PathBuf>,
-    /// How processes run: process (supervised child processes).
-    #[arg(long, default_value = "process", value_parser = ["process"])]
+    /// How processes run: container (Docker or Podman), process (supervised child processes), or auto (containers where an
+    /// engine answers, else processes).
+    #[arg(long, default_value = "auto", value_parser = ["auto", "container", "process"])]
     runtime: String,
+    /// Socket of the container engine; else DOCKER_HOST or CONTAINER_HOST, else the usual places.
+    #[arg(long, value_name = "FILE")]
+    container_socket: Option<PathBuf>,
+    /// Network of containers: own (one of this Rack's, made by the engine) or host (the machine's).
+    #[arg(long, default_value = "own", value_parser = ["own", "host"])]
+    container_network: String,
+    /// Let services ask for `privileged`: whoever may deploy is then root on this machine.
+    #[arg(long)]
+    allow_privileged: bool,
+    /// Let services mount directories of this machine: whoever may deploy can then read and change them.
+    #[arg(long)]
+    allow_machine_volumes: bool,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -112,9 +136,24 @@ pub async fn run(args: Serve) -> Result<()> {
         bail!("a Rack does not start without a password: give --password-file FILE or set CONVOX_PASSWORD");
     };
     let logs = LogStore::open(&data.join("logs"), LogLimits::default())?;
-    let builder = Builder::new(&data.join("builds"), logs.clone(), BuildLimits::default());
+    let mut builder = Builder::new(&data.join("builds"), logs.clone(), BuildLimits::default());
     let program = std::env::current_exe().context("the path of this program")?;
-    let runtime: Arc<dyn Runtime> = Arc::new(ProcessRuntime::new(&data.join("processes"), &program, logs.clone())?);
+    let id = state.setting("id", || uuid::Uuid::now_v7().to_string()).await?;
+    let engine = engine(&args).await?;
+    let names = Names::new(&args.name, &id);
+    let processes = data.join("processes");
+    let runtime: Arc<dyn Runtime> = match &engine {
+        Some(engine) => {
+            let network = match args.container_network.as_str() {
+                "host" => Network::Host,
+                _ => ContainerRuntime::own_network(engine, &names).await?,
+            };
+            builder = builder.with_images(Images::new(engine.clone(), names.clone()));
+            let rights = Rights { privileged: args.allow_privileged, machine_volumes: args.allow_machine_volumes };
+            Arc::new(ContainerRuntime::new(&processes, &program, logs.clone(), engine.clone(), names.clone(), network, rights)?)
+        }
+        None => Arc::new(ProcessRuntime::new(&processes, &program, logs.clone())?),
+    };
     let mut apps = Vec::new();
     for app in state.apps().await?.iter().filter(|app| !app.release.is_empty() && app.status != "deleting") {
         let Some(release) = state.release(&app.name, &app.release).await? else { continue };
@@ -125,10 +164,14 @@ pub async fn run(args: Serve) -> Result<()> {
     }
     // Bound before processes are touched: a second Rack on the same address ends here.
     let server = Server::bind(args.listen, 1, Some(tls.clone())).with_context(|| format!("could not listen on {}", args.listen))?;
-    let config = SchedulerConfig { rack: args.name.clone(), dir: data.join("scheduler") };
+    let router = RouterConfig {
+        http: args.router_listen,
+        https: args.router_tls_listen,
+        domain: args.domain.as_deref().map(|domain| host_alone(domain).to_ascii_lowercase()),
+    };
+    let config = SchedulerConfig { rack: args.name.clone(), dir: data.join("scheduler"), program, router };
     files::make_private_directory(&config.dir)?;
     let scheduler = Scheduler::start(config, Arc::clone(&runtime), logs.clone(), apps).await?;
-    let id = state.setting("id", || uuid::Uuid::now_v7().to_string()).await?;
     let rack = Arc::new(Rack {
         name: args.name,
         host: server.local_addr().to_string(),
@@ -150,7 +193,6 @@ pub async fn run(args: Serve) -> Result<()> {
     if replaced {
         rack.logs.append(SYSTEM_LOG, "system/rack", "The password was changed where the Rack is started: the one before is refused");
     }
-    tokio::spawn(expire(rack.logs.clone()));
     tokio::spawn(credentials::follow(Arc::clone(&rack)));
     let cut_off = Arc::clone(&rack);
     tokio::spawn(async move {
@@ -164,8 +206,26 @@ pub async fn run(args: Serve) -> Result<()> {
     });
     tokio::spawn(files.clone().follow(tls.clone()));
     tokio::spawn(reload(files, tls));
+    let how = engine.as_ref().map_or("plain processes, without isolation".to_owned(), |engine| format!("containers of {}", engine.name()));
+    rack.logs.append(SYSTEM_LOG, "system/rack", &format!("Apps run as {how}"));
+    tracing::info!(runtime = %how, "how apps run");
+    tokio::spawn(expire(rack.logs.clone()));
+    if let Some(engine) = engine {
+        tokio::spawn(collect_images(Arc::clone(&rack), engine, names));
+    }
 
     let mut stdout = std::io::stdout();
+    let fronts = rack.scheduler.fronts();
+    for (scheme, asked, bound) in [("http", args.router_listen, fronts.0), ("https", args.router_tls_listen, fronts.1)] {
+        match (asked, bound) {
+            (Some(_), Some(bound)) => writeln!(stdout, "router on {scheme}://{bound}")?,
+            (Some(asked), None) => {
+                let why = rack.scheduler.router_failures().into_iter().find(|(address, _)| *address == asked).map(|(_, reason)| reason);
+                bail!("the router could not listen on {asked}: {}", why.unwrap_or_else(|| "no reason given".to_owned()));
+            }
+            (None, _) => {}
+        }
+    }
     writeln!(stdout, "listening on https://{} fingerprint {fingerprint}", rack.host)?;
     stdout.flush()?;
     let ending = async {
@@ -190,7 +250,9 @@ pub async fn stop_apps(data: &Path) -> Result<usize> {
     let _lock = lock(&data)?;
     let logs = LogStore::open(&data.join("logs"), LogLimits::default())?;
     let runtime = ProcessRuntime::new(&data.join("processes"), &std::env::current_exe()?, logs)?;
-    Ok(runtime.stop_all().await?)
+    let stopped = runtime.stop_all().await?;
+    router::end(&data.join("scheduler")).await.context("the apps were stopped, and their router could not be")?;
+    Ok(stopped)
 }
 
 /// One Rack per data directory. The kernel gives the lock back when the process dies.
@@ -244,6 +306,36 @@ fn tls_files(args: &Serve, data: &Path) -> Result<TlsFiles> {
     }
     files.make(&names)?;
     Ok(files)
+}
+
+/// The engine that is wanted, if one is.
+async fn engine(args: &Serve) -> Result<Option<Engine>> {
+    let found = match (&args.container_socket, args.runtime.as_str()) {
+        (_, "process") => return Ok(None),
+        (Some(socket), _) => Some(Engine::connect(socket).await?),
+        (None, _) => Engine::find().await,
+    };
+    if found.is_none() && args.runtime == "container" {
+        bail!(
+            "--runtime container: no container engine answers; start Docker or Podman (`podman system service`), or name its socket with --container-socket"
+        );
+    }
+    Ok(found)
+}
+
+/// Images of builds that nobody can promote any more go, when the Rack starts and then once an hour.
+async fn collect_images(rack: Arc<Rack>, engine: Engine, names: Names) {
+    loop {
+        match rack.state.built().await {
+            Ok(needed) => match collect::images(&engine, &names, &needed).await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "images of deleted builds were removed"),
+                Err(error) => tracing::warn!(%error, "images could not be looked through"),
+            },
+            Err(error) => tracing::warn!(%error, "images are kept, since the builds could not be read"),
+        }
+        tokio::time::sleep(COLLECT_EVERY).await;
+    }
 }
 
 /// Old log files go, once an hour.

@@ -3,6 +3,7 @@
 //!
 //! - [`server`]: one `convox-rack` or `convox-console` process: start, `kill -9`, start again on the same port.
 //! - [`stack`]: a Console with an organization, an administrator and one Rack behind it.
+//! - [`podman`]: a real Podman with storage of its own, and base images without a registry.
 //! - [`cli`]: runs `convox` with a configuration directory of its own, with pipes or under a real terminal.
 //! - [`go`]: the original clients' requests, byte by byte, and their WebSocket handshake.
 //! - [`security_key`]: a security key in software, as a browser and as the original v2 client ask it.
@@ -11,12 +12,14 @@
 
 pub mod cli;
 pub mod go;
+pub mod podman;
 pub mod security_key;
 pub mod server;
 pub mod stack;
 
 pub use cli::{Cli, Ran};
 pub use go::{GoClient, Reply};
+pub use podman::Podman;
 pub use security_key::SecurityKey;
 pub use server::Server;
 pub use stack::Stack;

@@ -12,6 +12,9 @@ use crate::{Cli, Server};
 /// The password that every test Rack gets, so that tests can search for it where it must not be.
 pub const RACK_PASSWORD: &str = "canaryRackPassword7Yq2VtR9mKx4LwZ8nBc3";
 
+/// Options of a Rack that runs plain processes, whatever engines the machine has.
+const PLAIN: &[&str] = &["--runtime", "process"];
+
 /// A Console and a Rack behind it, both real processes.
 pub struct Stack {
     /// Knows organization `acme` with administrator `admin@example.com` and the Rack `acme/main`.
@@ -25,15 +28,30 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts both and introduces them.
+    /// Starts both and introduces them. The Rack runs plain processes, whatever engines the machine has.
     pub fn start() -> Result<Self> {
         Self::start_with(&[])
     }
 
     /// The same, with further arguments for the Console.
     pub fn start_with(more: &[&str]) -> Result<Self> {
+        Self::start_both(PLAIN, more)
+    }
+
+    /// The same with a Rack that runs containers of this engine.
+    pub fn start_in(podman: &crate::Podman) -> Result<Self> {
+        let socket = podman.socket();
+        Self::start_rack_with(&["--runtime", "container", "--container-network", "host", "--container-socket", path_text(&socket)?])
+    }
+
+    /// The same with these options of the Rack.
+    pub fn start_rack_with(options: &[&str]) -> Result<Self> {
+        Self::start_both(options, &[])
+    }
+
+    fn start_both(options: &[&str], more: &[&str]) -> Result<Self> {
         let dir = TempDir::new()?;
-        let rack = start_rack(dir.path(), "main")?;
+        let rack = start_rack_with(dir.path(), "main", options)?;
         let data = dir.path().join("console");
         std::fs::create_dir(&data)?;
         let root_key = data.join("root.key");
@@ -156,16 +174,19 @@ impl Drop for Stack {
     }
 }
 
-/// A Rack of that name with data, password file and log in `dir`.
+/// A Rack of that name with data, password file and log in `dir`, which runs plain processes.
 pub fn start_rack(dir: &Path, name: &str) -> Result<Server> {
+    start_rack_with(dir, name, PLAIN)
+}
+
+/// The same with these options.
+pub fn start_rack_with(dir: &Path, name: &str, options: &[&str]) -> Result<Server> {
     let (data, password) = (dir.join(name), dir.join(format!("{name}.password")));
     std::fs::create_dir_all(&data)?;
     std::fs::write(&password, RACK_PASSWORD)?;
-    Server::start(
-        "convox-rack",
-        &["serve", "--data", path_text(&data)?, "--name", name, "--password-file", path_text(&password)?],
-        &dir.join(format!("{name}.log")),
-    )
+    let mut args = vec!["serve", "--data", path_text(&data)?, "--name", name, "--password-file", path_text(&password)?];
+    args.extend(options);
+    Server::start("convox-rack", &args, &dir.join(format!("{name}.log")))
 }
 
 fn console_command(data: &Path, args: &[&str], json: bool) -> Result<serde_json::Value> {

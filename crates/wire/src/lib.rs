@@ -12,6 +12,7 @@
 
 pub mod api;
 pub mod basic;
+pub mod dockerignore;
 pub mod duration;
 pub mod env;
 pub mod error;

@@ -1,17 +1,14 @@
 //! The source of an app, packaged as the originals do: a gzip-compressed tar of a directory with relative names, honouring
 //! `.dockerignore`. It goes through a temporary file, so that a large tree never stands in memory.
 
-mod ignored;
-
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use convox_wire::dockerignore::Ignored;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use thiserror::Error;
-
-use self::ignored::Ignored;
 
 /// Why a directory could not be packaged.
 #[derive(Debug, Error)]

@@ -143,11 +143,16 @@ async fn begin(rack: &Rack, app: &str, key: &str, options: BuildCreateOptions) -
     };
     let base = rack.state.newest_release(app).await?.unwrap_or_default();
     rack.state.put_build(&row).await?;
-    if options.build_args.is_some_and(|list| !list.is_empty()) {
-        let notice = "NOTICE: build arguments are without effect: this Rack builds no images";
-        rack.logs.append(app, &format!("build/{id}"), notice);
-    }
-    let request = BuildRequest { id, app: app.to_owned(), archive, env: env::parse(&base.env), manifest: options.manifest };
+    let request = BuildRequest {
+        id,
+        app: app.to_owned(),
+        archive,
+        env: env::parse(&base.env),
+        manifest: options.manifest,
+        build_args: options.build_args.unwrap_or_default(),
+        no_cache: options.no_cache.unwrap_or(false),
+        registries: rack.state.registry_logins().await?,
+    };
     Ok((row, request))
 }
 

@@ -11,6 +11,7 @@ mod files;
 mod inside;
 mod objects;
 mod processes;
+mod registries;
 mod releases;
 mod rows;
 mod socket;
@@ -129,6 +130,9 @@ impl Api {
             "ProcessList" => processes::list(rack, call).await,
             "ProcessRun" => processes::run(rack, call).await,
             "ProcessStop" => processes::stop(rack, call).await,
+            "RegistryAdd" => registries::add(rack, call).await,
+            "RegistryList" => registries::list(rack).await,
+            "RegistryRemove" | "ClassicRegistryRemove" => registries::remove(rack, call).await,
             "ReleaseCreate" => releases::create(rack, call).await,
             "ReleaseGet" => releases::get(rack, call).await,
             "ReleaseList" => releases::list(rack, call).await,
@@ -152,7 +156,6 @@ impl Api {
             "TokenRevokeAll" => credentials::revoke_all(rack).await,
             // Nothing of these kinds can be made here yet, so there are none.
             "CertificateList"
-            | "RegistryList"
             | "ResourceList"
             | "SystemResourceList"
             | "SystemResourceTypes"

@@ -1,4 +1,5 @@
-//! From an uploaded source archive to a checked directory that processes run from.
+//! From an uploaded source archive to what processes run from: images where there is a container engine, else a checked
+//! directory.
 //!
 //! The process runtime runs commands from the source: no Dockerfile is built. What is in an
 //! archive is hostile; nothing in it may write outside its own directory or fill the disk.
@@ -10,10 +11,15 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::logs::LogStore;
 use crate::manifest::Manifest;
+use crate::runtime::Isolation;
 use crate::scheduler;
 
+mod context;
+mod images;
 mod tree;
 mod unpack;
+
+pub use images::{Images, RegistryLogin};
 
 /// Longest manifest; the reader of manifests has its own, smaller cap.
 const MANIFEST_CAP: u64 = 1 << 20;
@@ -31,6 +37,12 @@ pub struct BuildRequest {
     pub env: std::collections::BTreeMap<String, String>,
     /// Name of the manifest in the archive; `convox.yml` if none is given.
     pub manifest: Option<String>,
+    /// `NAME=value` for Dockerfiles. May hold secrets.
+    pub build_args: Vec<String>,
+    /// Whether images are built from scratch.
+    pub no_cache: bool,
+    /// Private registries.
+    pub registries: Vec<RegistryLogin>,
 }
 
 /// What a build made.
@@ -74,12 +86,19 @@ pub struct Builder {
     dir: PathBuf,
     logs: LogStore,
     limits: BuildLimits,
+    images: Option<Images>,
 }
 
 impl Builder {
     /// Builds live under `dir`/APP/ID; what happens is logged to stream `build/ID` of the app.
     pub fn new(dir: &Path, logs: LogStore, limits: BuildLimits) -> Self {
-        Self { dir: dir.to_owned(), logs, limits }
+        Self { dir: dir.to_owned(), logs, limits, images: None }
+    }
+
+    /// The same, making images too.
+    #[must_use]
+    pub fn with_images(self, images: Images) -> Self {
+        Self { images: Some(images), ..self }
     }
 
     /// Where the source of a finished build lies.
@@ -87,28 +106,46 @@ impl Builder {
         self.dir.join(app).join(id).join("src")
     }
 
-    /// Unpacks and checks. Logs every step to `build/ID`. Run it in a task of its own and record
-    /// the outcome as the build's status. Leaves nothing behind if it fails.
+    /// Unpacks and checks, and makes images where there is an engine. Logs every step to `build/ID`. Run it in a task of its own
+    /// and record the outcome as the build's status. Leaves nothing behind if it fails.
     pub async fn build(&self, request: BuildRequest) -> Result<BuildOutput, BuildError> {
-        let builder = self.clone();
-        let work = tokio::task::spawn_blocking(move || {
-            let log = Log { logs: &builder.logs, app: &request.app, stream: format!("build/{}", request.id) };
-            let outcome = builder.build_now(&request, &log);
-            match &outcome {
-                Ok(_) => log.say("Build complete"),
-                Err(error) => {
-                    log.say(&format!("ERROR: {error}"));
-                    if let Err(error) = builder.remove_now(&request.app, Some(&request.id)) {
-                        log.say(&format!("what it left could not be deleted: {error}"));
-                    }
+        let log = Log { logs: &self.logs, app: &request.app, stream: format!("build/{}", request.id) };
+        let outcome = self.build_now(&request, &log).await;
+        match &outcome {
+            Ok(_) => log.say("Build complete"),
+            Err(error) => {
+                log.say(&format!("ERROR: {error}"));
+                if let Err(error) = self.remove(&request.app, &request.id).await {
+                    log.say(&format!("what it left could not be deleted: {error}"));
                 }
             }
-            outcome
-        });
-        work.await.map_err(|error| BuildError { reason: format!("the build broke off: {error}") })?
+        }
+        outcome
     }
 
-    fn build_now(&self, request: &BuildRequest, log: &Log<'_>) -> Result<BuildOutput, BuildError> {
+    async fn build_now(&self, request: &BuildRequest, log: &Log<'_>) -> Result<BuildOutput, BuildError> {
+        let (builder, wanted) = (self.clone(), request.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            let log = Log { logs: &builder.logs, app: &wanted.app, stream: format!("build/{}", wanted.id) };
+            builder.unpack_and_check(&wanted, &log)
+        });
+        let output = work.await.map_err(|error| BuildError { reason: format!("the build broke off: {error}") })??;
+        if let Some(images) = &self.images {
+            images.make(request, &output.manifest, &output.dir, log).await?;
+            // The images have what is needed of it, and the archive is kept.
+            self.remove(&request.app, &request.id).await?;
+        }
+        Ok(output)
+    }
+
+    fn isolation(&self) -> Isolation {
+        match &self.images {
+            Some(_) => Isolation::Container { own_network: true, machine: std::net::Ipv4Addr::LOCALHOST.into() },
+            None => Isolation::None,
+        }
+    }
+
+    fn unpack_and_check(&self, request: &BuildRequest, log: &Log<'_>) -> Result<BuildOutput, BuildError> {
         let file = request.manifest.as_deref().filter(|file| !file.is_empty()).unwrap_or("convox.yml");
         self.remove_now(&request.app, Some(&request.id)).map_err(|error| self.failed("clearing", &error))?;
         let build = self.path(&request.app, Some(&request.id))?;
@@ -124,15 +161,23 @@ impl Builder {
         let manifest_text = read_manifest(&unpacking, file)?;
         let in_file = |error: &dyn std::fmt::Display| BuildError { reason: format!("{file}: {error}") };
         let manifest = Manifest::parse_with(&manifest_text, &request.env).map_err(|error| in_file(&error))?;
-        log.say("This Rack runs plain processes from the source; it builds no images, and a Dockerfile matters only for its CMD");
+        let isolation = self.isolation();
+        if !isolation.has_images() {
+            log.say("This Rack runs plain processes from the source; it builds no images, and a Dockerfile matters only for its CMD");
+            if !request.build_args.is_empty() {
+                log.say("NOTICE: build arguments are without effect: this Rack builds no images");
+            }
+        }
         for service in &manifest.services {
             let dir = scheduler::directory(&unpacking, service);
             if !dir.starts_with(&unpacking) || !dir.is_dir() {
                 let path = service.build.as_ref().map_or("", |build| build.path.as_str());
                 return Err(in_file(&format!("services.{}.build: there is no directory {path:?} in the source", service.name)));
             }
-            let command = scheduler::command(&unpacking, service).map_err(|reason| in_file(&reason))?;
-            log.say(&format!("Service {} runs: {}", service.name, command.join(" ")));
+            let command = scheduler::command(isolation, &unpacking, service).map_err(|reason| in_file(&reason))?;
+            if !command.is_empty() {
+                log.say(&format!("Service {} runs: {}", service.name, command.join(" ")));
+            }
         }
         for resource in &manifest.resources {
             let variable = format!("{}_URL", resource.name.to_uppercase().replace('-', "_"));
@@ -159,6 +204,9 @@ impl Builder {
 
     /// Deletes what is kept of all of an app's builds.
     pub async fn remove_app(&self, app: &str) -> Result<(), BuildError> {
+        if let Some(images) = &self.images {
+            images.remove_app(app).await?;
+        }
         self.remove_elsewhere(app, None).await
     }
 

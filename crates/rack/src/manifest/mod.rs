@@ -48,9 +48,9 @@ pub enum EnvEntry {
 pub struct Service {
     /// Its name.
     pub name: String,
-    /// How its image would be built; the process runtime only reads the path.
+    /// How its image is built; plain processes only need the path.
     pub build: Option<Build>,
-    /// A ready image, which the process runtime cannot run.
+    /// A ready image, which only containers can run.
     pub image: Option<String>,
     /// Argument vector (a string became `["sh", "-c", text]`); empty if not given.
     pub command: Vec<String>,
@@ -82,6 +82,8 @@ pub struct Service {
     pub sticky: bool,
     /// Runs with more rights.
     pub privileged: bool,
+    /// Runs below a small init, which passes signals on and buries orphans.
+    pub init: bool,
     /// One on every instance.
     pub agent: bool,
     /// How long open connections may take to finish when a process is replaced.
@@ -105,6 +107,8 @@ pub struct Build {
     pub manifest: String,
     /// Names (and values) of build arguments.
     pub args: Vec<String>,
+    /// The stage of the Dockerfile to stop at; the last one if empty.
+    pub target: String,
 }
 
 /// A port and how it is spoken to.
@@ -146,11 +150,15 @@ pub struct Scale {
     pub cpu: u32,
     /// Memory in MB.
     pub memory: u32,
+    /// Most CPU units, if there is a limit beyond the share.
+    pub cpu_most: Option<u32>,
+    /// Most memory in MB, if it is another than `memory`.
+    pub memory_most: Option<u32>,
 }
 
 impl Default for Scale {
     fn default() -> Self {
-        Self { min: 1, max: 1, cpu: 256, memory: 512 }
+        Self { min: 1, max: 1, cpu: 256, memory: 512, cpu_most: None, memory_most: None }
     }
 }
 

@@ -15,7 +15,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "grpcHealthEnabled",
     "imagePullSecrets",
     "ingressAnnotations",
-    "init",
     "initContainer",
     "internalRouter",
     "labels",
@@ -45,7 +44,7 @@ pub(super) fn read(name: &str, field: &Field, reading: &mut Reading<'_>) -> Resu
     let image = fields.take("image").map(|image| image.text(reading)).transpose()?.filter(|image| !image.is_empty());
     let build = match fields.take("build") {
         Some(build) => Some(read_build(&build, reading)?),
-        None if image.is_none() => Some(Build { path: ".".into(), manifest: "Dockerfile".into(), args: Vec::new() }),
+        None if image.is_none() => Some(Build { path: ".".into(), manifest: "Dockerfile".into(), ..Build::default() }),
         None => None,
     };
     let agent = fields.take("agent").map(|agent| read_agent(&agent, reading)).transpose()?.unwrap_or(false);
@@ -71,6 +70,7 @@ pub(super) fn read(name: &str, field: &Field, reading: &mut Reading<'_>) -> Resu
         singleton,
         sticky: flag(&mut fields, "sticky", reading)?.unwrap_or(true),
         privileged: flag(&mut fields, "privileged", reading)?.unwrap_or(false),
+        init: flag(&mut fields, "init", reading)?.unwrap_or(false),
         agent,
         drain: seconds(&mut fields, "drain", reading)?.filter(|drain| !drain.is_zero()).unwrap_or(Duration::from_secs(30)),
         deployment: read_deployment(fields.take("deployment"), one_at_a_time, reading)?,
@@ -94,14 +94,24 @@ fn seconds(fields: &mut super::fields::Fields, key: &'static str, reading: &Read
 fn read_build(field: &Field, reading: &Reading<'_>) -> Result<Build, ManifestError> {
     let or = |text: String, otherwise: &str| if text.is_empty() { otherwise.to_owned() } else { text };
     if !field.is_map() {
-        return Ok(Build { path: or(field.text(reading)?, "."), manifest: "Dockerfile".into(), args: Vec::new() });
+        return Ok(Build { path: or(field.text(reading)?, "."), manifest: "Dockerfile".into(), ..Build::default() });
     }
     let mut fields = field.fields()?;
     let path = fields.take("path").map(|path| path.text(reading)).transpose()?.unwrap_or_default();
     let manifest = fields.take("manifest").map(|manifest| manifest.text(reading)).transpose()?.unwrap_or_default();
-    let args = fields.take("args").map(|args| args.texts(reading)).transpose()?.unwrap_or_default();
+    let args = fields.take("args").map(|args| read_args(&args, reading)).transpose()?.unwrap_or_default();
+    let target = fields.take("target").map(|target| target.text(reading)).transpose()?.unwrap_or_default();
     fields.finish()?;
-    Ok(Build { path: or(path, "."), manifest: or(manifest, "Dockerfile"), args })
+    Ok(Build { path: or(path, "."), manifest: or(manifest, "Dockerfile"), args, target })
+}
+
+/// A list of `NAME` and `NAME=value`, or a map.
+fn read_args(field: &Field, reading: &Reading<'_>) -> Result<Vec<String>, ManifestError> {
+    if !field.is_map() {
+        return field.texts(reading);
+    }
+    let pairs = field.entries()?.into_iter();
+    pairs.map(|(name, value)| Ok(if value.is_null() { name } else { format!("{name}={}", value.text(reading)?) })).collect()
 }
 
 pub(super) fn read_command(field: &Field, reading: &Reading<'_>) -> Result<Vec<String>, ManifestError> {
@@ -218,7 +228,13 @@ fn read_scale(field: &Field, reading: &mut Reading<'_>) -> Result<Scale, Manifes
     if let Some(memory) = fields.take("memory") {
         scale.memory = memory.number(reading, 0, 1 << 30)?;
     }
-    fields.ignore(reading, &["autoscale", "cooldown", "gpu", "keda", "limit", "targets", "vpa"]);
+    if let Some(limit) = fields.take("limit") {
+        let mut limits = limit.fields()?;
+        scale.cpu_most = limits.take("cpu").map(|cpu| cpu.number(reading, 1, 1 << 20)).transpose()?;
+        scale.memory_most = limits.take("memory").map(|memory| memory.number(reading, 1, 1 << 30)).transpose()?;
+        limits.finish()?;
+    }
+    fields.ignore(reading, &["autoscale", "cooldown", "gpu", "keda", "targets", "vpa"]);
     fields.finish()?;
     Ok(scale)
 }

@@ -32,8 +32,8 @@ fn seconds(count: u64) -> Duration {
 #[test]
 fn a_bare_service_has_the_originals_defaults() {
     let service = parse("services:\n  web:\n").services.remove(0);
-    assert_eq!(service.build, Some(Build { path: ".".into(), manifest: "Dockerfile".into(), args: vec![] }));
-    assert_eq!(service.scale, Scale { min: 1, max: 1, cpu: 256, memory: 512 });
+    assert_eq!(service.build, Some(Build { path: ".".into(), manifest: "Dockerfile".into(), ..Build::default() }));
+    assert_eq!(service.scale, Scale { min: 1, max: 1, cpu: 256, memory: 512, ..Scale::default() });
     assert_eq!(service.health, Health { path: None, interval: seconds(5), timeout: seconds(4), grace: seconds(5) });
     assert_eq!(service.deployment, Deployment { minimum: 50, maximum: 200 });
     assert_eq!((service.drain, service.termination_grace), (seconds(30), seconds(30)));
@@ -48,7 +48,7 @@ fn a_large_manifest_of_the_real_format_is_read_whole() {
     assert_eq!(names, ["api", "proxy", "site", "bare", "scaler", "inherit", "agent"]);
     let api = manifest.service("api").unwrap();
     assert_eq!(api.command, ["bin/api", "start"]);
-    assert_eq!(api.build, Some(Build { path: "api".into(), manifest: "Dockerfile2".into(), args: vec![] }));
+    assert_eq!(api.build, Some(Build { path: "api".into(), manifest: "Dockerfile2".into(), ..Build::default() }));
     assert_eq!(api.test.as_deref(), Some("make all test"));
     assert_eq!((api.scale.min, api.scale.max), (3, 10));
     assert_eq!(api.health, Health { path: Some("/".into()), interval: seconds(10), timeout: seconds(9), grace: seconds(10) });
@@ -89,7 +89,7 @@ fn scale_comes_in_many_forms() {
     assert_eq!(bounds("scale:\n  min: 2\n  max: 5"), (2, 5));
     assert_eq!(bounds("scale:\n  cpu: 512"), (1, 1));
     let scale = web("scale: {count: 2, cpu: 128, memory: 1024, targets: {cpu: 70}}").scale;
-    assert_eq!(scale, Scale { min: 2, max: 2, cpu: 128, memory: 1024 });
+    assert_eq!(scale, Scale { min: 2, max: 2, cpu: 128, memory: 1024, ..Scale::default() });
 }
 
 #[test]

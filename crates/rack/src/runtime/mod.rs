@@ -1,11 +1,13 @@
 //! What runs apps: the seam between the scheduler and an engine.
 //!
 //! A runtime knows single processes and nothing of apps' desired state, health or traffic: the
-//! scheduler decides, the runtime carries out. Today there is one, [`process`]: plain supervised
-//! child processes of the Rack's own user. It is no isolation; see `docs/adr/0012`.
+//! scheduler decides, the runtime carries out. There are two: [`process`], plain supervised child
+//! processes of the Rack's own user, which is no isolation (`docs/adr/0012`), and [`container`],
+//! containers of Docker or Podman (`docs/adr/0015`). Both keep a shim beside each process.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,10 +16,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub mod container;
 pub mod process;
+mod terminal_input;
 
+pub use container::ContainerRuntime;
 pub use process::ProcessRuntime;
 pub(crate) use process::files::replace_durably;
+pub(crate) use terminal_input::TerminalInput;
 
 /// Why a process exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +59,63 @@ pub struct ProcessSpec {
     pub kind: ProcessKind,
     /// How long it may take to end after SIGTERM before SIGKILL.
     pub stop_grace: Duration,
+    /// Id of the build whose image it runs, where there are images.
+    pub build: String,
+    /// The port that the manifest gives it, on which it listens where it has a network of its own.
+    pub own_port: Option<u16>,
+    /// How much of the machine it may use, where that is enforced.
+    pub limits: Limits,
+    /// Volumes as the manifest writes them.
+    pub volumes: Vec<String>,
+    /// Whether it wants the rights of the machine's root.
+    pub privileged: bool,
+    /// Whether it wants an init before it.
+    pub init: bool,
+}
+
+/// How much of the machine a process may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Share of the processor when it is scarce, 1024 to a core.
+    pub cpu: Option<u32>,
+    /// Most of the processor, 1024 to a core.
+    pub cpu_most: Option<u32>,
+    /// Most memory, in MB.
+    pub memory: Option<u32>,
+}
+
+/// What stands between a process and the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Nothing: it runs from the source directory, with the machine's programs.
+    None,
+    /// A container, made from an image.
+    Container {
+        /// Whether it has a network of its own, so that it listens on the manifest's port.
+        own_network: bool,
+        /// The machine's address as containers see it; the loopback address if they share the machine's network.
+        machine: IpAddr,
+    },
+}
+
+impl Isolation {
+    /// Whether processes are made from images.
+    pub fn has_images(self) -> bool {
+        matches!(self, Self::Container { .. })
+    }
+
+    /// Whether processes have a network of their own.
+    pub fn has_own_network(self) -> bool {
+        matches!(self, Self::Container { own_network: true, .. })
+    }
+
+    /// The address under which a process reaches the machine that it runs on.
+    pub fn machine(self) -> IpAddr {
+        match self {
+            Self::Container { machine, .. } => machine,
+            Self::None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        }
+    }
 }
 
 impl fmt::Debug for ProcessSpec {
@@ -238,6 +301,9 @@ pub enum RuntimeError {
 
 /// Runs processes. Object safe: the Rack holds an `Arc<dyn Runtime>`.
 pub trait Runtime: Send + Sync + 'static {
+    /// What stands between its processes and the machine.
+    fn isolation(&self) -> Isolation;
+
     /// Starts a process and returns once it runs (or once it is known why not).
     fn start(&self, spec: ProcessSpec) -> BoxFuture<'_, Result<ProcessState, RuntimeError>>;
 
@@ -259,6 +325,11 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Runs a command in a running process's directory and environment.
     fn exec<'a>(&'a self, id: &'a str, spec: ExecSpec) -> BoxFuture<'a, Result<ExecStream, RuntimeError>>;
+
+    /// Deletes what is kept for an app beyond its processes: its volumes. To be called when no process of it is left.
+    fn forget_app<'a>(&'a self, _app: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// Finds the processes of an earlier run of the Rack again. Called once, before anything
     /// else. Returns all that are known: still running ones, and those that ended meanwhile with

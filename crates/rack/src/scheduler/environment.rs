@@ -1,26 +1,31 @@
 //! What a process of an app gets to know: its environment, its command, its directory.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 
-use super::{DesiredApp, dockerfile};
+use super::{DesiredApp, Inner, SchedulerError, dockerfile};
 use crate::manifest::{MissingEnv, Service};
+use crate::runtime::{Isolation, ProcessKind, ProcessSpec};
 
 /// Taken over from the Rack's own environment. Nothing else is: it may hold the Rack's password.
 const FROM_THE_RACK: &[&str] = &["HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER"];
 
-/// The environment of a process: the machine's, then the service's entries and what the release
-/// has for them, then what the Rack says, which wins.
+/// The environment of a process: the machine's if it runs there (an image has its own), then the service's entries and what
+/// the release has for them, then what the Rack says, which wins.
 pub(super) fn environment(
     rack: &str,
+    isolation: Isolation,
     app: &DesiredApp,
     service: &Service,
     port: Option<u16>,
     links: &BTreeMap<String, u16>,
 ) -> Result<BTreeMap<String, String>, MissingEnv> {
-    let mut env: BTreeMap<String, String> =
-        FROM_THE_RACK.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
-    env.entry("PATH".to_owned()).or_insert_with(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    let mut env = BTreeMap::new();
+    if !isolation.has_images() {
+        env.extend(FROM_THE_RACK.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))));
+        env.entry("PATH".to_owned()).or_insert_with(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    }
     env.extend(app.manifest.service_environment(service, &app.env)?);
     let said = [
         ("APP", app.app.as_str()),
@@ -38,10 +43,43 @@ pub(super) fn environment(
     for link in &service.links {
         if let Some(port) = links.get(link) {
             let name = link.to_ascii_uppercase().replace('-', "_");
-            env.entry(format!("{name}_URL")).or_insert_with(|| format!("http://127.0.0.1:{port}"));
+            env.entry(format!("{name}_URL")).or_insert_with(|| format!("http://{}", SocketAddr::new(isolation.machine(), *port)));
         }
     }
     Ok(env)
+}
+
+/// What a runtime needs for one process of a service.
+pub(super) fn spec(
+    inner: &Inner,
+    app: &DesiredApp,
+    service: &Service,
+    command: Vec<String>,
+    port: Option<u16>,
+) -> Result<ProcessSpec, SchedulerError> {
+    let isolation = inner.runtime.isolation();
+    let links = inner.balancer_ports(&app.app);
+    // Where it has a network of its own, it listens on the manifest's port, and the machine's leads there.
+    let own_port = service.port.as_ref().map(|port| port.port).filter(|_| isolation.has_own_network());
+    let id = super::new_process_id().map_err(|source| SchedulerError::Io { doing: "making an id".to_owned(), source })?;
+    Ok(ProcessSpec {
+        id,
+        app: app.app.clone(),
+        service: service.name.clone(),
+        release: app.release.clone(),
+        command,
+        env: environment(&inner.config.rack, isolation, app, service, own_port.or(port), &links)?,
+        dir: if isolation.has_images() { PathBuf::from("/") } else { directory(&app.dir, service) },
+        port,
+        kind: ProcessKind::Service,
+        stop_grace: service.termination_grace,
+        build: app.build.clone(),
+        own_port,
+        limits: inner.limits(&app.app, service),
+        volumes: service.volumes.clone(),
+        privileged: service.privileged,
+        init: service.init,
+    })
 }
 
 /// Where a service's processes run: what would be the root of its image.
@@ -52,9 +90,12 @@ pub(crate) fn directory(source: &Path, service: &Service) -> PathBuf {
     parts.fold(source.to_owned(), |dir, part| dir.join(part))
 }
 
-/// What a service's processes run: the manifest's command, or that of the service's Dockerfile.
-/// The error is for the person who deploys.
-pub(crate) fn command(source: &Path, service: &Service) -> Result<Vec<String>, String> {
+/// What a service's processes run: the manifest's command, or that of the service's Dockerfile (of the image, where there are
+/// images: nothing then). The error is for the person who deploys.
+pub(crate) fn command(isolation: Isolation, source: &Path, service: &Service) -> Result<Vec<String>, String> {
+    if isolation.has_images() {
+        return Ok(service.command.clone());
+    }
     if let Some(image) = &service.image {
         return Err(format!(
             "service {} runs the image {image}, and this Rack runs plain processes only: give it `build` and `command` instead of `image`",
@@ -91,7 +132,7 @@ mod tests {
     fn the_release_wins_over_defaults_and_the_rack_over_both() {
         let app = app("services:\n  web:\n    links: [db-api]\n    environment: [KEY=default, OTHER=default, PORT, APP=mine]\n");
         let links = BTreeMap::from([("db-api".to_owned(), 10_001)]);
-        let env = environment("rack1", &app, &app.manifest.services[0], Some(20_001), &links).unwrap();
+        let env = environment("rack1", Isolation::None, &app, &app.manifest.services[0], Some(20_001), &links).unwrap();
         let of = |name: &str| env.get(name).map(String::as_str);
         assert_eq!((of("KEY"), of("OTHER"), of("PORT")), (Some("release"), Some("default"), Some("20001")));
         assert_eq!(
@@ -100,14 +141,18 @@ mod tests {
         );
         assert_eq!((of("DB_API_URL"), of("UNNAMED")), (Some("http://127.0.0.1:10001"), None));
         assert!(of("PATH").is_some());
+        let inside = Isolation::Container { own_network: true, machine: "10.1.0.1".parse().unwrap() };
+        let env = environment("rack1", inside, &app, &app.manifest.services[0], Some(80), &links).unwrap();
+        let of = |name: &str| env.get(name).map(String::as_str);
+        assert_eq!((of("DB_API_URL"), of("PORT"), of("PATH")), (Some("http://10.1.0.1:10001"), Some("80"), None));
     }
 
     #[test]
     fn a_service_that_cannot_run_here_says_why() {
         let image = app("services:\n  web:\n    image: nginx\n");
-        assert!(command(&image.dir, &image.manifest.services[0]).unwrap_err().contains("runs the image nginx"));
+        assert!(command(Isolation::None, &image.dir, &image.manifest.services[0]).unwrap_err().contains("runs the image nginx"));
         let bare = app("services:\n  web:\n");
-        assert!(command(&bare.dir, &bare.manifest.services[0]).unwrap_err().contains("has no command"));
+        assert!(command(Isolation::None, &bare.dir, &bare.manifest.services[0]).unwrap_err().contains("has no command"));
     }
 
     #[test]
@@ -117,6 +162,6 @@ mod tests {
         std::fs::write(dir.path().join("api/Dockerfile"), "FROM x\nCMD [\"bin/api\", \"-v\"]\n").unwrap();
         let mut app = app("services:\n  web:\n    build: api\n");
         app.dir = dir.path().to_owned();
-        assert_eq!(command(&app.dir, &app.manifest.services[0]).unwrap(), ["bin/api", "-v"]);
+        assert_eq!(command(Isolation::None, &app.dir, &app.manifest.services[0]).unwrap(), ["bin/api", "-v"]);
     }
 }

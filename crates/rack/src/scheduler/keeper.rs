@@ -9,12 +9,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::balancer::Backend;
 use super::environment;
 use super::slot::{Backoff, Phase, Slot, how_it_ended};
 use super::{DesiredApp, Inner, health};
 use crate::manifest::Service;
-use crate::runtime::{ProcessKind, ProcessSpec, ProcessState};
+use crate::router::Target;
+use crate::runtime::ProcessState;
 
 /// Failed checks in a row after which a healthy process gets no more connections.
 const UNHEALTHY_AFTER: u32 = 2;
@@ -28,8 +28,6 @@ const FIRST_CHECK: Duration = Duration::from_millis(100);
 const SETTLED: Duration = Duration::from_secs(1);
 /// A process that was healthy for so long starts the backoff anew.
 const PROVEN: Duration = Duration::from_mins(1);
-/// What a balancer may need to notice that a process is not to be used any more.
-const OUT_OF_ROTATION: Duration = Duration::from_millis(50);
 
 /// One place of one release of a service.
 pub(super) struct Keeper {
@@ -53,12 +51,19 @@ enum Outcome {
 }
 
 impl Keeper {
-    /// Begins to keep a place, with a process found again if there is one.
+    /// Begins to keep a place, with a process found again if there is one. One that the router sends requests to was healthy
+    /// and stays a target until it turns out not to be: the end of a Rack is not the end of its apps' health.
     pub(super) fn begin(inner: &Arc<Inner>, app: &Arc<DesiredApp>, service: &Service, found: Option<ProcessState>) -> Arc<Self> {
+        let mut slot = Slot::default();
+        if let Some(process) = &found
+            && let Some(target) = target(process).filter(|target| inner.routed.contains(target))
+        {
+            slot = Slot { phase: Phase::Healthy, process: Some(process.id.clone()), backend: Some(target), ..slot };
+        }
         let keeper = Arc::new(Self {
             app: Arc::clone(app),
             service: service.clone(),
-            slot: watch::Sender::default(),
+            slot: watch::Sender::new(slot),
             retire: CancellationToken::new(),
             asked: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
@@ -72,7 +77,7 @@ impl Keeper {
     }
 
     /// The target for connections, if its process is healthy.
-    pub(super) fn healthy_backend(&self) -> Option<Arc<Backend>> {
+    pub(super) fn healthy_backend(&self) -> Option<Target> {
         let slot = self.slot.borrow();
         slot.backend.clone().filter(|_| slot.phase == Phase::Healthy)
     }
@@ -141,7 +146,7 @@ impl Keeper {
     }
 
     async fn start(&self, inner: &Inner) -> Result<ProcessState, String> {
-        let command = environment::command(&self.app.dir, &self.service)?;
+        let command = environment::command(inner.runtime.isolation(), &self.app.dir, &self.service)?;
         let port = match &self.service.port {
             Some(_) => Some(inner.ports.take().map_err(|error| error.to_string())?),
             None => None,
@@ -154,20 +159,7 @@ impl Keeper {
     }
 
     async fn start_on(&self, inner: &Inner, command: Vec<String>, port: Option<u16>) -> Result<ProcessState, String> {
-        let links = inner.balancer_ports(&self.app.app);
-        let env = environment::environment(&inner.config.rack, &self.app, &self.service, port, &links);
-        let spec = ProcessSpec {
-            id: super::new_process_id().map_err(|error| error.to_string())?,
-            app: self.app.app.clone(),
-            service: self.service.name.clone(),
-            release: self.app.release.clone(),
-            command,
-            env: env.map_err(|error| error.to_string())?,
-            dir: environment::directory(&self.app.dir, &self.service),
-            port,
-            kind: ProcessKind::Service,
-            stop_grace: self.service.termination_grace,
-        };
+        let spec = environment::spec(inner, &self.app, &self.service, command, port).map_err(|error| error.to_string())?;
         inner.runtime.start(spec).await.map_err(|error| error.to_string())
     }
 
@@ -197,7 +189,7 @@ impl Keeper {
         let health = &self.service.health;
         let begun = Instant::now();
         let patience = health.grace + health.interval * START_INTERVALS;
-        let mut was_healthy = false;
+        let mut was_healthy = self.is_healthy();
         let mut failed = 0;
         let mut pause = FIRST_CHECK.min(health.interval);
         loop {
@@ -243,16 +235,20 @@ impl Keeper {
     /// Takes the process out of rotation, waits for its connections, stops it.
     async fn put_down(&self, inner: &Inner, process: &ProcessState, drain: Duration) {
         self.set(inner, |slot| slot.phase = Phase::Retiring);
-        let backend = self.slot.borrow().backend.clone();
-        if let Some(backend) = backend {
-            sleep(OUT_OF_ROTATION.min(drain)).await;
+        let target = self.slot.borrow().backend.clone();
+        if let Some(target) = target {
             // Whoever is still connected afterwards had its time.
-            let _ = timeout(drain, backend.idle()).await;
+            let _ = timeout(drain, inner.router.drained(target)).await;
         }
         if let Err(error) = inner.runtime.stop(&process.id, None).await {
             self.say(inner, &format!("process {} could not be stopped: {error}", process.id));
         }
     }
+}
+
+/// Where the router finds a process.
+fn target(process: &ProcessState) -> Option<Target> {
+    process.port.map(|port| Target { process: process.id.clone(), port })
 }
 
 async fn run(inner: Arc<Inner>, keeper: Arc<Keeper>, mut found: Option<ProcessState>) {
@@ -288,9 +284,12 @@ async fn one_life(inner: &Arc<Inner>, keeper: &Keeper, process: &ProcessState, b
     let begun = Instant::now();
     keeper.asked.store(false, Ordering::Relaxed);
     keeper.set(inner, |slot| {
-        slot.phase = Phase::Starting;
+        let is_known = slot.phase == Phase::Healthy && slot.process.as_ref() == Some(&process.id);
+        if !is_known {
+            slot.phase = Phase::Starting;
+        }
         slot.process = Some(process.id.clone());
-        slot.backend = process.port.map(Backend::new);
+        slot.backend = target(process);
     });
     let outcome = keeper.watch(inner, process).await;
     let was_proven = keeper.is_healthy() && begun.elapsed() >= PROVEN;

@@ -1,10 +1,11 @@
 //! Keeps what runs equal to what is wanted: starts, restarts with backoff, checks health,
-//! promotes, scales, and gives each service one stable port.
+//! promotes, scales, and tells the router who is healthy. Each service has one stable port.
 //!
 //! Knows nothing of requests or rows: the Rack's API tells it what is wanted (at start: every app
 //! with an active release) and asks it what is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,9 +16,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::logs::LogStore;
 use crate::manifest::{Manifest, MissingEnv};
+use crate::router::{Router, RouterConfig, Table, Target};
 use crate::runtime::{ExecSpec, ExecStream, ProcessKind, ProcessState, Runtime, RuntimeError};
 
-mod balancer;
 mod dockerfile;
 mod environment;
 mod health;
@@ -30,7 +31,6 @@ mod restart;
 mod resume;
 mod slot;
 
-use balancer::Balancer;
 pub(crate) use environment::{command, directory};
 use keeper::Keeper;
 use ports::Ports;
@@ -43,9 +43,9 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 pub struct Formation {
     /// Processes wanted.
     pub count: Option<u32>,
-    /// CPU units, 1024 to a core; shown, not enforced by the process runtime.
+    /// CPU units, 1024 to a core; enforced by containers, shown by plain processes.
     pub cpu: Option<u32>,
-    /// Memory in MB; shown, not enforced by the process runtime.
+    /// Memory in MB; enforced by containers, shown by plain processes.
     pub memory: Option<u32>,
 }
 
@@ -177,8 +177,12 @@ pub enum SchedulerError {
 pub struct SchedulerConfig {
     /// Name of the Rack, in `RACK`.
     pub rack: String,
-    /// Directory for what must outlive a restart (the services' ports).
+    /// Directory for what must outlive a restart (the services' ports, and the router's socket).
     pub dir: PathBuf,
+    /// The `convox-rack` binary, which is the router too.
+    pub program: PathBuf,
+    /// Where apps are reached from outside.
+    pub router: RouterConfig,
 }
 
 /// Keeps apps running. Hold it in an `Arc`. Dropping it stops reconciling and leaves every process
@@ -193,6 +197,9 @@ struct Inner {
     runtime: Arc<dyn Runtime>,
     logs: LogStore,
     ports: Ports,
+    router: Router,
+    /// Processes that the router sent requests to when this Rack came up.
+    routed: HashSet<Target>,
     apps: Mutex<BTreeMap<String, App>>,
     /// Cancelled when the Rack shuts down: everyone lets go of what runs.
     stop: CancellationToken,
@@ -217,7 +224,8 @@ struct App {
 /// The places of one service.
 #[derive(Default)]
 struct Places {
-    balancer: Option<Balancer>,
+    /// Its own, on which it is reached inside of the machine.
+    port: Option<u16>,
     keepers: Vec<Arc<Keeper>>,
     /// A rolling restart under way.
     restart: Option<CancellationToken>,
@@ -247,7 +255,18 @@ impl Scheduler {
     ) -> Result<Arc<Self>, SchedulerError> {
         let ports = Ports::open(&config.dir)
             .map_err(|source| SchedulerError::Io { doing: format!("reading ports.json in {}", config.dir.display()), source })?;
+        let mut inside = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        let machine = runtime.isolation().machine();
+        if machine != Ipv4Addr::LOCALHOST {
+            // Containers reach each other's services here.
+            inside.push(machine);
+        }
+        let base = Table { http: config.router.http, https: config.router.https, inside, ..Table::default() };
+        let started = Router::start(&config.dir, &config.program, base).await;
+        let (router, earlier) = started.map_err(|source| SchedulerError::Io { doing: "starting the router".to_owned(), source })?;
         let inner = Arc::new(Inner {
+            router,
+            routed: earlier.routes.into_iter().flat_map(|route| route.targets).collect(),
             config,
             runtime,
             logs,
@@ -259,6 +278,7 @@ impl Scheduler {
         let found = inner.runtime.adopt().await?;
         resume::resume(&inner, found, apps);
         inner.tasks.spawn(resume::tidy(Arc::clone(&inner)));
+        inner.tasks.spawn(answer_router(Arc::clone(&inner)));
         Ok(Arc::new(Self { inner }))
     }
 
@@ -269,14 +289,20 @@ impl Scheduler {
         self.inner.tasks.close();
         // Bounded: whoever is in the middle of a long stop is left to the shims.
         let _ = timeout(SHUTDOWN, self.inner.tasks.wait()).await;
-        let balancers: Vec<Balancer> = {
-            let mut apps = self.inner.apps();
-            let services = apps.values_mut().flat_map(|app| app.services.values_mut());
-            services.filter_map(|places| places.balancer.take()).collect()
-        };
-        for balancer in balancers {
-            balancer.close().await;
-        }
+        // It goes on with what it was told last.
+        self.inner.router.leave();
+    }
+
+    /// Where apps are reached by name: HTTP, and HTTPS.
+    pub fn fronts(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        let applied = self.inner.router.applied();
+        let applied = applied.borrow();
+        (applied.http, applied.https)
+    }
+
+    /// Addresses on which the router could not listen, and why.
+    pub fn router_failures(&self) -> Vec<(SocketAddr, String)> {
+        self.inner.router.applied().borrow().failures.clone()
     }
 
     /// Replaces the running release by this one: starts new processes, waits until they are
@@ -356,6 +382,25 @@ impl Scheduler {
     /// Runs a command in a process of an app.
     pub async fn exec(&self, app: &str, id: &str, spec: ExecSpec) -> Result<ExecStream, SchedulerError> {
         one_off::exec(&self.inner, app, id, spec).await
+    }
+}
+
+/// Does something about ports on which the router could not listen.
+async fn answer_router(inner: Arc<Inner>) {
+    let mut applied = inner.router.applied();
+    loop {
+        let failures = applied.borrow_and_update().failures.clone();
+        for (address, reason) in failures {
+            if address.ip().is_loopback() {
+                inner.replace_port(address.port(), &reason);
+            } else {
+                tracing::error!(%address, %reason, "the router cannot listen there");
+            }
+        }
+        tokio::select! {
+            changed = applied.changed() => if changed.is_err() { return },
+            () = inner.stop.cancelled() => return,
+        }
     }
 }
 

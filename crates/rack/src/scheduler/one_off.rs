@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{DesiredApp, Inner, OneOff, SchedulerError, environment};
-use crate::runtime::{ExecSpec, ExecStream, ProcessKind, ProcessSpec, ProcessState, RuntimeError};
+use crate::runtime::{ExecSpec, ExecStream, ProcessKind, ProcessState, RuntimeError};
 
 /// How long a `run` whose client went away may come back.
 const COME_BACK: Duration = Duration::from_secs(5);
@@ -14,7 +14,7 @@ pub(super) async fn run(inner: &Arc<Inner>, release: &DesiredApp, one_off: OneOf
     let service = service.ok_or_else(|| SchedulerError::NoService(one_off.service.clone()))?;
     let command = match one_off.command.filter(|command| !command.trim().is_empty()) {
         Some(command) => vec!["sh".to_owned(), "-c".to_owned(), command],
-        None => environment::command(&release.dir, service).map_err(SchedulerError::Manifest)?,
+        None => environment::command(inner.runtime.isolation(), &release.dir, service).map_err(SchedulerError::Manifest)?,
     };
     let io = |doing: &str| {
         let doing = doing.to_owned();
@@ -25,21 +25,9 @@ pub(super) async fn run(inner: &Arc<Inner>, release: &DesiredApp, one_off: OneOf
         None => None,
     };
     let started = async {
-        let links = inner.balancer_ports(&release.app);
-        let mut env = environment::environment(&inner.config.rack, release, service, port, &links)?;
-        env.extend(one_off.env);
-        let spec = ProcessSpec {
-            id: super::new_process_id().map_err(io("making an id"))?,
-            app: release.app.clone(),
-            service: service.name.clone(),
-            release: release.release.clone(),
-            command,
-            env,
-            dir: environment::directory(&release.dir, service),
-            port,
-            kind: ProcessKind::OneOff,
-            stop_grace: service.termination_grace,
-        };
+        let mut spec = environment::spec(inner, release, service, command, port)?;
+        spec.kind = ProcessKind::OneOff;
+        spec.env.extend(one_off.env);
         Ok(inner.runtime.start(spec).await?)
     };
     let outcome: Result<ProcessState, SchedulerError> = started.await;

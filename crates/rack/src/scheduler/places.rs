@@ -7,12 +7,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::balancer::Balancer;
 use super::keeper::Keeper;
 use super::slot::Phase;
-use super::{App, DesiredApp, Inner, Places, SchedulerError, ServiceState};
+use super::{App, DesiredApp, Inner, SchedulerError, ServiceState};
 use crate::manifest::Service;
-use crate::runtime::{ProcessKind, ProcessState, ProcessStatus};
+use crate::router::Route;
+use crate::runtime::{Limits, ProcessKind, ProcessState, ProcessStatus};
 
 /// How long the undoing of a cancelled promotion may take when its app is deleted.
 const UNDONE: Duration = Duration::from_mins(2);
@@ -36,41 +36,89 @@ impl Inner {
         self.apps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells a service's balancer who is healthy now.
+    /// Takes note of a change in a service's places.
     pub(super) fn refresh(&self, app: &str, service: &str) {
         if let Some(entry) = self.apps().get_mut(app) {
             entry.retiring.retain(|keeper| keeper.slot().phase != Phase::Gone);
-            if let Some(places) = entry.services.get(service) {
-                places.refresh();
-            }
+            self.route(app, entry, service);
         }
+    }
+
+    /// Tells the router who of a service is healthy now, and under which names it is served.
+    pub(super) fn route(&self, app: &str, entry: &App, name: &str) {
+        let Some(places) = entry.services.get(name) else { return };
+        let Some(port) = places.port else {
+            return self.router.change(|table| table.take(app, name));
+        };
+        let next = entry.next.first().map(|keeper| &keeper.app);
+        let service = entry.desired.as_ref().or(next).and_then(|desired| desired.manifest.service(name));
+        let hosts = service.map(|service| self.hosts(app, service)).unwrap_or_default();
+        let http = service.and_then(|service| service.port.as_ref()).is_none_or(|port| port.scheme == "http");
+        let targets = places.keepers.iter().filter_map(|keeper| keeper.healthy_backend()).collect();
+        let route = Route { app: app.to_owned(), service: name.to_owned(), port, http, hosts, targets };
+        self.router.change(|table| table.put(route));
+    }
+
+    /// Names under which a service is served.
+    pub(super) fn hosts(&self, app: &str, service: &Service) -> Vec<String> {
+        if service.internal {
+            return Vec::new();
+        }
+        let own = self.config.router.domain.as_ref().map(|domain| format!("{}.{app}.{domain}", service.name));
+        own.into_iter().chain(service.domains.clone()).map(|host| host.to_ascii_lowercase()).collect()
     }
 
     /// The balancers' ports of an app, by service.
     pub(super) fn balancer_ports(&self, app: &str) -> BTreeMap<String, u16> {
         let apps = self.apps();
         let services = apps.get(app).into_iter().flat_map(|entry| &entry.services);
-        services.filter_map(|(name, places)| Some((name.clone(), places.balancer.as_ref()?.port()))).collect()
+        services.filter_map(|(name, places)| Some((name.clone(), places.port?))).collect()
     }
 
-    /// Gives every service with a port its balancer. One that has no port any more keeps its own
+    /// How much of the machine a process of a service may use: as scaled, else as in the manifest.
+    pub(super) fn limits(&self, app: &str, service: &Service) -> Limits {
+        let set = self.apps().get(app).and_then(|entry| entry.formation.get(&service.name).copied()).unwrap_or_default();
+        let scale = &service.scale;
+        Limits {
+            cpu: Some(set.cpu.unwrap_or(scale.cpu)),
+            cpu_most: scale.cpu_most,
+            memory: set.memory.or(scale.memory_most).or(Some(scale.memory)),
+        }
+    }
+
+    /// Gives every service with a port its own. One that has no port any more keeps its own
     /// for as long as the release runs that needs it.
-    pub(super) fn open_balancers(&self, entry: &mut App, desired: &DesiredApp) {
+    pub(super) fn open_ports(&self, entry: &mut App, desired: &DesiredApp) {
         for service in &desired.manifest.services {
             let places = entry.services.entry(service.name.clone()).or_default();
-            let Some(port) = &service.port else { continue };
-            if places.balancer.is_some() {
+            if service.port.is_none() || places.port.is_some() {
                 continue;
             }
-            let opened =
-                self.ports.listen(&desired.app, &service.name).and_then(|listener| Balancer::start(listener, port.scheme == "http"));
-            match opened {
-                Ok(balancer) => places.balancer = Some(balancer),
+            match self.ports.of_service(&desired.app, &service.name) {
+                Ok(port) => places.port = Some(port),
                 Err(error) => {
                     let stream = format!("system/service/{}", service.name);
                     self.logs.append(&desired.app, &stream, &format!("no port to be reached on: {error}"));
                 }
             }
+        }
+    }
+
+    /// Gives a service another port, since the router could not listen on the one it had.
+    pub(super) fn replace_port(&self, port: u16, reason: &str) {
+        let Some((app, service)) = self.ports.owner(port) else { return };
+        let stream = format!("system/service/{service}");
+        match self.ports.another(&app, &service) {
+            Ok(other) => {
+                self.logs.append(&app, &stream, &format!("port {port} is taken ({reason}): reached on {other} from now on"));
+                if let Some(entry) = self.apps().get_mut(&app) {
+                    if let Some(places) = entry.services.get_mut(&service) {
+                        places.port = Some(other);
+                    }
+                    self.route(&app, entry, &service);
+                }
+            }
+            Err(error) => self.logs.append(&app, &stream, &format!("no port to be reached on: {error}")),
         }
     }
 
@@ -87,7 +135,7 @@ impl Inner {
         let (healthy, others): (Vec<_>, Vec<_>) = places.keepers.drain(..).partition(|keeper| keeper.is_healthy());
         places.keepers = healthy.into_iter().chain(others).collect();
         let surplus = places.keepers.split_off(count.min(places.keepers.len()));
-        places.refresh();
+        self.route(&desired.app, entry, name);
         for keeper in surplus {
             keeper.retire();
             entry.retiring.push(keeper);
@@ -141,6 +189,8 @@ impl Inner {
         let left: Vec<_> = self.runtime.list().into_iter().filter(|process| process.app == app).collect();
         let stopped = join_all(left.iter().map(|process| self.runtime.stop(&process.id, None))).await;
         join_all(left.iter().map(|process| self.runtime.forget(&process.id))).await;
+        self.router.change(|table| table.take_app(app));
+        self.router.settled().await;
         self.ports.remove(app).map_err(|source| SchedulerError::Io { doing: format!("forgetting the ports of {app}"), source })?;
         stopped.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(())
@@ -163,7 +213,7 @@ impl App {
     pub(super) fn service_state(&self, service: &Service) -> ServiceState {
         let formation = self.formation.get(&service.name).copied().unwrap_or_default();
         let places = self.services.get(&service.name);
-        let balancer = places.and_then(|places| Some(places.balancer.as_ref()?.port()));
+        let balancer = places.and_then(|places| places.port);
         let scheme = service.port.as_ref().map_or("http", |port| port.scheme.as_str());
         ServiceState {
             name: service.name.clone(),
@@ -175,14 +225,6 @@ impl App {
             balancer,
             port: service.port.as_ref().map(|port| port.port),
             endpoint: balancer.map(|port| format!("{scheme}://127.0.0.1:{port}")),
-        }
-    }
-}
-
-impl Places {
-    pub(super) fn refresh(&self) {
-        if let Some(balancer) = &self.balancer {
-            balancer.set(self.keepers.iter().filter_map(|keeper| keeper.healthy_backend()).collect());
         }
     }
 }

@@ -43,19 +43,27 @@ impl Ports {
         Ok(Self { file, book: Mutex::new(Book { stable, processes: BTreeSet::new() }) })
     }
 
-    /// Listens on the service's port: the one it had, or a new one that it keeps from now on.
-    pub(super) fn listen(&self, app: &str, service: &str) -> io::Result<TcpListener> {
+    /// The service's port: the one it had, or a new one that it keeps from now on.
+    pub(super) fn of_service(&self, app: &str, service: &str) -> io::Result<u16> {
+        let known = self.book().stable.get(app).and_then(|services| services.get(service)).copied();
+        known.map_or_else(|| self.another(app, service), Ok)
+    }
+
+    /// Another port for the service, since somebody else has the one it had.
+    pub(super) fn another(&self, app: &str, service: &str) -> io::Result<u16> {
         let mut book = self.book();
-        if let Some(port) = book.stable.get(app).and_then(|services| services.get(service))
-            && let Ok(listener) = listen(*port)
-        {
-            return Ok(listener);
-        }
         let taken: BTreeSet<u16> = book.stable.values().flat_map(|services| services.values().copied()).collect();
-        let (port, listener) = find(SERVICES, &taken)?;
+        let (port, _listener) = find(SERVICES, &taken)?;
         book.stable.entry(app.to_owned()).or_default().insert(service.to_owned(), port);
         self.save(&book)?;
-        Ok(listener)
+        Ok(port)
+    }
+
+    /// Whose port it is.
+    pub(super) fn owner(&self, port: u16) -> Option<(String, String)> {
+        let book = self.book();
+        let all = book.stable.iter().flat_map(|(app, services)| services.iter().map(move |(service, port)| (app, service, *port)));
+        all.into_iter().find(|(_, _, theirs)| *theirs == port).map(|(app, service, _)| (app.clone(), service.clone()))
     }
 
     /// Forgets the ports of an app.
@@ -120,20 +128,20 @@ mod tests {
     #[test]
     fn a_service_keeps_its_port_across_restarts() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Ports::open(dir.path()).unwrap().listen("app", "web").unwrap().local_addr().unwrap();
-        let again = Ports::open(dir.path()).unwrap().listen("app", "web").unwrap().local_addr().unwrap();
-        assert_eq!(first, again);
+        let first = Ports::open(dir.path()).unwrap().of_service("app", "web").unwrap();
+        let ports = Ports::open(dir.path()).unwrap();
+        assert_eq!(ports.of_service("app", "web").unwrap(), first);
+        assert_eq!(ports.owner(first), Some(("app".to_owned(), "web".to_owned())));
     }
 
     #[test]
     fn a_port_that_somebody_took_meanwhile_is_replaced_for_good() {
         let dir = tempfile::tempdir().unwrap();
-        let squatter = Ports::open(dir.path()).unwrap().listen("app", "web").unwrap();
         let ports = Ports::open(dir.path()).unwrap();
-        let other = ports.listen("app", "web").unwrap().local_addr().unwrap();
-        assert_ne!(squatter.local_addr().unwrap(), other);
-        drop(squatter);
-        assert_eq!(ports.listen("app", "web").unwrap().local_addr().unwrap(), other);
+        let first = ports.of_service("app", "web").unwrap();
+        let other = ports.another("app", "web").unwrap();
+        assert_ne!(first, other);
+        assert_eq!((ports.of_service("app", "web").unwrap(), ports.owner(first)), (other, None));
     }
 
     #[test]

@@ -26,7 +26,7 @@ const LAST_LINES: usize = 5;
 pub(super) async fn promote(inner: Arc<Inner>, desired: DesiredApp, options: PromoteOptions) -> Result<(), PromoteError> {
     desired.manifest.check_environment(&desired.env)?;
     for service in &desired.manifest.services {
-        environment::command(&desired.dir, service).map_err(PromoteError::Manifest)?;
+        environment::command(inner.runtime.isolation(), &desired.dir, service).map_err(PromoteError::Manifest)?;
     }
     let promotion = begin(&inner, &desired)?;
     let rollout = Rollout {
@@ -59,7 +59,7 @@ fn begin(inner: &Inner, desired: &DesiredApp) -> Result<Promotion, PromoteError>
         }
     }
     entry.formation.clone_from(&desired.formation);
-    inner.open_balancers(entry, desired);
+    inner.open_ports(entry, desired);
     Ok(entry.promotion.insert(Promotion::default()).clone())
 }
 
@@ -168,7 +168,7 @@ impl Rollout<'_> {
             let Some(entry) = apps.get_mut(&self.desired.app) else { return };
             let Some(places) = entry.services.get_mut(service) else { return };
             let old = std::mem::take(&mut places.keepers);
-            places.refresh();
+            self.inner.route(&self.desired.app, entry, service);
             entry.retiring.extend(old.iter().cloned());
             old
         };
@@ -189,17 +189,17 @@ impl Rollout<'_> {
                 let new = entry.next.iter().filter(|keeper| keeper.service.name == service.name).cloned();
                 old.extend(std::mem::replace(&mut places.keepers, new.collect()));
                 if service.port.is_none() {
-                    places.balancer = None;
+                    places.port = None;
                 }
-                places.refresh();
             }
             entry.next.clear();
+            entry.desired = Some(Arc::clone(&self.desired));
             let names: Vec<String> = entry.services.keys().cloned().collect();
             for name in names.into_iter().filter(|name| self.desired.manifest.service(name).is_none()) {
                 old.extend(entry.services.remove(&name).into_iter().flat_map(|places| places.keepers));
+                self.inner.router.change(|table| table.take(&self.desired.app, &name));
             }
-            entry.desired = Some(Arc::clone(&self.desired));
-            // Someone may have scaled meanwhile.
+            // Routes each of them too. Someone may have scaled meanwhile.
             for service in &self.desired.manifest.services {
                 self.inner.fill(entry, &service.name);
             }
@@ -209,6 +209,7 @@ impl Rollout<'_> {
         for keeper in &old {
             keeper.retire();
         }
+        self.inner.router.settled().await;
         self.say("is running");
         let _ = timeout(OLD_GONE, join_all(old.iter().map(|keeper| keeper.gone()))).await;
     }
@@ -233,9 +234,13 @@ impl Rollout<'_> {
         let Some(entry) = apps.get_mut(&self.desired.app) else { return };
         let old = entry.desired.clone();
         let is_old = |name: &str| old.as_ref().is_some_and(|old| old.manifest.service(name).is_some());
-        entry.services.retain(|name, _| is_old(name));
+        let gone: Vec<String> = entry.services.keys().filter(|name| !is_old(name)).cloned().collect();
+        for name in gone {
+            entry.services.remove(&name);
+            self.inner.router.change(|table| table.take(&self.desired.app, &name));
+        }
         if let Some(old) = &old {
-            self.inner.open_balancers(entry, old);
+            self.inner.open_ports(entry, old);
             for service in &old.manifest.services {
                 self.inner.fill(entry, &service.name);
             }

@@ -62,7 +62,7 @@ async fn replace(inner: &Arc<Inner>, service: &Service, old: &Arc<Keeper>) -> bo
         let Some(places) = entry.services.get_mut(&service.name) else { return false };
         let Some(place) = places.keepers.iter_mut().find(|keeper| Arc::ptr_eq(keeper, old)) else { return false };
         *place = new;
-        places.refresh();
+        inner.route(&old.app.app, entry, &service.name);
         entry.retiring.push(Arc::clone(old));
     }
     guard.keep();

@@ -1,6 +1,6 @@
 //! Taking up work after the Rack was restarted or killed, and tidying while it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub(super) fn resume(inner: &Arc<Inner>, found: Vec<ProcessState>, apps: Vec<Des
     for app in apps {
         let app = Arc::new(app);
         let mut entry = App { desired: Some(Arc::clone(&app)), formation: app.formation.clone(), ..App::default() };
-        inner.open_balancers(&mut entry, &app);
+        inner.open_ports(&mut entry, &app);
         for service in &app.manifest.services {
             let count = entry.count(service);
             let candidates = running.entry((app.app.clone(), service.name.clone())).or_default();
@@ -60,6 +60,13 @@ pub(super) fn resume(inner: &Arc<Inner>, found: Vec<ProcessState>, apps: Vec<Des
             inner.fill(entry, &service.name);
         }
     }
+    // What was routed for apps that are not there any more.
+    let known: BTreeSet<String> = inner.apps().keys().cloned().collect();
+    inner.router.change(|table| {
+        let before = table.routes.len();
+        table.routes.retain(|route| known.contains(&route.app));
+        table.routes.len() != before
+    });
     for process in running.into_values().flatten() {
         stop_surplus(inner, process);
     }

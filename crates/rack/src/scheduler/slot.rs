@@ -1,9 +1,8 @@
 //! What is known of one place of a service, in words and pauses.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::balancer::Backend;
+use crate::router::Target;
 use crate::runtime::ProcessState;
 
 /// Where a place is.
@@ -39,7 +38,7 @@ pub(super) struct Slot {
     /// The process of the last failure.
     pub(super) failed: Option<String>,
     /// Its target for connections.
-    pub(super) backend: Option<Arc<Backend>>,
+    pub(super) backend: Option<Target>,
 }
 
 /// Waits of 1, 2, 4 .. 60 seconds.

@@ -1,7 +1,7 @@
 //! The hidden subcommands that run beside the Rack: `shim --state DIR`, one per process, and
 //! `exec-shim`, one per exec session. The same binary, with no server inside.
 //!
-//! A shim is the parent of what it runs, the reaper of everything that descends from it, and in a
+//! A shim is the parent of what it runs (or, where that is a container, the one who asked the engine for it), the reaper of everything that descends from it, and in a
 //! session of its own: it outlives the Rack, and nothing that it started outlives it.
 
 use std::ffi::OsString;
@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+mod capture;
+mod container;
 mod exec;
 mod family;
 mod process;

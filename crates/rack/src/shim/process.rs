@@ -17,8 +17,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::capture::Capture;
+use super::container;
 use super::family::{Family, start_failure, start_failure_code};
-use crate::logs::{LineSplitter, LogWriter, encode};
+use crate::logs::LineSplitter;
 use crate::runtime::process::files::{ExitFile, ProcessDir, SpecFile, StartedFile};
 use crate::runtime::process::procfs::Birth;
 
@@ -44,8 +46,14 @@ pub(super) fn run(state: &Path) -> ExitCode {
     let Ok(Some(spec)) = dir.spec() else { return ExitCode::FAILURE };
     // Fails only for who leads a session already, which is as good.
     let _ = rustix::process::setsid();
-    let outcome =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| runtime.block_on(supervise(&dir, &spec)));
+    let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        runtime.block_on(async {
+            match &spec.container {
+                Some(container) => container::supervise(&dir, &spec, container).await,
+                None => supervise(&dir, &spec).await,
+            }
+        })
+    });
     drop(lock);
     if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -115,14 +123,19 @@ async fn supervise(dir: &ProcessDir, spec: &SpecFile) -> std::io::Result<()> {
 /// Passes the wish to stop on to the process group; says when patience ends.
 fn ask_to_stop(dir: &ProcessDir, spec: &SpecFile, family: &Family, before: Option<Instant>) -> Instant {
     family.signal_group(Signal::TERM);
-    let grace = dir.stop().map_or(spec.stop_grace_ms, |stop| stop.grace_ms);
-    // A day is for ever; it also keeps the sum below any clock's end.
-    let after = Instant::now() + Duration::from_millis(grace).min(Duration::from_hours(24));
+    let after = Instant::now() + grace(dir, spec);
     before.map_or(after, |before| before.min(after))
 }
 
+/// How long the process may take to end.
+pub(super) fn grace(dir: &ProcessDir, spec: &SpecFile) -> Duration {
+    let grace = dir.stop().map_or(spec.stop_grace_ms, |stop| stop.grace_ms);
+    // A day is for ever; it also keeps sums below any clock's end.
+    Duration::from_millis(grace).min(Duration::from_hours(24))
+}
+
 /// Tells the Rack, if it still listens, and lets go of the pipe to it.
-fn report(report: &Report) {
+pub(super) fn report(report: &Report) {
     use std::io::Write;
     if let Ok(mut line) = serde_json::to_vec(report) {
         line.push(b'\n');
@@ -135,66 +148,25 @@ fn report(report: &Report) {
     }
 }
 
-/// Writes what the process says to its app's log. Never makes the process wait for a full disk:
-/// what cannot be written is counted, and the count is written when there is room again.
-struct Capture {
-    writer: LogWriter,
-    stream: String,
-    lost: u64,
-}
-
-impl Capture {
-    fn new(spec: &SpecFile) -> Self {
-        Self { writer: LogWriter::new(&spec.log_dir, spec.log_limits()), stream: spec.stream(), lost: 0 }
-    }
-
-    fn write(&mut self, block: &mut Vec<u8>, lines: u64) {
-        if lines == 0 {
-            return;
-        }
-        let mut whole = Vec::new();
-        if self.lost > 0 {
-            let note = format!("{} lines of output could not be written before this one", self.lost);
-            encode(&mut whole, Timestamp::now(), &self.stream, note.as_bytes());
-        }
-        whole.append(block);
-        match self.writer.write(&whole) {
-            Ok(()) => self.lost = 0,
-            Err(_) => self.lost += lines,
-        }
-    }
-}
-
 fn keep(pipe: OwnedFd, capture: &Arc<Mutex<Capture>>) -> std::io::Result<JoinHandle<()>> {
     let mut pipe = pipe::Receiver::from_owned_fd(pipe)?;
     let capture = Arc::clone(capture);
     Ok(tokio::spawn(async move {
         let mut splitter = LineSplitter::default();
         let mut buffer = vec![0; 64 * 1024];
-        let mut block = Vec::new();
         loop {
             let count = match pipe.read(&mut buffer).await {
                 Ok(count) => count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(_) => 0,
             };
-            let now = Timestamp::now();
             let mut capture = capture.lock().unwrap_or_else(PoisonError::into_inner);
-            let stream = std::mem::take(&mut capture.stream);
-            let mut lines = 0;
-            let each = |line: &[u8]| {
-                lines += 1;
-                encode(&mut block, now, &stream, line);
-            };
             match buffer.get(..count) {
-                Some(bytes) if count > 0 => splitter.push(bytes, each),
-                _ => splitter.finish(each),
-            }
-            capture.stream = stream;
-            capture.write(&mut block, lines);
-            block.clear();
-            if count == 0 {
-                return;
+                Some(bytes) if count > 0 => capture.take(&mut splitter, bytes),
+                _ => {
+                    capture.finish(&mut splitter);
+                    return;
+                }
             }
         }
     }))

@@ -67,6 +67,15 @@ macro_rules! put {
 }
 
 impl State {
+    /// App and id of every build that can be promoted, or will be able to when it is done.
+    pub(crate) async fn built(&self) -> Result<std::collections::BTreeSet<(String, String)>, DbError> {
+        let rows: Vec<(String, String)> =
+            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT app, id FROM builds WHERE status <> 'failed'")
+                .fetch_all(pool)
+                .await)?;
+        Ok(rows.into_iter().collect())
+    }
+
     /// Keeps a build, new or changed.
     pub(crate) async fn put_build(&self, build: &BuildRow) -> Result<(), DbError> {
         convox_db::transaction!(&self.db, |tx| {

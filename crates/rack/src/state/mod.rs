@@ -7,6 +7,7 @@ mod builds;
 mod configs;
 mod credentials;
 mod hosts;
+mod registries;
 mod releases;
 mod system;
 
@@ -28,6 +29,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "0002_build_update", sqlite: include_str!("../../migrations/0002_build_update.sql"), postgres: "" },
     Migration { name: "0003_keys", sqlite: include_str!("../../migrations/0003_keys.sql"), postgres: "" },
     Migration { name: "0004_configs", sqlite: include_str!("../../migrations/0004_configs.sql"), postgres: "" },
+    Migration { name: "0005_registries", sqlite: include_str!("../../migrations/0005_registries.sql"), postgres: "" },
 ];
 
 /// The Rack's rows.
@@ -83,7 +85,7 @@ impl State {
         // Keys are made with the first row that they seal, and never again: a new key beside old rows would only hide what is missing.
         let (sealed,): (i64,) = convox_db::query!(&db, |pool| sqlx::query_as(
             "SELECT (SELECT count(*) FROM signers) + (SELECT count(*) FROM releases) + (SELECT count(*) FROM passwords) \
-                 + (SELECT count(*) FROM host_keys)"
+                 + (SELECT count(*) FROM host_keys) + (SELECT count(*) FROM registries)"
         )
         .fetch_one(pool)
         .await)

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use convox_rack::logs::LogQuery;
 use convox_rack::manifest::Manifest;
+use convox_rack::router::RouterConfig;
 use convox_rack::runtime::{ExecSpec, ProcessStatus, Runtime};
 use convox_rack::scheduler::{DesiredApp, Formation, PromoteOptions, Scheduler, SchedulerConfig};
 use futures_util::StreamExt;
@@ -69,7 +70,12 @@ fn marked(dir: &Path) -> Vec<String> {
 async fn scheduler(dir: &Path, apps: Vec<DesiredApp>) -> (Arc<dyn Runtime>, Arc<Scheduler>) {
     let (logs, runtime) = runtime(dir);
     let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-    let config = SchedulerConfig { rack: "test".into(), dir: dir.join("scheduler") };
+    let config = SchedulerConfig {
+        rack: "test".into(),
+        dir: dir.join("scheduler"),
+        program: env!("CARGO_BIN_EXE_convox-rack").into(),
+        router: RouterConfig::default(),
+    };
     let scheduler = Scheduler::start(config, Arc::clone(&runtime), logs, apps).await.unwrap();
     (runtime, scheduler)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use convox_rack::logs::{LogQuery, LogStore};
 use convox_rack::manifest::Manifest;
+use convox_rack::router::RouterConfig;
 use convox_rack::runtime::{ExecSpec, ProcessStatus, Runtime};
 use convox_rack::scheduler::{DesiredApp, Formation, OneOff, PromoteError, PromoteOptions, Scheduler, SchedulerConfig};
 use futures_util::StreamExt;
@@ -119,7 +120,12 @@ impl Bench {
 async fn start(dir: &Path, apps: Vec<DesiredApp>) -> (LogStore, Arc<dyn Runtime>, Arc<Scheduler>) {
     let (logs, runtime) = runtime(dir);
     let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-    let config = SchedulerConfig { rack: "test".into(), dir: dir.join("scheduler") };
+    let config = SchedulerConfig {
+        rack: "test".into(),
+        dir: dir.join("scheduler"),
+        program: env!("CARGO_BIN_EXE_convox-rack").into(),
+        router: RouterConfig::default(),
+    };
     let scheduler = Scheduler::start(config, Arc::clone(&runtime), logs.clone(), apps).await.unwrap();
     (logs, runtime, scheduler)
 }

@@ -20,6 +20,10 @@ pub(crate) fn runtime(dir: &Path) -> (LogStore, ProcessRuntime) {
 /// Ends what still runs under a data directory: processes outlive a Rack by design, but not a
 /// test.
 pub(crate) fn end_processes(dir: &Path) {
+    use std::io::Write as _;
+    if let Ok(mut router) = std::os::unix::net::UnixStream::connect(dir.join("scheduler/router.sock")) {
+        let _ = router.write_all(b"\"End\"\n");
+    }
     let Ok(processes) = std::fs::read_dir(dir.join("processes")) else { return };
     for process in processes.flatten() {
         if let Some(shim) = shim_of(&process.path())

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::files::{ProcessDir, SpecFile, StartedFile};
 use super::procfs::Birth;
-use super::start::{conclude, exit_of};
+use super::start::{conclude, exit_of, revive};
 use super::watched::Watched;
 use super::{Entry, Shared};
 use crate::runtime::{ProcessState, RuntimeError};
@@ -50,6 +50,12 @@ async fn adopt_one(shared: &Arc<Shared>, dir: &ProcessDir) -> std::io::Result<bo
         tokio::spawn(conclude(Arc::clone(shared), entry, None));
         return Ok(true);
     }
+    if spec.container.is_some() && is_orphaned(dir)? {
+        // The container may run on without its shim, as after the end of everything in the Rack's control group.
+        if revive(shared, dir, &spec).await?.is_some() {
+            return Ok(true);
+        }
+    }
     // Kept to the end: no shim may begin while we decide that there is none.
     let Some(_lock) = dir.lock()? else {
         return Err(std::io::Error::other("its shim is alive but does not say who it is"));
@@ -61,6 +67,12 @@ async fn adopt_one(shared: &Arc<Shared>, dir: &ProcessDir) -> std::io::Result<bo
     let exit = exit_of(dir, &started.shim);
     shared.enter_ended(dir.clone(), &spec, started.shim, Some(started.time), &exit);
     Ok(true)
+}
+
+/// Whether a shim has begun, recorded no end, and is not there any more.
+fn is_orphaned(dir: &ProcessDir) -> std::io::Result<bool> {
+    let has_begun = matches!(dir.started(), Ok(Some(StartedFile { process: Some(_), .. })));
+    Ok(has_begun && dir.exit()?.is_none() && dir.lock()?.is_some())
 }
 
 /// The process behind a directory whose lock is held; `None` if it ends while we look.

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::procfs::Birth;
 use crate::logs::LogLimits;
+use crate::runtime::container::ContainerSpec;
 use crate::runtime::{ProcessKind, ProcessSpec};
 
 /// What was asked for, without the environment.
@@ -41,10 +42,13 @@ pub(crate) struct SpecFile {
     pub(crate) log_dir: PathBuf,
     pub(crate) log_segment_bytes: u64,
     pub(crate) log_segments: usize,
+    /// The container to run it in, if it is to have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) container: Option<ContainerSpec>,
 }
 
 impl SpecFile {
-    pub(crate) fn new(spec: &ProcessSpec, log_dir: PathBuf, limits: LogLimits) -> Self {
+    pub(crate) fn new(spec: &ProcessSpec, container: Option<ContainerSpec>, log_dir: PathBuf, limits: LogLimits) -> Self {
         Self {
             id: spec.id.clone(),
             app: spec.app.clone(),
@@ -59,6 +63,7 @@ impl SpecFile {
             log_dir,
             log_segment_bytes: limits.segment_bytes,
             log_segments: limits.segments,
+            container,
         }
     }
 

@@ -14,7 +14,8 @@ use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{ExecSpec, ExecStream, ProcessSpec, ProcessState, ProcessStatus, Runtime, RuntimeError};
+use super::container::ContainerSpec;
+use super::{ExecSpec, ExecStream, Isolation, ProcessSpec, ProcessState, ProcessStatus, Runtime, RuntimeError};
 use crate::logs::LogStore;
 
 mod adopt;
@@ -55,6 +56,8 @@ struct Entry {
     shim: Birth,
     /// `None` once it is known to have ended.
     watched: Option<Arc<Watched>>,
+    /// What it runs in, if that is a container.
+    container: Option<ContainerSpec>,
     stop_grace: Duration,
     state: watch::Sender<ProcessState>,
 }
@@ -71,6 +74,34 @@ impl ProcessRuntime {
             .map_err(|source| RuntimeError::Io { doing: format!("creating {}", dir.display()), source })?;
         let shared = Shared { dir: dir.to_owned(), program: program.to_owned(), logs, entries: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Starts a process, in a container if one is given.
+    pub(crate) fn start_in(
+        &self,
+        spec: ProcessSpec,
+        container: Option<ContainerSpec>,
+    ) -> BoxFuture<'static, Result<ProcessState, RuntimeError>> {
+        Box::pin(start::start(Arc::clone(&self.shared), spec, container))
+    }
+
+    /// The container of a running process, and what is kept of its environment.
+    pub(crate) fn container(&self, id: &str) -> Result<ContainerSpec, RuntimeError> {
+        let entry = self.shared.entry(id)?;
+        if entry.state.borrow().status.is_final() {
+            return Err(RuntimeError::NotRunning(id.to_owned()));
+        }
+        entry.container.clone().ok_or_else(|| RuntimeError::NotFound(id.to_owned()))
+    }
+
+    /// Waits for the end of a process; at once if it is not known.
+    pub(crate) fn ended(&self, id: &str) -> BoxFuture<'static, ()> {
+        let entry = self.shared.entry(id);
+        Box::pin(async move {
+            if let Ok(entry) = entry {
+                entry.ended().await;
+            }
+        })
     }
 
     /// Ends every process that is kept in the directory, and says how many there were. For a Rack
@@ -142,8 +173,12 @@ impl Entry {
 }
 
 impl Runtime for ProcessRuntime {
+    fn isolation(&self) -> Isolation {
+        Isolation::None
+    }
+
     fn start(&self, spec: ProcessSpec) -> BoxFuture<'_, Result<ProcessState, RuntimeError>> {
-        Box::pin(start::start(Arc::clone(&self.shared), spec))
+        self.start_in(spec, None)
     }
 
     fn stop<'a>(&'a self, id: &'a str, grace: Option<Duration>) -> BoxFuture<'a, Result<(), RuntimeError>> {

@@ -14,35 +14,37 @@ use super::files::{ExitFile, ProcessDir, SpecFile, StartedFile};
 use super::procfs::{self, Birth};
 use super::watched::Watched;
 use super::{Entry, Shared};
+use crate::runtime::container::ContainerSpec;
 use crate::runtime::{ProcessSpec, ProcessState, ProcessStatus, RuntimeError};
 use crate::shim::Report;
 
 /// How long a shim may take to start its process, on a machine under load.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_mins(2);
 
 /// Starts a process. Goes on to its end even if the caller goes away, so that no shim is left
 /// unknown.
-pub(super) async fn start(shared: Arc<Shared>, spec: ProcessSpec) -> Result<ProcessState, RuntimeError> {
+pub(super) async fn start(shared: Arc<Shared>, spec: ProcessSpec, container: Option<ContainerSpec>) -> Result<ProcessState, RuntimeError> {
     let id = spec.id.clone();
     let failed = |reason: String| RuntimeError::Start { id: id.clone(), reason };
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     if id.is_empty() || id.len() > 64 || !id.bytes().all(is_plain) {
         return Err(failed("its id may only have letters, digits and dashes".to_owned()));
     }
-    if spec.command.is_empty() {
+    // An image has a command of its own.
+    if spec.command.is_empty() && container.is_none() {
         return Err(failed("it has no command".to_owned()));
     }
-    match tokio::spawn(start_now(shared, spec)).await {
+    match tokio::spawn(start_now(shared, spec, container)).await {
         Ok(outcome) => outcome,
         Err(error) => Err(failed(format!("the start broke off: {error}"))),
     }
 }
 
-async fn start_now(shared: Arc<Shared>, spec: ProcessSpec) -> Result<ProcessState, RuntimeError> {
+async fn start_now(shared: Arc<Shared>, spec: ProcessSpec, container: Option<ContainerSpec>) -> Result<ProcessState, RuntimeError> {
     let id = spec.id.clone();
     let dir = ProcessDir::new(&shared.dir.join(&id));
     let log_dir = shared.logs.app_dir(&spec.app).map_err(|error| RuntimeError::Start { id: id.clone(), reason: error.to_string() })?;
-    let file = SpecFile::new(&spec, log_dir, shared.logs.limits());
+    let file = SpecFile::new(&spec, container, log_dir, shared.logs.limits());
     let io = |doing: &str, source| RuntimeError::Io { doing: format!("{doing} of process {id}"), source };
     match dir.create(&file, &spec.env) {
         Ok(()) => {}
@@ -79,9 +81,42 @@ async fn start_now(shared: Arc<Shared>, spec: ProcessSpec) -> Result<ProcessStat
             }
             let _ = shim.kill();
             let _ = shim.wait();
+            remove_container(file.container.as_ref()).await;
             let _ = dir.remove();
             Err(io("hearing from the shim", error))
         }
+    }
+}
+
+/// Gives a container that lost its shim another one; `None` if there is nothing left to look after.
+pub(super) async fn revive(shared: &Arc<Shared>, dir: &ProcessDir, file: &SpecFile) -> std::io::Result<Option<Arc<Entry>>> {
+    let mut shim = spawn(shared, dir)?;
+    match heard(&mut shim).await {
+        Ok((Report::Started(started), watched)) => {
+            let entry = shared.enter(dir.clone(), file, started, watched);
+            tokio::spawn(conclude(Arc::clone(shared), Arc::clone(&entry), Some(shim)));
+            Ok(Some(entry))
+        }
+        // It has recorded the end.
+        Ok((Report::Failed(_), watched)) => {
+            watched.ended().await;
+            let _ = shim.wait();
+            Ok(None)
+        }
+        Err(error) => {
+            let _ = shim.kill();
+            let _ = shim.wait();
+            Err(error)
+        }
+    }
+}
+
+/// Ends a container that nobody looks after any more.
+async fn remove_container(container: Option<&ContainerSpec>) {
+    if let Some(container) = container
+        && let Err(error) = container.remove().await
+    {
+        tracing::warn!(container = %container.name, %error, "a container that lost its shim could not be ended; it is tried again");
     }
 }
 
@@ -119,6 +154,7 @@ impl Shared {
             dir,
             shim: started.shim,
             watched: Some(Arc::new(watched)),
+            container: file.container.clone(),
             stop_grace: Duration::from_millis(file.stop_grace_ms),
             state: watch::Sender::new(state),
         })
@@ -140,6 +176,7 @@ impl Shared {
             dir,
             shim,
             watched: None,
+            container: file.container.clone(),
             stop_grace: Duration::from_millis(file.stop_grace_ms),
             state: watch::Sender::new(state),
         })
@@ -187,6 +224,9 @@ pub(super) async fn conclude(shared: Arc<Shared>, entry: Arc<Entry>, shim: Optio
     if let Some(mut shim) = shim {
         // It has ended: this only clears it from the process table.
         let _ = shim.wait();
+    }
+    if !matches!(entry.dir.exit(), Ok(Some(_))) {
+        remove_container(entry.container.as_ref()).await;
     }
     let exit = exit_of(&entry.dir, watched.birth());
     tracing::debug!(process = %entry.state.borrow().id, code = exit.code, dir = %shared.dir.display(), "a process ended");

@@ -1,14 +1,17 @@
 //! `.dockerignore` as Docker reads it: one pattern a line, `!` for exceptions, the last match decides, a matched directory
 //! takes everything below it along. Source: docs.docker.com/build/concepts/context, "Syntax".
+//!
+//! The command line packs a source by it, and a Rack each service's build context.
 
 use std::path::Path;
 
 /// What stays at home.
-#[derive(Default)]
-pub(super) struct Ignored {
+#[derive(Debug, Default)]
+pub struct Ignored {
     patterns: Vec<Pattern>,
 }
 
+#[derive(Debug)]
 struct Pattern {
     segments: Vec<String>,
     exception: bool,
@@ -16,7 +19,7 @@ struct Pattern {
 
 impl Ignored {
     /// Reads the text of a `.dockerignore`; lines that say nothing are passed over.
-    pub(super) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let patterns = text
             .trim_start_matches('\u{feff}')
             .lines()
@@ -41,12 +44,12 @@ impl Ignored {
     }
 
     /// Whether something below an ignored directory may still be wanted.
-    pub(super) fn has_exceptions(&self) -> bool {
+    pub fn has_exceptions(&self) -> bool {
         self.patterns.iter().any(|pattern| pattern.exception)
     }
 
     /// Whether `relative` stays at home.
-    pub(super) fn matches(&self, relative: &Path) -> bool {
+    pub fn matches(&self, relative: &Path) -> bool {
         let path: Vec<String> = relative.iter().map(|part| part.to_string_lossy().into_owned()).collect();
         let mut ignored = false;
         for pattern in &self.patterns {

@@ -1,0 +1,287 @@
+//! Images of an app's services: built from its source, or pulled.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use bollard::auth::DockerCredentials;
+use bollard::query_parameters::{BuildImageOptions, CreateImageOptionsBuilder, TagImageOptionsBuilder};
+use convox_seal::Secret;
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::Semaphore;
+
+use super::{BuildError, BuildRequest, Log, context};
+use crate::logs::LineSplitter;
+use crate::manifest::{Build, Manifest, Service};
+use crate::runtime::container::{Engine, LABEL_APP, LABEL_BUILD, LABEL_RACK, Names, collect, reason};
+use crate::scheduler;
+
+/// Builds at the same time; more wait.
+const AT_ONCE: usize = 2;
+/// Bytes of one build's log that are kept. What a build says beyond that is counted.
+const LOG_CAP: usize = 16 << 20;
+
+/// How a private registry is logged in to.
+#[derive(Clone)]
+pub struct RegistryLogin {
+    /// Its host.
+    pub server: String,
+    /// The user.
+    pub username: String,
+    /// The password or token.
+    pub password: Arc<Secret>,
+}
+
+/// Makes images with one engine.
+#[derive(Clone, Debug)]
+pub struct Images {
+    engine: Engine,
+    names: Names,
+    room: Arc<Semaphore>,
+}
+
+impl Images {
+    /// Images under these names.
+    pub fn new(engine: Engine, names: Names) -> Self {
+        Self { engine, names, room: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Makes an image for every service. `source` is the unpacked source.
+    pub(super) async fn make(&self, request: &BuildRequest, manifest: &Manifest, source: &Path, log: &Log<'_>) -> Result<(), BuildError> {
+        let _room = match self.room.try_acquire() {
+            Ok(room) => room,
+            Err(_) => {
+                log.say("Waiting for other builds to end");
+                self.room.acquire().await.map_err(|error| BuildError { reason: error.to_string() })?
+            }
+        };
+        let mut built: Vec<(&Build, String)> = Vec::new();
+        for service in &manifest.services {
+            let name = self.names.image(&request.app, &service.name, &request.id);
+            if let Some(image) = &service.image {
+                let pulled = self.pull(image, request, log).await?;
+                self.tag(&pulled, &name).await?;
+            } else if let Some(build) = &service.build {
+                // Services that are built alike share an image.
+                match built.iter().find(|(other, _)| *other == build) {
+                    Some((_, image)) => self.tag(image, &name).await?,
+                    None => {
+                        self.build(request, service, build, &name, source, log).await?;
+                        built.push((build, name));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes all images of an app.
+    pub(super) async fn remove_app(&self, app: &str) -> Result<(), BuildError> {
+        let removed = collect::images_of(&self.engine, &self.names, app).await;
+        removed.map_err(|reason| BuildError { reason: format!("deleting the images of {app}: {reason}") })
+    }
+
+    async fn build(
+        &self,
+        request: &BuildRequest,
+        service: &Service,
+        build: &Build,
+        name: &str,
+        source: &Path,
+        log: &Log<'_>,
+    ) -> Result<(), BuildError> {
+        let dir = scheduler::directory(source, service);
+        let dockerfile = dir.join(&build.manifest);
+        let text = std::fs::read_to_string(&dockerfile).map_err(|error| BuildError {
+            reason: format!("service {}: {}: {error}; add it, or name another with `build.manifest`", service.name, build.manifest),
+        })?;
+        refuse_others(&text)?;
+        log.say(&format!("Building {} from {}", service.name, Path::new(&build.path).join(&build.manifest).display()));
+        let options = BuildImageOptions {
+            dockerfile: build.manifest.clone(),
+            t: Some(name.to_owned()),
+            nocache: request.no_cache,
+            rm: true,
+            forcerm: true,
+            buildargs: Some(arguments(&text, build, request).into_iter().collect()),
+            labels: Some(HashMap::from([
+                (LABEL_RACK.to_owned(), self.names.rack.clone()),
+                (LABEL_APP.to_owned(), request.app.clone()),
+                (LABEL_BUILD.to_owned(), request.id.clone()),
+            ])),
+            target: build.target.clone(),
+            ..BuildImageOptions::default()
+        };
+        let body = bollard::body_try_stream(pieces(context::stream(dir, build.manifest.clone())));
+        let steps = self.engine.docker.build_image(options, Some(credentials(&request.registries)), Some(body));
+        let texts = steps.map(|step| step.map(|step| step.stream.or(step.status.map(|status| status + "\n")).unwrap_or_default()));
+        tell(texts, log).await.map_err(|error| BuildError { reason: format!("service {}: {error}", service.name) })
+    }
+
+    /// Gets an image from its registry, else takes what the machine has under that name.
+    async fn pull(&self, image: &str, request: &BuildRequest, log: &Log<'_>) -> Result<String, BuildError> {
+        refuse_others(image)?;
+        let (full, host) = full_name(image);
+        log.say(&format!("Pulling {full}"));
+        let (name, tag) = match full.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name.to_owned(), tag.to_owned()),
+            _ if full.contains('@') => (full.clone(), String::new()),
+            _ => (full.clone(), "latest".to_owned()),
+        };
+        let options = CreateImageOptionsBuilder::default().from_image(&name).tag(&tag).build();
+        let login = request.registries.iter().find(|login| server(&login.server) == host).map(credential);
+        let steps = self.engine.docker.create_image(Some(options), None, login);
+        // Progress comes many times a second; the log has what was begun and done.
+        let texts = steps.map(|step| {
+            step.map(|step| step.status.filter(|_| step.progress_detail.is_none()).map(|status| status + "\n").unwrap_or_default())
+        });
+        match tell(texts, log).await {
+            Ok(()) => Ok(full),
+            Err(error) => match self.engine.docker.inspect_image(image).await {
+                Ok(_) => {
+                    log.say(&format!("NOTICE: {error}; using the image of that name on this machine"));
+                    Ok(image.to_owned())
+                }
+                Err(_) => Err(BuildError {
+                    reason: format!("could not pull {full}: {error}; if it is private, add its registry with `convox registries add`"),
+                }),
+            },
+        }
+    }
+
+    async fn tag(&self, image: &str, name: &str) -> Result<(), BuildError> {
+        let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
+        let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
+        let tagged = self.engine.docker.tag_image(image, Some(options)).await;
+        tagged.map_err(|error| BuildError { reason: format!("could not name image {image}: {}", reason(&error)) })
+    }
+}
+
+/// Images of Racks are made from their apps' sources, and nobody else's business.
+fn refuse_others(text: &str) -> Result<(), BuildError> {
+    let wanted = text.lines().find(|line| line.to_ascii_lowercase().contains("localhost/convox-"));
+    match wanted {
+        Some(line) => Err(BuildError { reason: format!("{:?} names an image of a Rack's app, which others may not use", line.trim()) }),
+        None => Ok(()),
+    }
+}
+
+/// What a channel brings, as a stream.
+fn pieces<T>(mut from: tokio::sync::mpsc::Receiver<T>) -> impl Stream<Item = T> {
+    futures_util::stream::poll_fn(move |context| from.poll_recv(context))
+}
+
+/// Writes what an engine says to the build's log. The error is the engine's.
+async fn tell(steps: impl Stream<Item = Result<String, bollard::errors::Error>>, log: &Log<'_>) -> Result<(), String> {
+    let mut steps = std::pin::pin!(steps);
+    let mut splitter = LineSplitter::default();
+    let (mut written, mut dropped) = (0, 0_u64);
+    let mut say = |line: &[u8]| {
+        if written < LOG_CAP {
+            written += line.len() + 1;
+            log.say(&String::from_utf8_lossy(line));
+        } else {
+            dropped += 1;
+        }
+    };
+    let mut outcome = Ok(());
+    while let Some(step) = steps.next().await {
+        match step {
+            Ok(text) => splitter.push(text.as_bytes(), &mut say),
+            Err(error) => {
+                outcome = Err(reason(&error));
+                break;
+            }
+        }
+    }
+    splitter.finish(&mut say);
+    if dropped > 0 {
+        log.say(&format!("NOTICE: {dropped} further lines of this build were not kept"));
+    }
+    outcome
+}
+
+/// Values for the arguments that a Dockerfile declares: of the manifest, of the caller, of the app's environment; and those that
+/// the manifest gives.
+fn arguments(dockerfile: &str, build: &Build, request: &BuildRequest) -> BTreeMap<String, String> {
+    let given: BTreeMap<&str, &str> = request.build_args.iter().filter_map(|argument| argument.split_once('=')).collect();
+    let value = |name: &str| given.get(name).map(|value| (*value).to_owned()).or_else(|| request.env.get(name).cloned());
+    let declared = dockerfile.lines().filter_map(|line| {
+        let (word, rest) = line.trim().split_once(char::is_whitespace)?;
+        let name = rest.trim().split(['=', ' ', '\t']).next()?;
+        word.eq_ignore_ascii_case("ARG").then(|| name.to_owned())
+    });
+    let mut found: BTreeMap<String, String> = declared.filter_map(|name| value(&name).map(|value| (name, value))).collect();
+    for argument in &build.args {
+        match argument.split_once('=') {
+            // The caller's word is the later one.
+            Some((name, otherwise)) => drop(found.insert(name.to_owned(), given.get(name).unwrap_or(&otherwise).to_string())),
+            None => drop(value(argument).map(|value| found.insert(argument.clone(), value))),
+        }
+    }
+    found
+}
+
+/// A name with its registry, and that registry's host. What has none is Docker Hub's.
+fn full_name(image: &str) -> (String, String) {
+    let host = image.split_once('/').map(|(host, _)| host).filter(|host| host.contains(['.', ':']) || *host == "localhost");
+    match host {
+        Some(host) => (image.to_owned(), host.to_owned()),
+        None if image.contains('/') => (format!("docker.io/{image}"), "docker.io".to_owned()),
+        None => (format!("docker.io/library/{image}"), "docker.io".to_owned()),
+    }
+}
+
+/// The host of a registry, however it was written down.
+fn server(text: &str) -> &str {
+    let text = text.trim_start_matches("https://").trim_start_matches("http://");
+    let host = text.split('/').next().unwrap_or(text);
+    if matches!(host, "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { host }
+}
+
+fn credential(login: &RegistryLogin) -> DockerCredentials {
+    DockerCredentials {
+        username: Some(login.username.clone()),
+        password: Some(login.password.expose().to_owned()),
+        serveraddress: Some(login.server.clone()),
+        ..DockerCredentials::default()
+    }
+}
+
+fn credentials(logins: &[RegistryLogin]) -> HashMap<String, DockerCredentials> {
+    let key = |login: &RegistryLogin| match server(&login.server) {
+        "docker.io" => "https://index.docker.io/v1/".to_owned(),
+        host => host.to_owned(),
+    };
+    logins.iter().map(|login| (key(login), credential(login))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dockerfile_gets_the_arguments_that_it_declares() {
+        let build = Build { args: vec!["COMMIT".into(), "MODE=fast".into(), "MISSING".into()], ..Build::default() };
+        let env = [("COMMIT", "abc"), ("SECRET", "s"), ("NODE_ENV", "production"), ("VERSION", "1")];
+        let request = BuildRequest {
+            env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            build_args: vec!["VERSION=2".into(), "MODE=slow".into()],
+            ..BuildRequest::default()
+        };
+        let found = arguments("FROM x\nARG NODE_ENV=development\n  arg VERSION\nARG OTHER\nENV SECRET=1", &build, &request);
+        let expected = [("COMMIT", "abc"), ("MODE", "slow"), ("NODE_ENV", "production"), ("VERSION", "2")];
+        assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    }
+
+    #[test]
+    fn a_name_without_a_registry_is_docker_hubs() {
+        let of = |image: &str| full_name(image).0;
+        assert_eq!(of("nginx"), "docker.io/library/nginx");
+        assert_eq!(of("grafana/loki:3"), "docker.io/grafana/loki:3");
+        assert_eq!(of("ghcr.io/a/b:1"), "ghcr.io/a/b:1");
+        assert_eq!(of("localhost:5000/x"), "localhost:5000/x");
+        assert_eq!(server("https://index.docker.io/v1/"), "docker.io");
+        assert_eq!(server("ghcr.io"), "ghcr.io");
+    }
+}

@@ -1,0 +1,115 @@
+//! What the router has to know: plain data, sent whole at every change.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that is routed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Table {
+    /// Grows with every change.
+    pub(crate) serial: u64,
+    /// Where HTTP is answered.
+    pub(crate) http: Option<SocketAddr>,
+    /// Where HTTPS is answered.
+    pub(crate) https: Option<SocketAddr>,
+    /// Addresses on which services' own ports are open: the loopback address, and the machine's in the containers' network.
+    pub(crate) inside: Vec<IpAddr>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) certificates: Vec<Certificate>,
+    /// Answers to the questions of certificate authorities: token and answer.
+    pub(crate) challenges: Vec<(String, String)>,
+}
+
+/// One service of an app.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Route {
+    pub(crate) app: String,
+    pub(crate) service: String,
+    /// Its own port, the same from release to release.
+    pub(crate) port: u16,
+    /// Whether its processes speak HTTP.
+    pub(crate) http: bool,
+    /// Host names, lower case. None for an internal service.
+    pub(crate) hosts: Vec<String>,
+    /// Its healthy processes.
+    pub(crate) targets: Vec<Target>,
+}
+
+/// One healthy process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Target {
+    pub(crate) process: String,
+    /// Its own port on the loopback address.
+    pub(crate) port: u16,
+}
+
+/// A certificate for some names. The key is a secret: this is sent over a private socket only and has no place on the disk.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Certificate {
+    pub(crate) domains: Vec<String>,
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificate").field("domains", &self.domains).finish_non_exhaustive()
+    }
+}
+
+impl Table {
+    /// Takes out the route of a service; says whether there was one.
+    pub(crate) fn take(&mut self, app: &str, service: &str) -> bool {
+        let before = self.routes.len();
+        self.routes.retain(|route| route.app != app || route.service != service);
+        self.routes.len() != before
+    }
+
+    /// The same for all services of an app.
+    pub(crate) fn take_app(&mut self, app: &str) -> bool {
+        let before = self.routes.len();
+        self.routes.retain(|route| route.app != app);
+        self.routes.len() != before
+    }
+
+    /// Puts a route in the place of the service's earlier one; says whether anything changed.
+    pub(crate) fn put(&mut self, route: Route) -> bool {
+        match self.routes.iter_mut().find(|old| old.app == route.app && old.service == route.service) {
+            Some(old) if *old == route => false,
+            Some(old) => {
+                *old = route;
+                true
+            }
+            None => {
+                self.routes.push(route);
+                true
+            }
+        }
+    }
+}
+
+/// What the Rack says to the router, one line of JSON each, in order.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Route this from now on.
+    Table(Table),
+    /// Say when nobody is connected to this process any more.
+    Drain(Target),
+    /// Stop accepting, finish what is open, and end.
+    End,
+}
+
+/// What the router says to the Rack.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// Who it is, and what it routes: the first line.
+    Hello { version: String, pid: u32, table: Table },
+    /// The order was carried out, but for what is named: address and reason.
+    Applied { serial: u64, http: Option<SocketAddr>, https: Option<SocketAddr>, failures: Vec<(SocketAddr, String)> },
+    /// Nobody is connected to this process.
+    Drained(Target),
+}
+
+/// Longest line of the link: more services and certificates than a machine holds.
+pub(crate) const LINE_CAP: usize = 64 << 20;

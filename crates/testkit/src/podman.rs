@@ -1,0 +1,145 @@
+//! A real Podman of the test's own: its service, its storage, its socket, and base images without a registry.
+//!
+//! Needs root, as the service does here. What it cannot pull it makes from this machine's own programs.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+/// No limit above what the machine allows, no systemd, the machine's own network: what a test machine has.
+const CONTAINERS_CONF: &str = "\
+[engine]
+runtime = \"runc\"
+cgroup_manager = \"cgroupfs\"
+events_logger = \"file\"
+[containers]
+netns = \"host\"
+default_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]
+";
+
+/// What the stand-ins for base images hold.
+const PROGRAMS: &[&str] = &[
+    "cat", "date", "env", "false", "grep", "head", "id", "ls", "mkdir", "perl", "rm", "seq", "sh", "sleep", "stty", "tail", "tar", "touch",
+    "true", "wc",
+];
+
+/// A running `podman system service`.
+pub struct Podman {
+    dir: TempDir,
+    service: Child,
+}
+
+impl Podman {
+    /// Starts one with empty storage.
+    pub fn start() -> Result<Self> {
+        // A short path: the name of a socket may have 107 bytes.
+        let dir = tempfile::Builder::new().prefix("pod").tempdir_in("/tmp")?;
+        let path = dir.path().display();
+        std::fs::write(dir.path().join("containers.conf"), CONTAINERS_CONF)?;
+        let storage = format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{path}/store\"\nrunroot = \"{path}/run\"\n");
+        std::fs::write(dir.path().join("storage.conf"), storage)?;
+        let service = Self::service(dir.path())?;
+        let podman = Self { dir, service };
+        podman.await_socket()?;
+        Ok(podman)
+    }
+
+    fn service(dir: &Path) -> Result<Child> {
+        let log = File::options().create(true).append(true).open(dir.join("service.log"))?;
+        let service = command(dir)
+            .args(["system", "service", "--time=0"])
+            .arg(format!("unix://{}", dir.join("podman.sock").display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        service.context("podman could not be started; bin/test installs it")
+    }
+
+    fn await_socket(&self) -> Result<()> {
+        let answers = || std::os::unix::net::UnixStream::connect(self.socket()).ok();
+        if crate::eventually(Duration::from_secs(30), answers).is_none() {
+            let log = std::fs::read_to_string(self.dir.path().join("service.log")).unwrap_or_default();
+            bail!("podman's service does not answer; its log:\n{log}");
+        }
+        Ok(())
+    }
+
+    /// Ends the service and starts it again; containers run on.
+    pub fn restart(&mut self) -> Result<()> {
+        let _ = self.service.kill();
+        let _ = self.service.wait();
+        let _ = std::fs::remove_file(self.socket());
+        self.service = Self::service(self.dir.path())?;
+        self.await_socket()
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("podman.sock")
+    }
+
+    /// `podman ARGS` with this storage.
+    pub fn run(&self, args: &[&str]) -> Result<String> {
+        text(command(self.dir.path()).args(args).output()?, args)
+    }
+
+    /// Makes an image of this name from programs of this machine: a shell, perl, and what goes with them.
+    pub fn base_image(&self, name: &str) -> Result<()> {
+        let archive = self.dir.path().join("base.tar");
+        if !archive.exists() {
+            let mut files = vec!["/etc/passwd".to_owned(), "/etc/group".to_owned(), "/bin/sh".to_owned()];
+            for program in PROGRAMS {
+                let places = ["/usr/bin", "/bin"].map(|dir| format!("{dir}/{program}"));
+                let path =
+                    places.into_iter().find(|path| Path::new(path).exists()).with_context(|| format!("{program} is not installed"))?;
+                let libraries = text(Command::new("ldd").arg(&path).output()?, &["ldd", &path])?;
+                files.extend(libraries.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned));
+                files.push(path);
+            }
+            let modules = text(
+                Command::new("perl").args(["-e", "print join qq(\\n), grep { -d && m{^/usr/lib/.*/perl-base} } @INC"]).output()?,
+                &["perl"],
+            )?;
+            files.extend(modules.lines().map(str::to_owned));
+            files.sort();
+            files.dedup();
+            // Links become what they lead to: the machine's layout is not the image's.
+            text(
+                Command::new("tar")
+                    .args(["--dereference", "--hard-dereference", "-cPf"])
+                    .arg(&archive)
+                    .args(["--transform", "s,^/,,"])
+                    .args(&files)
+                    .output()?,
+                &["tar"],
+            )?;
+        }
+        let archive = archive.display().to_string();
+        self.run(&["import", "--change", "ENV PATH=/usr/local/bin:/usr/bin:/bin", &archive, name])?;
+        Ok(())
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let _ = self.run(&["rm", "--force", "--all", "--time", "0"]);
+        let _ = self.service.kill();
+        let _ = self.service.wait();
+    }
+}
+
+fn command(dir: &Path) -> Command {
+    let mut command = Command::new("podman");
+    command.env("CONTAINERS_CONF", dir.join("containers.conf")).env("CONTAINERS_STORAGE_CONF", dir.join("storage.conf"));
+    command
+}
+
+fn text(output: Output, args: &[&str]) -> Result<String> {
+    ensure!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

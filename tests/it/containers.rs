@@ -1,0 +1,126 @@
+//! Apps in containers of a real Podman: built, run, entered, found again, and cleaned up after.
+
+use std::time::Duration;
+
+use convox_testkit::{Cli, Podman, Stack, eventually};
+
+use crate::{example, page};
+
+const LONG: Duration = Duration::from_mins(1);
+
+fn process(cli: &Cli, app: &str) -> String {
+    let found = eventually(LONG, || {
+        let listing = cli.run(&["ps", "-a", app, "--json"]).json();
+        let running = listing.as_array()?.iter().find(|process| process["status"] == "running")?;
+        Some(running["id"].as_str()?.to_owned())
+    });
+    found.expect("a process runs")
+}
+
+fn address(cli: &Cli, app: &str) -> String {
+    cli.run(&["services", "-a", app, "--json"]).json()[0]["domain"].as_str().expect("a service has an address").to_owned()
+}
+
+fn containers(podman: &Podman) -> Vec<String> {
+    let mut names: Vec<String> = podman.run(&["ps", "--all", "--format", "{{.Names}}"]).unwrap().lines().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+/// Ends the shims of a Rack's processes, as the end of its whole control group does.
+fn kill_shims(stack: &Stack) {
+    for process in std::fs::read_dir(stack.rack_data().join("processes")).unwrap().map(Result::unwrap) {
+        let text = std::fs::read(process.path().join("started.json")).unwrap();
+        let started: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let pid = i32::try_from(started["shim"]["pid"].as_i64().unwrap()).unwrap();
+        let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL);
+    }
+}
+
+#[test]
+fn an_app_lives_in_containers_from_its_build_to_its_deletion() {
+    let podman = Podman::start().unwrap();
+    podman.base_image("docker.io/library/debian:stable-slim").unwrap();
+    podman.run(&["run", "--detach", "--name", "foreign", "docker.io/library/debian:stable-slim", "sleep", "600"]).unwrap();
+    let mut stack = Stack::start_in(&podman).unwrap();
+    let cli = stack.cli();
+
+    // Built from its Dockerfile, with the build's output in the log.
+    let source = example(&stack, "hello-web");
+    let dockerfile = std::fs::read_to_string(source.join("Dockerfile")).unwrap();
+    let dockerfile = dockerfile
+        .replace("COPY . .", "COPY . .\nARG COLOUR=none\nRUN echo colour is $COLOUR > colour; ls -A > files")
+        .replace("USER nobody\n", "");
+    std::fs::write(source.join("Dockerfile"), dockerfile).unwrap();
+    std::fs::write(source.join(".dockerignore"), "secret\n").unwrap();
+    std::fs::write(source.join("secret"), "x").unwrap();
+    let manifest = std::fs::read_to_string(source.join("convox.yml")).unwrap();
+    let manifest = manifest.replace("    scale: 1\n", "    scale: {count: 1, cpu: 128, memory: 64}\n    volumes: [/data]\n");
+    std::fs::write(source.join("convox.yml"), manifest).unwrap();
+    cli.run(&["apps", "create", "shop"]).ok();
+    let said = cli.at(&source).run(&["deploy", "-a", "shop", "--build-args", "COLOUR=blue", "--wait"]);
+    let said = format!("{}{}", said.stdout, said.stderr);
+    assert!(said.contains("STEP ") && said.contains("Build complete"), "{said}\n{}", stack.rack.log());
+    let first = process(&cli, "shop");
+    let address = address(&cli, "shop");
+    let answer = eventually(LONG, || page(&address, "/")).expect("the page answers");
+    assert!(answer.contains("Hello from R"), "{answer}");
+
+    // Limits are the engine's, the files are the image's.
+    let name = containers(&podman).into_iter().find(|name| name.ends_with(&first)).expect("a container is named after its process");
+    let limits = podman.run(&["inspect", "--format", "{{.HostConfig.Memory}} {{.HostConfig.CpuShares}}", &name]).unwrap();
+    assert_eq!(limits.trim(), "67108864 128");
+    let files = cli.run(&["exec", &first, "-a", "shop", "cat /app/colour /app/files"]).ok();
+    assert!(files.contains("colour is blue") && files.contains("server.pl") && !files.contains("secret"), "{files}");
+
+    // Commands: bytes, exit code, a terminal of the right size, and no end that leaves something behind.
+    let ran = cli.run(&["exec", &first, "-a", "shop", "echo $APP; exit 7"]);
+    assert_eq!((ran.stdout.as_str(), ran.code), ("shop\n", 7), "{}", ran.stderr);
+    let ran = cli.feed(&["exec", &first, "-a", "shop", "cat; wc -c /dev/null"], b"through and through");
+    assert!(ran.stdout.starts_with("through and through"), "{}{}", ran.stdout, ran.stderr);
+    let ran = cli.run(&["exec", &first, "-a", "shop", "perl -e 'print chr(1), chr(0), chr(2), q(x) x 9999997'"]);
+    assert_eq!((ran.stdout.len(), &ran.stdout[..4]), (10_000_000, "\u{1}\0\u{2}x"), "{}", ran.stderr);
+    let ran = cli.terminal(&["exec", &first, "-a", "shop", "stty size; exit 5"], 37, 91, b"").unwrap();
+    assert!(ran.stdout.contains("37 91") && ran.code == 5, "{} {}", ran.stdout, ran.code);
+    let ran = cli.run(&["run", "web", "-a", "shop", "echo run in $SERVICE; exit 3"]);
+    assert!(ran.stdout.contains("run in web") && ran.code == 3, "{} {} {}", ran.stdout, ran.stderr, ran.code);
+    cli.run(&["exec", &first, "-a", "shop", "echo kept > /data/note"]).ok();
+
+    // The Rack is killed, then also what stands beside its processes: the container never notices.
+    stack.rack.restart().unwrap();
+    assert_eq!(process(&cli, "shop"), first);
+    assert!(eventually(LONG, || page(&address, "/")).is_some());
+    stack.rack.kill();
+    kill_shims(&stack);
+    stack.rack.restart().unwrap();
+    assert_eq!(process(&cli, "shop"), first, "{}", stack.rack.log());
+    assert!(eventually(LONG, || page(&address, "/after-the-crash").or(page(&address, "/"))).is_some());
+    let told = eventually(LONG, || {
+        Some(cli.run(&["logs", "-a", "shop", "--no-follow"]).ok()).filter(|log| log.contains("GET /after-the-crash 404"))
+    });
+    assert!(told.is_some(), "what a container says after the crash is kept too");
+
+    // A failing release leaves the old one in place, and says why.
+    std::fs::write(source.join("server.pl"), "print qq(cannot find my database\\n); exit 4;\n").unwrap();
+    let failed = cli.at(&source).run(&["deploy", "-a", "shop", "--wait"]);
+    let log = eventually(LONG, || Some(cli.run(&["logs", "-a", "shop", "--no-follow"]).ok()).filter(|log| log.contains("not promoted")));
+    let log = log.unwrap_or_else(|| panic!("{} {}", failed.stdout, failed.stderr));
+    assert!(log.contains("exited with code 4") && log.contains("cannot find my database"), "{log}");
+    assert_eq!(process(&cli, "shop"), first);
+
+    // A restart replaces the container, and the volume stays.
+    cli.run(&["restart", "-a", "shop"]).ok();
+    let second = eventually(LONG, || Some(process(&cli, "shop")).filter(|id| *id != first)).expect("another process follows");
+    assert_eq!(cli.run(&["exec", &second, "-a", "shop", "cat /data/note"]).ok(), "kept\n");
+
+    // Nothing of a deleted app stays, and nothing of others goes.
+    cli.run(&["apps", "delete", "shop"]).ok();
+    assert!(eventually(LONG, || (containers(&podman) == ["foreign"]).then_some(())).is_some(), "{:?}", containers(&podman));
+    // An image may go while they are listed.
+    let images = || eventually(LONG, || podman.run(&["images", "--format", "{{.Repository}}"]).ok()).unwrap_or_default();
+    stack.rack.restart().unwrap();
+    assert!(eventually(LONG, || (!images().contains("/shop/")).then_some(())).is_some(), "{}", images());
+    assert!(images().contains("debian"), "{}", images());
+    let volumes = podman.run(&["volume", "ls", "--format", "{{.Name}}"]).unwrap();
+    assert!(!volumes.contains("shop"), "{volumes}");
+}
