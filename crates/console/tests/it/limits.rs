@@ -38,7 +38,7 @@ impl<'d> Browser<'d> {
     }
 
     fn sign_in(&mut self, email: &str, password: &str) -> Reply {
-        let encode = |text: &str| text.bytes().fold(String::new(), |encoded, byte| encoded + &format!("%{byte:02X}"));
+        let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
         self.post("/console/sign-in", &format!("email={}&password={}", encode(email), encode(password)))
     }
 }
