@@ -98,6 +98,25 @@ mod tests {
         assert_eq!(count, 0);
     }
 
+    #[tokio::test]
+    async fn a_transaction_that_the_database_ended_by_itself_is_the_last_one_of_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(dir.path()).await;
+        migrate(&db, &[ONE]).await.unwrap();
+        let insert = async |text: &'static str| -> Result<(), DbError> {
+            crate::transaction!(&db, |tx| {
+                sqlx::query(text).execute(&mut *tx).await?;
+            });
+            Ok(())
+        };
+        insert("INSERT INTO t (id, n) VALUES ('a', 1)").await.unwrap();
+        // What a full disk does: the transaction is over, and rolling it back is an error.
+        for _ in 0..3 {
+            assert!(insert("INSERT OR ROLLBACK INTO t (id, n) VALUES ('a', 1)").await.is_err());
+        }
+        insert("INSERT INTO t (id, n) VALUES ('b', 1)").await.unwrap();
+    }
+
     #[cfg(unix)]
     #[tokio::test]
     async fn the_file_is_its_owners() {

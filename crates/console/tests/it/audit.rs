@@ -103,6 +103,81 @@ fn a_request_waits_for_its_line_as_long_as_that_takes_a_moment_only() {
     assert_eq!(rack.hits_of("/apps/web?").len(), 1);
 }
 
+/// A small disk of its own; unmounted at the end.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn mount(at: &std::path::Path) -> Self {
+        let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs"]).arg(at).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "run as root: this test mounts a small disk");
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn on_a_full_disk_nothing_but_reads_is_forwarded_and_the_log_stays_whole() {
+    if !is_root() {
+        return;
+    }
+    let rack = Recorder::start("rackPassword1");
+    let mut disk = None;
+    let door = Door::open_on(|data| disk = Some(Disk::mount(data)));
+    door.add_rack("acme", "main", &rack);
+    let client = door.client(&door.key, "acme/main");
+    let full = door.data().join("full");
+    // To the last byte, and again what the database gave back meanwhile.
+    let fill = || {
+        let mut file = std::fs::File::options().create(true).append(true).open(&full).unwrap();
+        for size in [65_536, 4096, 512, 1] {
+            while std::io::Write::write_all(&mut file, &vec![b'x'; size]).is_ok() {}
+        }
+    };
+    let (mut forwarded, mut refused) = (0, 0);
+    for number in 0..3000 {
+        fill();
+        let reply = client.raw("DELETE", &format!("/apps/a{number}"), &[], b"").unwrap();
+        match reply.status {
+            200 => forwarded += 1,
+            503 => {
+                assert!(reply.text().contains("audit log") && reply.text().contains("not forwarded"), "{}", reply.text());
+                refused += 1;
+            }
+            other => panic!("{other} {}", reply.text()),
+        }
+        if refused == 3 {
+            break;
+        }
+    }
+    assert_eq!(refused, 3, "the disk is full after {forwarded} requests");
+    assert_eq!(client.get("/apps/read", "").unwrap().status, 200, "reads need no log");
+    let hits = || rack.hits().iter().filter(|hit| hit.line().starts_with("DELETE ")).count();
+    assert_eq!(hits(), forwarded, "what was refused reached no Rack");
+
+    // Room again, and all goes on by itself.
+    std::fs::remove_file(&full).unwrap();
+    let mut last = String::new();
+    let again = eventually(Duration::from_secs(20), || {
+        let reply = client.raw("DELETE", "/apps/again", &[], b"").unwrap();
+        last = format!("{} {}", reply.status, reply.text());
+        (reply.status == 200).then_some(())
+    });
+    assert!(again.is_some(), "{last}\n{}", door.console.log().lines().rev().take(5).collect::<Vec<_>>().join("\n"));
+    let written = door.events_now(|event| event["action"] == "AppDelete" && event["status"] != 503).len();
+    assert!(written >= hits(), "{written} lines for {} requests at the Rack", hits());
+    assert_eq!(door.admin(&["audit", "verify"])["whole"], true);
+    drop((door, disk));
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
 #[test]
 fn no_kill_leaves_a_request_at_the_rack_without_its_line() {
     let rack = Recorder::start("rackPassword1");
@@ -141,6 +216,7 @@ fn no_kill_leaves_a_request_at_the_rack_without_its_line() {
         let path = hit.line().split(' ').nth(1).unwrap().trim_end_matches('?');
         assert!(lines.contains(path), "{path} reached the Rack and is not in the log");
     }
+    assert_eq!(door.admin(&["audit", "verify"])["whole"], true, "and the chains hold over all the kills");
 }
 
 #[test]

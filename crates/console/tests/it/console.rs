@@ -22,13 +22,23 @@ pub(crate) struct Door {
 
 impl Door {
     pub(crate) fn open() -> Self {
-        Self::open_with(&[])
+        Self::open_prepared(&[], |_| {})
     }
 
     /// With further options of the server.
     pub(crate) fn open_with(options: &[&str]) -> Self {
+        Self::open_prepared(options, |_| {})
+    }
+
+    /// With something done to the data directory before anything is in it.
+    pub(crate) fn open_on(prepare: impl FnOnce(&std::path::Path)) -> Self {
+        Self::open_prepared(&[], prepare)
+    }
+
+    fn open_prepared(options: &[&str], prepare: impl FnOnce(&std::path::Path)) -> Self {
         let dir = TempDir::new().unwrap();
         std::fs::create_dir(dir.path().join("data")).unwrap();
+        prepare(&dir.path().join("data"));
         let root_key = dir.path().join("data/root.key");
         assert!(Command::new(binary("convox-console")).args(["root-key", "--out"]).arg(&root_key).status().unwrap().success());
         Self::open_in(dir, options)
