@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { createServer as listener } from 'node:net';
 import { after, test } from 'node:test';
-import { PASSWORD, code, eventually, later, look, open, person, setUp, shut, signIn, startConsole } from './harness.mjs';
+import { PASSWORD, code, eventually, later, look, open, person, session, setUp, shut, signIn, startConsole } from './harness.mjs';
 
 after(shut);
 
@@ -28,8 +28,6 @@ async function authenticator(page, { protocol = 'ctap2', transport = 'internal' 
   });
   return { cdp, authenticatorId };
 }
-
-const session = async (page) => (await page.context().cookies()).find(({ name }) => name === '__Host-convox')?.value;
 
 /// Whether a page is open to whoever has that session.
 async function opens(page, at, value) {

@@ -4,7 +4,7 @@ import { after, test } from 'node:test';
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:https';
 import { join } from 'node:path';
-import { later, open, person, setUp, shut, startConsole } from './harness.mjs';
+import { later, open, person, session, setUp, shut, signIn, startConsole } from './harness.mjs';
 
 after(shut);
 
@@ -181,10 +181,16 @@ test('the cookie and the headers of every answer', async (t) => {
   const at = await startConsole(t);
   const ada = await person(t, at);
   await setUp(ada, at);
-  const [cookie, ...others] = await ada.context().cookies();
-  assert.deepEqual(others, []);
-  assert.deepEqual([cookie.name, cookie.secure, cookie.httpOnly, cookie.sameSite, cookie.path, cookie.domain],
-    ['__Host-convox', true, true, 'Lax', '/', new URL(at.url).hostname]);
+  await ada.goto('/console/account');
+  await ada.getByRole('button', { name: 'Sign out', exact: true }).first().click();
+  await signIn(ada, 'ada@example.com');
+  // The session, and the mark of a browser that they signed in with before.
+  const cookies = await ada.context().cookies();
+  assert.deepEqual(cookies.map(({ name }) => name).sort(), ['__Host-convox', '__Host-convox-device']);
+  for (const { name, secure, httpOnly, sameSite, path, domain } of cookies) {
+    const only = name === '__Host-convox' ? 'Lax' : 'Strict';
+    assert.deepEqual([secure, httpOnly, sameSite, path, domain], [true, true, only, '/', new URL(at.url).hostname], name);
+  }
   const paths = ['', '/racks', '/account', '/organizations', '/activity', '/nope', '/racks/acme/nope', '/setup'];
   const styles = await ada.locator('link[rel=stylesheet]').getAttribute('href');
   for (const path of [...paths.map((path) => `/console${path}`), styles]) {
@@ -213,7 +219,7 @@ test('the session of the web opens pages only, and a key opens no page', async (
   const at = await startConsole(t);
   const ada = await person(t, at);
   const key = await setUp(ada, at);
-  const [cookie] = await ada.context().cookies();
+  const cookie = { value: await session(ada) };
   const context = await (await open()).newContext({ ignoreHTTPSErrors: true, baseURL: at.url });
   later(t, () => context.close());
   const basic = (secret) => ({ authorization: `Basic ${Buffer.from(`${secret}:`).toString('base64')}` });

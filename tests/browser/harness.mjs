@@ -231,6 +231,9 @@ export async function eventually(what, probe, ms = 15_000) {
 
 export const PASSWORD = 'tall-vexed-otter-19';
 
+/// The session that somebody's browser has, among its other cookies.
+export const session = async (page) => (await page.context().cookies()).find(({ name }) => name === '__Host-convox')?.value;
+
 /// First run, by hand.
 export async function setUp(page, at, { organization = 'acme', email = 'ada@example.com', password = PASSWORD } = {}) {
   await page.goto('/');

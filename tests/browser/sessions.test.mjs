@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { SMTPServer } from 'smtp-server';
-import { PASSWORD, eventually, later, look, open, person, setUp, shut, signIn, startConsole } from './harness.mjs';
+import { PASSWORD, eventually, later, look, open, person, session, setUp, shut, signIn, startConsole } from './harness.mjs';
 
 after(shut);
 
@@ -25,8 +25,7 @@ test('a planted session is never the one that is signed in, and every sign-in ha
   const at = await startConsole(t);
   const ada = await person(t, at);
   await setUp(ada, at);
-  const value = async (page) => (await page.context().cookies())[0]?.value;
-  const first = await value(ada);
+  const first = await session(ada);
 
   // An attacker's own session, planted before the sign-in.
   const eve = await person(t, at);
@@ -34,25 +33,25 @@ test('a planted session is never the one that is signed in, and every sign-in ha
   await eve.getByLabel('Choose a password').fill(PASSWORD);
   await eve.getByRole('button', { name: 'Join acme' }).click();
   await eve.getByText('Welcome: you are a member now.').waitFor();
-  const planted = await value(eve);
+  const planted = await session(eve);
   const victim = await person(t, at);
   await victim.context().addCookies([{ name: '__Host-convox', value: planted, url: at.url, secure: true, httpOnly: true }]);
   await victim.goto('/console/racks');
   await victim.getByText('eve@example.com').waitFor();
   await victim.getByRole('button', { name: 'Sign out' }).click();
   await signIn(victim, 'ada@example.com');
-  assert.notEqual(await value(victim), planted);
+  assert.notEqual(await session(victim), planted);
   await eve.goto('/console/racks');
   assert.equal(new URL(eve.url()).pathname, '/console/sign-in', 'the planted one is nobody’s');
 
   // Without signing out first: signing in takes the place of what was there.
   await signIn(eve, 'eve@example.com');
-  const before = await value(eve);
+  const before = await session(eve);
   const answer = await eve.request.post('/console/sign-in', {
     headers: { origin: at.url }, form: { email: 'ada@example.com', password: PASSWORD }, maxRedirects: 0,
   });
   assert.equal(answer.status(), 303);
-  assert.notEqual(await value(eve), before);
+  assert.notEqual(await session(eve), before);
   const other = await person(t, at);
   await other.context().addCookies([{ name: '__Host-convox', value: before, url: at.url, secure: true, httpOnly: true }]);
   await other.goto('/console/racks');
@@ -63,7 +62,7 @@ test('a planted session is never the one that is signed in, and every sign-in ha
     const answer = await ada.request.get('/console/account', { headers: { cookie: `__Host-convox=${bad}` }, maxRedirects: 0 });
     assert.equal(answer.status(), 303, bad);
   }
-  assert.notEqual(await value(ada), undefined);
+  assert.notEqual(await session(ada), undefined);
 });
 
 test('a changed role gives every browser of theirs a new session, and the old one is dead', async (t) => {
@@ -77,24 +76,23 @@ test('a changed role gives every browser of theirs a new session, and the old on
   await bob.getByText('Welcome: you are a member now.').waitFor();
   const phone = await person(t, at);
   await signIn(phone, 'bob@example.com');
-  const value = async (page) => (await page.context().cookies())[0].value;
   for (const role of ['operator', 'developer']) {
-    const before = [await value(bob), await value(phone)];
+    const before = [await session(bob), await session(phone)];
     await at.admin('member', 'role', 'bob@example.com', '--org', 'acme', '--role', role);
     // The page that they open is the one that they get.
     await bob.goto('/console/organizations/acme?q=bob');
     assert.equal(new URL(bob.url()).search, '?q=bob');
     await bob.getByText(`${role}, since`, { exact: false }).waitFor();
     await phone.goto('/console/racks');
-    assert.notEqual(await value(bob), before[0]);
-    assert.notEqual(await value(phone), before[1]);
+    assert.notEqual(await session(bob), before[0]);
+    assert.notEqual(await session(phone), before[1]);
     for (const old of before) {
       const answer = await (await person(t, at)).request.get('/console/account', { headers: { cookie: `__Host-convox=${old}` }, maxRedirects: 0 });
       assert.equal(answer.status(), 303, 'the old one is nobody’s');
     }
-    const settled = await value(bob);
+    const settled = await session(bob);
     await bob.goto('/console/racks');
-    assert.equal(await value(bob), settled, 'once for each change');
+    assert.equal(await session(bob), settled, 'once for each change');
   }
   await bob.goto('/console/account');
   assert.equal(await bob.getByRole('button', { name: /^Sign out Chrome/ }).count(), 2, 'still the same two devices');

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { PASSWORD, commandLine, eventually, later, look, person, setUp, shut, signIn, startConsole, startRack, tabTo } from './harness.mjs';
+import { PASSWORD, commandLine, eventually, later, look, person, session, setUp, shut, signIn, startConsole, startRack, tabTo } from './harness.mjs';
 
 after(shut);
 
@@ -132,10 +132,10 @@ test('from the setup code to a deployed app, and everything in between', async (
     await ada.locator('#wrong-before').waitFor();
     await change(PASSWORD, 'ada@example.com');
     await ada.locator('#wrong-password').waitFor();
-    const before = await ada.context().cookies();
+    const before = await session(ada);
     await change(PASSWORD, 'other-vexed-otter-20');
     await ada.getByText('Your password is changed', { exact: false }).waitFor();
-    assert.notEqual((await ada.context().cookies())[0].value, before[0].value, 'a new session id');
+    assert.notEqual(await session(ada), before, 'a new session id');
     await other.goto('/console/racks');
     assert.equal(new URL(other.url()).pathname, '/console/sign-in');
     await change('other-vexed-otter-20', PASSWORD);
@@ -149,11 +149,10 @@ test('from the setup code to a deployed app, and everything in between', async (
     await ada.getByRole('button', { name: 'Create organization' }).click();
     await ada.locator('#wrong-name').waitFor();
     await ada.locator('#name').fill('labz');
-    const session = async () => (await ada.context().cookies())[0].value;
-    const before = await session();
+    const before = await session(ada);
     await ada.getByRole('button', { name: 'Create organization' }).click();
     await ada.getByRole('heading', { name: 'labz' }).waitFor();
-    assert.notEqual(await session(), before, 'whoever may do more has a new session');
+    assert.notEqual(await session(ada), before, 'whoever may do more has a new session');
     await ada.getByLabel('New name').fill('acme');
     await ada.getByRole('button', { name: 'Rename' }).click();
     await ada.locator('#wrong-name').waitFor();
