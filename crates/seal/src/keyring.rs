@@ -100,7 +100,7 @@ fn derive<const N: usize>(root: &[u8; 32], info: &str) -> Zeroizing<[u8; N]> {
 }
 
 pub(crate) fn id_text(id: &[u8; KEY_ID]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+    id.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn is_hex(text: &str) -> bool {

@@ -78,7 +78,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn list_data_keys(&self, owner: Option<&str>) -> Result<Vec<DataKeyRow>, StoreError> {
-        let rows: Vec<(String, i64, Option<Vec<u8>>, Vec<u8>, i64)> = convox_db::query!(&self.db, |pool| {
+        /// Owner, version, root key, wrapped key, time.
+        type Row = (String, i64, Option<Vec<u8>>, Vec<u8>, i64);
+        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| {
             sqlx::query_as(
             "SELECT owner, version, key_id, wrapped, created_ms FROM data_keys WHERE ($1 = '' OR owner = $1) ORDER BY owner, version DESC"
         )

@@ -27,7 +27,7 @@ fn memory(rows: &Rows) -> Memory {
             "org",
             id.as_str(),
             format!("{name} {:?} {}", key.iter().map(|key| key.as_bytes()).collect::<Vec<_>>(), rows.strict.contains(id)),
-        )
+        );
     });
     rows.users.iter().for_each(|(id, email)| put("user", id.as_str(), format!("{email} {}", rows.factored.contains(id))));
     rows.members.iter().for_each(|(org, user, role)| put("user", user.as_str(), format!("{role} of {org:?}")));

@@ -224,6 +224,9 @@ all!(
     ResourceCreateOptions,
     ResourceUpdateOptions,
     SystemJwtOptions,
+    SystemJwtRotateOptions,
+    PasswordAcceptOptions,
+    PasswordRetireOptions,
     SystemProcessesOptions,
     SystemUpdateOptions,
 );
