@@ -59,7 +59,9 @@ fn every_route_role_and_preset_is_as_the_file_says() {
     people.push(("rack x".to_owned(), key(Scope { racks: [RackId::new()].into(), ..Scope::default() })));
     let width = |name: &str| name.len() + 1;
     let mut table = format!("{:<12} {:<8} ", "effect", "method");
-    people.iter().for_each(|(name, _)| table.push_str(&format!("{name} ")));
+    for (name, _) in &people {
+        table.push_str(&format!("{name} "));
+    }
     table.push_str(" pattern\n");
     for route in ROUTES {
         let socket = if route.socket { " (WebSocket)" } else { "" };

@@ -133,7 +133,7 @@ struct Told<'a> {
     saved: bool,
 }
 
-fn told<'a>(made: &'a MadeKey, saved: bool) -> Told<'a> {
+fn told(made: &MadeKey, saved: bool) -> Told<'_> {
     let MadeKey { id, name, kind, api_key, last4, expires } = made;
     Told { id, name, kind, last4, expires: expires.as_deref(), api_key: (!saved).then(|| api_key.expose()), saved }
 }

@@ -24,8 +24,8 @@ fn console(finish: u16, auth: Arc<Mutex<Option<PathBuf>>>, at_finish: Arc<Mutex<
         match (request.line().as_str(), request.header("Authorization")) {
             ("POST /api/v1/keys/roll", Some(OLD)) => json(MADE),
             ("POST /api/v1/keys/roll/finish", Some(NEW)) => {
-                let path = auth.lock().unwrap().clone().unwrap();
-                *at_finish.lock().unwrap() = std::fs::read_to_string(path).unwrap_or_default();
+                let path = auth.lock().expect("nobody panicked with it").clone().expect("the stage is set");
+                *at_finish.lock().expect("nobody panicked with it") = std::fs::read_to_string(path).unwrap_or_default();
                 if finish == 200 { json(r#"{"rolled":true}"#) } else { status(finish, "the database cannot be used\n") }
             }
             ("GET /api/v1/keys?limit=500", Some(_)) => json(&format!("[{}]", row("active"))),
@@ -44,7 +44,7 @@ fn stage(finish: u16) -> (Server, Person, Arc<Mutex<String>>) {
     let (auth, at_finish) = (Arc::default(), Arc::new(Mutex::new(String::new())));
     let server = console(finish, Arc::clone(&auth), Arc::clone(&at_finish));
     let person = Person::at(&server);
-    *auth.lock().unwrap() = Some(person.config().join("auth"));
+    *auth.lock().expect("nobody panicked with it") = Some(person.config().join("auth"));
     (server, person, at_finish)
 }
 

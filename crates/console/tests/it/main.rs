@@ -1,6 +1,5 @@
 //! The promises of the door, against the real binary and a Rack that keeps every byte it is sent.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where it fails")]
-#![expect(clippy::print_stdout, reason = "figures belong into the test's output")]
 
 mod audit;
 mod chain;
