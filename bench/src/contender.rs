@@ -196,7 +196,7 @@ impl Ground {
     }
 }
 
-const START: Duration = Duration::from_secs(20);
+pub(crate) const START: Duration = Duration::from_secs(20);
 
 fn pinned(core: usize, program: &str) -> Command {
     let mut command = Command::new("taskset");
@@ -205,7 +205,7 @@ fn pinned(core: usize, program: &str) -> Command {
 }
 
 /// The lines that a child prints, as they come.
-fn said(child: &mut Child) -> anyhow::Result<mpsc::Receiver<String>> {
+pub(crate) fn said(child: &mut Child) -> anyhow::Result<mpsc::Receiver<String>> {
     let stdout = child.stdout.take().context("no output to read")?;
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {

@@ -1,7 +1,8 @@
-//! Measurements beside a known yardstick, in one run on one machine: what a relayed request costs beside nginx, and what
-//! `convox switch` costs beside a program that does nothing.
+//! Measurements beside a known yardstick, in one run on one machine: what a relayed request costs beside nginx, what
+//! `convox switch` costs beside a program that does nothing, and how long a revoked key lives.
 //!
-//! And one trial: every key rolled while people work. Start with `bench/run`, `bench/switch` and `bench/keyroll`, which build what they need.
+//! And one trial: every key rolled while people work. Start with `bench/run`, `bench/switch`, `bench/revoke` and `bench/keyroll`, which
+//! build what they need.
 
 mod contender;
 mod gate;
@@ -9,6 +10,7 @@ mod keyroll;
 mod measure;
 mod relay;
 mod report;
+mod revoke;
 mod switch;
 
 use std::path::PathBuf;
@@ -33,6 +35,8 @@ enum What {
     Switch(switch::Arguments),
     /// Every key rolled under load, with `kill -9` at each step.
     Keyroll(keyroll::Arguments),
+    /// How long a revoked key lives, and whether any request slips through.
+    Revoke(revoke::Arguments),
     /// The data path alone, with keys and rights in memory: one of the contenders.
     Gate(gate::Arguments),
 }
@@ -42,6 +46,7 @@ fn main() -> anyhow::Result<()> {
         What::Relay(arguments) => relay::run(&arguments),
         What::Switch(arguments) => switch::run(&arguments),
         What::Keyroll(arguments) => keyroll::run(&arguments),
+        What::Revoke(arguments) => revoke::run(&arguments),
         What::Gate(arguments) => gate::run(&arguments),
     }
 }

@@ -215,14 +215,14 @@ pub(crate) fn free_port() -> anyhow::Result<u16> {
 }
 
 /// A database server of its own, on loopback.
-struct Postgres {
-    url: String,
+pub(crate) struct Postgres {
+    pub(crate) url: String,
     data: PathBuf,
     bin: PathBuf,
 }
 
 impl Postgres {
-    fn start(data: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(data: &Path) -> anyhow::Result<Self> {
         let newest = std::fs::read_dir("/usr/lib/postgresql").context("no PostgreSQL: apt-get install postgresql")?;
         let bin = newest.flatten().map(|entry| entry.path().join("bin")).filter(|bin| bin.join("initdb").exists()).max();
         let bin = bin.context("no initdb: apt-get install postgresql")?;

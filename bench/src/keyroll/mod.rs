@@ -9,7 +9,7 @@
 //! old one is refused: each roll checks that itself. One file for each kind of key.
 
 mod access;
-mod ground;
+pub(crate) mod ground;
 mod load;
 mod password;
 mod tls;

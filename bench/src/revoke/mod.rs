@@ -1,0 +1,172 @@
+//! How long a revoked key lives: for new requests, for an open log stream, for an open shell. And whether any request that was begun after
+//! the revocation was answered is still served (T26).
+//!
+//! Times are from the moment at which the revocation is sent, as a client sees them. On SQLite there is one Console; on PostgreSQL there are
+//! two, and the key is revoked at one and used at the other.
+
+mod ground;
+mod race;
+mod streams;
+mod wire;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+
+use self::ground::Ground;
+use self::race::{Lanes, race};
+use self::streams::{Times, streams};
+use crate::keyroll::ground::Postgres;
+use crate::{Output, measure};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Directory of the binary to test: convox-console.
+    #[arg(long)]
+    bin: PathBuf,
+    /// Keys that are revoked with a log stream and a shell open, on each database.
+    #[arg(long, default_value_t = 300)]
+    streams: usize,
+    /// Keys that are revoked while requests with them are under way, on each database.
+    #[arg(long, default_value_t = 5000)]
+    races: usize,
+    /// Only where this is part of the name, such as `sqlite`.
+    #[arg(long, default_value = "")]
+    only: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What was found on one database.
+struct Found {
+    on: &'static str,
+    times: Times,
+    served: usize,
+    late: usize,
+    seconds: f64,
+}
+
+impl Found {
+    fn rows(&self) -> [(&'static str, &[f64]); 4] {
+        [
+            ("answer to the revocation", &self.times.answer),
+            ("last new request that is served", &self.times.request),
+            ("open log stream ends", &self.times.log),
+            ("open shell ends", &self.times.shell),
+        ]
+    }
+}
+
+/// All under this, whatever it is.
+const PROMISE_MS: f64 = 1000.0;
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let console = arguments.bin.join("convox-console");
+    let console = console.canonicalize().with_context(|| format!("no {}", console.display()))?;
+    let mut all = Vec::new();
+    for on in ["one Console on SQLite", "two Consoles on PostgreSQL"] {
+        if on.to_lowercase().contains(&arguments.only.to_lowercase()) {
+            all.push(measure_on(arguments, &console, on).with_context(|| format!("with {on}"))?);
+        }
+    }
+    report(arguments, &all)
+}
+
+fn measure_on(arguments: &Arguments, console: &Path, on: &'static str) -> anyhow::Result<Found> {
+    let began = std::time::Instant::now();
+    let directory = tempfile::tempdir()?;
+    let postgres = on.contains("PostgreSQL").then(|| Postgres::start(&directory.path().join("postgres"))).transpose()?;
+    let ground = Ground::new(console, postgres.as_ref().map(|postgres| postgres.url.as_str()))?;
+    let mut found = Found { on, times: Times::default(), served: 0, late: 0, seconds: 0.0 };
+    for run in 0..arguments.streams {
+        streams(&ground, run, &mut found.times).with_context(|| format!("run {run}"))?;
+    }
+    writeln!(std::io::stderr(), "{on}: {} keys with open streams after {:.0} s", arguments.streams, began.elapsed().as_secs_f64())?;
+    let mut lanes = Lanes::open(&ground)?;
+    for run in 0..arguments.races {
+        let (served, late) = race(&ground, &mut lanes, run).with_context(|| format!("race {run}"))?;
+        found.served += served;
+        found.late += late;
+        if run % 1000 == 999 {
+            let seconds = began.elapsed().as_secs_f64();
+            writeln!(
+                std::io::stderr(),
+                "{on}: {} races after {seconds:.0} s, {} requests served, {} too late",
+                run + 1,
+                found.served,
+                found.late
+            )?;
+        }
+    }
+    found.seconds = began.elapsed().as_secs_f64();
+    Ok(found)
+}
+
+fn report(arguments: &Arguments, all: &[Found]) -> anyhow::Result<()> {
+    let figures: Vec<Value> = all
+        .iter()
+        .map(|found| {
+            json!({
+                "on": found.on, "served_in_races": found.served, "begun_after_the_answer_and_served": found.late, "seconds": found.seconds,
+                "milliseconds": found.rows().iter().map(|(what, times)| json!({
+                    "what": what, "p50": quantile(times, 0.5), "p90": quantile(times, 0.9), "p99": quantile(times, 0.99), "max": quantile(times, 1.0),
+                })).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let json = json!({ "machine": measure::machine(), "streams": arguments.streams, "races": arguments.races, "found": figures });
+    let mut table = format!(
+        "{}; {} keys with a log stream and a shell open on each, times from sending the revocation.\n\n\
+         | on | what | p50 ms | p90 ms | p99 ms | max ms |\n|---|---|--:|--:|--:|--:|\n",
+        measure::machine(),
+        arguments.streams
+    );
+    for found in all {
+        for (what, times) in found.rows() {
+            let [p50, p90, p99, max] = [0.5, 0.9, 0.99, 1.0].map(|at| quantile(times, at));
+            table.push_str(&format!("| {} | {what} | {p50:.1} | {p90:.1} | {p99:.1} | {max:.1} |\n", found.on));
+        }
+    }
+    for Found { on, served, late, .. } in all {
+        table.push_str(&format!(
+            "\n{on}: {} races of a revocation with requests under way, {served} requests served, {late} of them begun after the revocation was answered.\n",
+            arguments.races
+        ));
+    }
+    measure::write(&arguments.output.out.join("revoke.json"), &format!("{json:#}\n"))?;
+    measure::write(&arguments.output.out.join("revoke.md"), &table)?;
+    std::io::stdout().write_all(table.as_bytes())?;
+    for found in all {
+        ensure!(
+            found.late == 0,
+            "{}: {} requests were begun after a revocation was answered, and served all the same",
+            found.on,
+            found.late
+        );
+        for (what, times) in found.rows() {
+            ensure!(times.iter().all(|ms| *ms < PROMISE_MS), "{}: {what}: {:.0} ms", found.on, quantile(times, 1.0));
+        }
+    }
+    Ok(())
+}
+
+fn quantile(values: &[f64], at: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let index = ((sorted.len() as f64 * at).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(index).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quantile;
+
+    #[test]
+    fn quantiles_are_values_that_were_measured() {
+        let values: Vec<f64> = (1..=200).map(f64::from).collect();
+        assert_eq!([0.5, 0.99, 1.0].map(|at| format!("{:.1}", quantile(&values, at))), ["100.0", "198.0", "200.0"]);
+        assert!(quantile(&[], 0.5).is_nan());
+    }
+}
