@@ -5,6 +5,7 @@
 //! - `faults`: what a person is told when something is wrong
 //! - `original_clients`: what the unmodified v2 and v3 clients send, and the answers that they expect
 //! - `crash`: nothing that was confirmed is lost to `kill -9`
+//! - `instances`: SSH keys of the Rack's hosts, on a real sshd
 //! - `rack_keys`: passwords and tokens of Racks, rolled and revoked
 //! - `second_factor`: an API key is not enough where an organization says so
 //! - `transfers`: what is carried from one place to another: apps, files, Racks, connections
@@ -18,6 +19,7 @@ mod commands;
 mod containers;
 mod crash;
 mod faults;
+mod instances;
 mod original_clients;
 mod rack_keys;
 mod second_factor;

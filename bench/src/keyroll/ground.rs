@@ -119,21 +119,27 @@ impl Ground {
         let rack = Server::start(bin.join("convox-rack"), args.to_vec(), Vec::new(), at("rack.log"), false)?;
         let root_key = text(at("root.key"));
         run(&bin, &["root-key", "--out", &root_key], &[])?;
-        let mut consoles = Vec::new();
-        for number in 0..2 {
-            let data = text(at(&format!("console{number}")));
-            let args = ["serve", "--data", &data, "--root-key-file", &root_key, "--shards", "1"].map(str::to_owned).to_vec();
-            let env = vec![("CONVOX_DATABASE".to_owned(), database.clone())];
-            let log = at(&format!("console{number}.log"));
-            consoles.push(Server::start(bin.join("convox-console"), args, env, log, number == 0)?);
-        }
-        let mut ground = Self { bin, consoles, rack, key: String::new(), database, _postgres: postgres, directory };
+        let mut ground = Self { bin, consoles: Vec::new(), rack, key: String::new(), database, _postgres: postgres, directory };
+        ground.add_console()?;
         let code = ground.consoles.first().and_then(|console| console.setup_code.clone()).context("no setup code")?;
         let made = ground.admin(&["setup", "--code", &code, "--org", ORG, "--email", "ada@example.com"])?;
         made["api_key"].as_str().context("no API key")?.clone_into(&mut ground.key);
+        ground.add_console()?;
         let (host, pin) = (ground.rack.host.clone(), ground.rack.pin.to_string());
         ground.admin(&["rack", "add", RACK, "--org", ORG, "--host", &host, "--pin", &pin, "--password-file", &text(password)])?;
         Ok(ground)
+    }
+
+    /// One more on the same database. The first one says how it is set up.
+    fn add_console(&mut self) -> anyhow::Result<()> {
+        let number = self.consoles.len();
+        let (data, root_key) = (self.path(&format!("console{number}")), self.path("root.key"));
+        let (data, root_key) = (data.display().to_string(), root_key.display().to_string());
+        let args = ["serve", "--data", &data, "--root-key-file", &root_key, "--shards", "1"].map(str::to_owned).to_vec();
+        let env = vec![("CONVOX_DATABASE".to_owned(), self.database.clone())];
+        let log = self.path(&format!("console{number}.log"));
+        self.consoles.push(Server::start(self.bin.join("convox-console"), args, env, log, number == 0)?);
+        Ok(())
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -15,6 +15,7 @@ pub mod access;
 mod api_key;
 pub mod chain;
 mod envelope;
+mod inventory;
 mod keyring;
 pub mod password;
 pub mod pkce;
@@ -27,6 +28,7 @@ mod weak;
 
 pub use api_key::{ApiKey, KeyFormatError, KeyKind, LookupKey};
 pub use envelope::{Binding, DataKey, DataKeys, OpenError, Sealed, WrappedDataKey};
+pub use inventory::Credential;
 pub use keyring::{Keyring, RootKey, RootKeyError};
 pub use rack_password::PasswordKey;
 pub use random::{generate_password, generate_suffix, generate_typed_code, random_bytes, read_typed_code};

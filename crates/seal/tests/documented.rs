@@ -1,10 +1,12 @@
 //! What `docs/security.md` says of keys is what the code does, and what it points to is there.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use convox_seal::KeyKind;
 use convox_seal::access::Role;
+use convox_seal::{Credential, KeyKind};
 
 const SECURITY: &str = include_str!("../../../docs/security.md");
 
@@ -21,6 +23,61 @@ fn every_prefix_in_the_document_is_one_and_none_is_left_out() {
         let rows = || quoted().filter(|(text, _)| text.strip_suffix("_...") == Some(kind.prefix()));
         assert!(rows().count() > 0 && rows().all(|(_, line)| line.starts_with(&format!("| {kind} "))), "the row of {kind} keys");
     }
+}
+
+/// The rows of the table of keys: its first column.
+fn rows() -> Vec<&'static str> {
+    let table = SECURITY.split("| Key | Opens |").nth(1).unwrap();
+    table.lines().skip(2).take_while(|line| line.starts_with('|')).map(|line| line.trim_start_matches("| ")).collect()
+}
+
+#[test]
+fn every_kind_of_key_has_a_row_and_every_row_is_a_kind_of_key() {
+    let mut left = rows();
+    for kind in Credential::all() {
+        let name = kind.name();
+        let at = left.iter().position(|row| row.starts_with(name));
+        left.remove(at.unwrap_or_else(|| panic!("docs/security.md has no row that begins with `{name}`")));
+    }
+    assert!(left.is_empty(), "rows that stand for no kind of key: {left:?}");
+}
+
+/// Columns of bytes that the migrations in a directory make, in their order, as `table.column`.
+fn columns_of_bytes(directory: &str) -> BTreeSet<String> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(directory);
+    let mut files: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let (mut columns, mut table) = (BTreeSet::new(), String::new());
+    for line in files.iter().flat_map(|file| std::fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()) {
+        let code = line.split("--").next().unwrap_or_default();
+        let words: Vec<&str> = code.split_whitespace().map(|word| word.trim_matches([',', ';', '(', ')'])).collect();
+        match words[..] {
+            ["CREATE", "TABLE", name, ..] => name.clone_into(&mut table),
+            ["DROP", "TABLE", name] => columns.retain(|column: &String| !column.starts_with(&format!("{name}."))),
+            ["ALTER", "TABLE", name, "DROP", "COLUMN", column] => drop(columns.remove(&format!("{name}.{column}"))),
+            ["ALTER", "TABLE", _, "RENAME", ..] => panic!("this test does not read `{code}`"),
+            ["ALTER", "TABLE", name, "ADD", "COLUMN", column, "BLOB", ..] => drop(columns.insert(format!("{name}.{column}"))),
+            [column, "BLOB", ..] => drop(columns.insert(format!("{table}.{column}"))),
+            _ => {}
+        }
+    }
+    columns
+}
+
+/// Hashes over audit events and the seals of these: they open nothing.
+const NO_KEYS: [&str; 6] =
+    ["audit.link", "audit_ends.link", "audit_chains.link", "audit_chains.seal", "audit_chains.anchor_link", "audit_chains.anchor_seal"];
+
+#[test]
+fn whatever_a_database_keeps_of_a_key_belongs_to_a_kind_of_the_registry() {
+    let owned = |columns: Vec<&[&str]>| columns.concat().into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
+    let (of_console, of_rack) = Credential::all().into_iter().map(Credential::columns).unzip();
+    let no_keys = NO_KEYS.map(str::to_owned).into();
+    let console = columns_of_bytes("crates/store/migrations/sqlite");
+    assert!(console.len() > 20, "{console:?}");
+    assert_eq!(&console - &no_keys, owned(of_console));
+    assert!(console.is_superset(&no_keys));
+    assert_eq!(columns_of_bytes("crates/rack/migrations"), owned(of_rack));
 }
 
 #[test]

@@ -20,6 +20,7 @@ use super::person::Person;
 use super::racks::{RackLine, line, orgs_with};
 use super::words::{When, when};
 use crate::ops::OpsError;
+use crate::ops::rolls::Manner;
 use crate::reach::Reach;
 use crate::state::App;
 
@@ -29,6 +30,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/racks/{org}/{rack}/rename", post(rename))
         .route("/racks/{org}/{rack}/move", post(move_it))
         .route("/racks/{org}/{rack}/protect", post(protect))
+        .route("/racks/{org}/{rack}/password", post(roll))
         .route("/racks/{org}/{rack}/remove", post(remove))
 }
 
@@ -101,6 +103,7 @@ fn done(code: &str) -> &'static str {
         "installed" => "The Rack is installed.",
         "renamed" => "The Rack has its new name.",
         "moved" => "The Rack was moved.",
+        "rolling" => "The Rack's password is being rolled. Nothing is interrupted; in a minute the old one is refused.",
         "protected" => "The Rack is protected.",
         "unprotected" => "The Rack is not protected any more.",
         _ => "",
@@ -235,6 +238,13 @@ async fn move_it(
         }
         Err(error) => again(&person, &org, &rack, "organization", error).await,
     }
+}
+
+/// Begins to roll its password; servers carry it on.
+async fn roll(State(app): State<Arc<App>>, person: Person, Path((org, rack)): Path<(String, String)>) -> Result<Response, Fault> {
+    let (_, seq) = app.ops().begin_roll(&person.actor, &org, &rack, Manner::default()).await?;
+    app.settle(seq).await;
+    Ok(go(&format!("/console/racks/{org}/{rack}?done=rolling")))
 }
 
 #[derive(Deserialize)]
