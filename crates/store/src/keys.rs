@@ -129,11 +129,36 @@ macro_rules! living {
     }};
 }
 
-/// Deletes, inside a transaction, the rows that went by a name, and ended before some time.
+/// Refuses, inside a transaction, to roll a key that is itself on its way in or out: what came of it would go by nobody's name.
+macro_rules! in_its_place {
+    ($tx:ident, $old:expr) => {
+        let row: (Option<String>, Option<i64>) =
+            sqlx::query_as("SELECT replaces, rolled_ms FROM keys WHERE id = $1").bind(&$old.0).fetch_one(&mut *$tx).await?;
+        match row {
+            (None, None) => {}
+            (Some(_), _) => {
+                let words = "this key was made by a roll that is not finished; finish that first (`convox keys`), then roll again";
+                return Err(StoreError::Conflict(words.to_owned()));
+            }
+            (None, Some(_)) => {
+                return Err(StoreError::Conflict("another key has taken this one's place; roll that one".to_owned()));
+            }
+        }
+    };
+}
+
+/// Inside a transaction, tokens of Racks that were made with one key go on as the other's: they end with whatever is in its place.
+macro_rules! inherit_tokens {
+    ($tx:ident, $old:expr, $new:expr) => {
+        sqlx::query("UPDATE rack_tokens SET key_id = $2 WHERE key_id = $1").bind($old).bind($new).execute(&mut *$tx).await?
+    };
+}
+
+/// Deletes, inside a transaction, the rows that go by a name, on their way in or out, and ended before some time.
 macro_rules! delete_of_name {
     ($tx:ident, $user:expr, $name:expr, $ended_ms:expr) => {
         sqlx::query(
-            "DELETE FROM keys WHERE user_id = $1 AND substr(name, 1, length($2) + 1) = $2 || '~' AND replaces IS NULL \
+            "DELETE FROM keys WHERE user_id = $1 AND substr(name, 1, length($2) + 1) = $2 || '~' \
              AND (expires_ms <= $3 OR $3 = 9223372036854775807)",
         )
         .bind(&$user)
@@ -191,6 +216,12 @@ impl Store {
     pub async fn replace_key(&self, key: &NewKey, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
             their_owner!(tx, key);
+            sqlx::query("UPDATE rack_tokens SET key_id = $3 WHERE key_id IN (SELECT id FROM keys WHERE user_id = $1 AND name = $2)")
+                .bind(key.user.as_str())
+                .bind(key.name.as_str())
+                .bind(key.id.as_str())
+                .execute(&mut *tx)
+                .await?;
             sqlx::query("DELETE FROM keys WHERE user_id = $1 AND (name = $2 OR substr(name, 1, length($2) + 1) = $2 || '~')")
                 .bind(key.user.as_str())
                 .bind(key.name.as_str())
@@ -205,10 +236,12 @@ impl Store {
     /// good, or is good for another `overlap_ms`.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] when the old one is gone.
+    /// [`StoreError::Missing`] when the old one is gone, [`StoreError::Conflict`] when it is itself on its way in or out.
     pub async fn roll_key(&self, old: &KeyId, new: &NewKey, overlap_ms: i64, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
             let old = living!(tx, old, act.event.at_ms);
+            in_its_place!(tx, old);
+            inherit_tokens!(tx, &old.0, new.id.as_str());
             step_aside!(tx, old, overlap_ms, act.event.at_ms);
             their_owner!(tx, new);
             insert_key!(tx, new, act.event.at_ms);
@@ -220,10 +253,11 @@ impl Store {
     /// never comes, and the next roll starts anew.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] when the old one is gone.
+    /// [`StoreError::Missing`] when the old one is gone, [`StoreError::Conflict`] when it is itself on its way in or out.
     pub async fn begin_key_roll(&self, old: &KeyId, new: &NewKey, overlap_ms: i64, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
             let old = living!(tx, old, act.event.at_ms);
+            in_its_place!(tx, old);
             sqlx::query("DELETE FROM keys WHERE replaces = $1").bind(&old.0).execute(&mut *tx).await?;
             let pending = NewKey { name: format!("{}{MARK}{}", base(&old.2), new.id), ..new.clone() };
             insert_key!(tx, pending, act.event.at_ms);
@@ -259,6 +293,7 @@ impl Store {
                     .await?;
                 // Whoever has the new one had the old one, and proved who they are: they need not do so again.
                 sqlx::query("UPDATE keys SET goes_with = $2 WHERE goes_with = $1").bind(&replaced).bind(&id).execute(&mut *tx).await?;
+                inherit_tokens!(tx, &replaced, &id);
                 if let Some(old) = old {
                     step_aside!(tx, old, overlap_ms, act.event.at_ms);
                 }
@@ -281,7 +316,8 @@ impl Store {
             let Some((id, user, name, _)) = row else {
                 return Err(StoreError::Missing("there is no such key".to_owned()));
             };
-            sqlx::query("DELETE FROM keys WHERE id = $1 OR replaces = $1").bind(&id).execute(&mut *tx).await?;
+            // With whatever would have taken its place: the schema sees to that.
+            sqlx::query("DELETE FROM keys WHERE id = $1").bind(&id).execute(&mut *tx).await?;
             if !name.contains(MARK) {
                 delete_of_name!(tx, user, name, i64::MAX);
             }

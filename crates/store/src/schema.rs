@@ -63,4 +63,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0012_keys.sql"),
         postgres: include_str!("../migrations/postgres/0012_keys.sql"),
     },
+    Migration {
+        name: "0017_key_rolls",
+        sqlite: include_str!("../migrations/sqlite/0017_key_rolls.sql"),
+        postgres: include_str!("../migrations/postgres/0017_key_rolls.sql"),
+    },
 ];

@@ -160,6 +160,10 @@ fn until(overlap: Option<Duration>) -> String {
 
 /// Rolls the key in use.
 async fn roll_own(ctx: &Ctx, reached: &Reached, overlap: Option<Duration>) -> Result<(), Failure> {
+    // A roll that was cut off is finished first: it is the one that was kept which is rolled.
+    if reached.client.current_key().await.is_ok_and(|own| own.state == "pending") {
+        reached.client.finish_key_roll().await?;
+    }
     let made = reached.client.begin_key_roll(seconds(overlap)).await?;
     let saved = matches!(reached.target.key, Source::Saved(_));
     if saved {

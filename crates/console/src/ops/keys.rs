@@ -186,16 +186,14 @@ impl Ops {
     }
 
     /// First step of a key's roll by whoever has it: a new one beside it, good at once. The old one is dead when [`Self::finish_key_roll`]
-    /// says so, by the new one: then its bearer has kept it. A limited key does this too, for it is only itself again, and lives no longer.
+    /// says so, by the new one: then its bearer has kept it. The new one is the old one again and ends when that would have: whoever stole a key
+    /// cannot make it live longer than was approved, and a limited one may do this too.
     pub(crate) async fn begin_key_roll(&self, actor: &Actor, roll: Roll) -> Result<Made, OpsError> {
         let overlap_ms = roll.overlap_ms()?;
         let row = self.own(actor).await?;
         let kind = KeyKind::from_name(&row.kind).ok_or_else(no_such_key)?;
         let scope = row.scope.clone().ok_or_else(unreadable)?;
-        let whole = kind == KeyKind::User && scope.is_everything();
-        let life_ms = row.expires_ms.map(|end| (end, end - row.created_ms));
-        // A person's whole key lives as long again; what is limited does not prolong itself.
-        let expires_ms = life_ms.map(|(end, life)| if whole { self.clock.now_ms() + life } else { end });
+        let expires_ms = row.expires_ms;
         let key = ApiKey::generate(kind);
         let new = NewKey { scope, ..self.key_row(&key, row.user.clone(), row.name.clone(), expires_ms) };
         let act = self.act_of_itself(actor, &row, "KeyRollBegin");

@@ -261,7 +261,7 @@ fn an_overlap_keeps_the_old_key_until_its_end_and_no_longer() {
 }
 
 #[test]
-fn a_limited_key_rolls_itself_into_nothing_more_and_nothing_longer() {
+fn a_key_rolls_itself_into_nothing_more_and_nothing_longer() {
     let rack = Recorder::start("rackPassword1");
     let door = Door::with_rack(&rack);
     let wanted = json!({ "name": "ci", "preset": "deploy-only", "racks": ["main"], "expires_in_hours": 24, "networks": ["127.0.0.0/8"] });
@@ -277,6 +277,14 @@ fn a_limited_key_rolls_itself_into_nothing_more_and_nothing_longer() {
         assert_eq!(before[field], after[field], "{field}");
     }
     assert_eq!(status(&door, &old, "acme/main", "GET", "/system").0, 401);
+    // A whole key that was approved for a day cannot make itself last longer either.
+    let (_, made) = door.api(&door.key, "POST", "/keys", &json!({ "name": "day", "expires_in_hours": 24 }));
+    let (code, rolled) = door.api(&text(&made, "api_key"), "POST", "/keys/roll", &Value::Null);
+    assert_eq!((code, &rolled["expires"]), (200, &made["expires"]), "{rolled}");
+    let day = text(&rolled, "api_key");
+    assert_eq!(door.api(&day, "POST", "/keys/roll", &Value::Null).0, 409, "one roll at a time");
+    assert_eq!(door.api(&day, "POST", "/keys/roll/finish", &Value::Null).0, 200);
+    assert_eq!(door.api(&day, "GET", "/keys/current", &Value::Null).1["expires"], made["expires"]);
     // Others are not its own to roll or revoke, and do not exist for it.
     let other = door.key_id("admin@example.com");
     for (method, path) in [("POST", format!("/keys/{other}/roll")), ("DELETE", format!("/keys/{other}"))] {

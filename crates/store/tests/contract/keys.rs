@@ -85,6 +85,62 @@ fn a_roll_in_two_steps_with_an_overlap_keeps_the_old_one_so_long_and_revoking_th
 }
 
 #[test]
+fn a_key_on_its_way_in_or_out_makes_no_other_and_goes_with_the_one_whose_place_it_would_take() {
+    on_each(async |store| {
+        let ada = user(&store, "ada@example.com").await;
+        let [first, second, third] = std::array::from_fn(|_| key(&ada, "default", KeyKind::User));
+        store.insert_key(&first, &act("KeyCreate")).await.unwrap();
+        store.begin_key_roll(&first.id, &second, 0, &act("KeyRollBegin")).await.unwrap();
+        // Whoever stole the first could otherwise leave a third one behind, which no revocation of the name would find.
+        let grandchild = store.begin_key_roll(&second.id, &third, 0, &act("KeyRollBegin")).await;
+        assert!(matches!(grandchild, Err(StoreError::Conflict(_))), "{grandchild:?}");
+        assert!(matches!(store.roll_key(&second.id, &third, 0, &act("KeyRoll")).await, Err(StoreError::Conflict(_))));
+        // Made anew in the pages, all that goes by the name is gone.
+        store.replace_key(&third, &act("KeyRegenerate")).await.unwrap();
+        assert_eq!(names(&store, &ada).await, [(third.id.to_string(), "default".to_owned(), false)]);
+        // One that was rolled with an overlap has no say any more.
+        let [fourth, fifth] = std::array::from_fn(|_| key(&ada, "default", KeyKind::User));
+        store.roll_key(&third.id, &fourth, 60_000, &act("KeyRoll")).await.unwrap();
+        let rolled = store.begin_key_roll(&third.id, &fifth, 0, &act("KeyRollBegin")).await;
+        assert!(matches!(rolled, Err(StoreError::Conflict(_))), "{rolled:?}");
+        store.begin_key_roll(&fourth.id, &fifth, 0, &act("KeyRollBegin")).await.unwrap();
+        let since = store.load_snapshot().await.unwrap().seq;
+        store.delete_key(&fourth.id, &act("KeyRevoke")).await.unwrap();
+        assert!(names(&store, &ada).await.is_empty());
+        // Servers are told of the one that went along, too.
+        assert!(store.load_changes(since).await.unwrap().unwrap().keys.contains(&fifth.id));
+    });
+}
+
+#[test]
+fn tokens_of_racks_go_on_with_a_key_that_is_rolled_and_end_with_one_that_is_revoked() {
+    on_each(async |store| {
+        let acme = org(&store, "acme").await;
+        let made = act("UserAdd").event;
+        let (ada, _) = store
+            .insert_member(&acme, &"ada@example.com".parse().unwrap(), Role::Administrator, (&UserId::new(), &made), &act("MemberAdd"))
+            .await
+            .unwrap();
+        let main = super::racks::rack(&acme, "main");
+        store.insert_rack(&main, &act("RackAdd")).await.unwrap();
+        let [first, second, third, fourth] = std::array::from_fn(|_| key(&ada, "default", KeyKind::User));
+        store.insert_key(&first, &act("KeyCreate")).await.unwrap();
+        store.note_token("t1", &main.id, &ada, &first.id, NOW, NOW + 900_000).await.unwrap();
+        let dead = async || store.dead_tokens(NOW + 100_000).await.unwrap().len();
+        store.begin_key_roll(&first.id, &second, 0, &act("KeyRollBegin")).await.unwrap();
+        store.finish_key_roll(&second.id, &act("KeyRoll")).await.unwrap();
+        assert_eq!(dead().await, 0, "rolled by itself");
+        // The old one's end comes before the token's.
+        store.roll_key(&second.id, &third, 60_000, &act("KeyRoll")).await.unwrap();
+        assert_eq!(dead().await, 0, "rolled with an overlap");
+        store.replace_key(&fourth, &act("KeyRegenerate")).await.unwrap();
+        assert_eq!(dead().await, 0, "made anew");
+        store.delete_key(&fourth.id, &act("KeyRevoke")).await.unwrap();
+        assert_eq!(dead().await, 1, "revoked");
+    });
+}
+
+#[test]
 fn a_scope_is_kept_and_a_limited_key_changes_nothing() {
     on_each(async |store| {
         let acme = org(&store, "acme").await;
