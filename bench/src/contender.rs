@@ -25,6 +25,10 @@ pub(crate) struct Contender {
 }
 
 impl Contender {
+    pub(crate) fn new(name: &'static str, base: String, child: Child) -> Self {
+        Self { name, base, secret: SECRET.to_owned(), child }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -38,6 +42,7 @@ impl Drop for Contender {
 }
 
 /// Certificates and files of one run.
+#[derive(Clone)]
 pub(crate) struct Ground {
     pub(crate) directory: PathBuf,
     pub(crate) fingerprint: String,
@@ -54,7 +59,7 @@ impl Ground {
         Ok(Self { directory: directory.to_owned(), fingerprint, core, other_core })
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.directory.join(name).display().to_string()
     }
 
@@ -72,7 +77,8 @@ impl Ground {
         let scheme = if tls { "https" } else { "http" };
         let basic = basic(SECRET);
         let http = format!(
-            "map $http_authorization $allowed {{ default 0; '{basic}' 1; }}\n\
+            "map $http_upgrade $upgraded {{ default ''; websocket upgrade; }}\n\
+             map $http_authorization $allowed {{ default 0; '{basic}' 1; }}\n\
              map $http_rack $known {{ default 0; '{RACK}' 1; }}\n\
              upstream rack {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 1000000000; }}\n"
         );
@@ -87,7 +93,7 @@ impl Ground {
              if ($allowed = 0) {{ return 401; }}\n\
              if ($known = 0) {{ return 404; }}\n\
              proxy_pass {scheme}://rack; proxy_http_version 1.1; proxy_buffering off; {verify}\n\
-             proxy_set_header Host 127.0.0.1:{upstream}; proxy_set_header Connection '';\n\
+             proxy_set_header Host 127.0.0.1:{upstream}; proxy_set_header Connection $upgraded; proxy_set_header Upgrade $http_upgrade; proxy_read_timeout 1h; proxy_send_timeout 1h;\n\
              proxy_set_header Authorization 'Basic Y29udm94OnVwc3RyZWFt'; proxy_set_header Convox-Actor bench@example.org;\n\
              proxy_set_header Rack ''; proxy_set_header Session ''; proxy_set_header Cookie '';\n\
              }}"
@@ -113,7 +119,7 @@ impl Ground {
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("{kind}_temp_path {kind};")).join(" ");
         let configuration = format!(
             "daemon off; master_process off; worker_processes 1; pid nginx.pid; error_log stderr error;\n\
-             events {{ worker_connections 4096; }}\n\
+             events {{ worker_connections 20000; }}\n\
              http {{ access_log off; tcp_nodelay on; map_hash_bucket_size 256; keepalive_requests 1000000000; keepalive_timeout 300s; {temporary}\n\
              {http}\
              server {{ listen 127.0.0.1:{port}{listen}; {certificate}\n{server}\n}} }}\n"
@@ -128,7 +134,7 @@ impl Ground {
             .spawn()
             .context("cannot start nginx: apt-get install nginx")?;
         let scheme = if tls { "https" } else { "http" };
-        let contender = Contender { name, base: format!("{scheme}://127.0.0.1:{port}"), secret: SECRET.to_owned(), child };
+        let contender = Contender::new(name, format!("{scheme}://127.0.0.1:{port}"), child);
         answers(port)?;
         Ok(contender)
     }
@@ -198,7 +204,7 @@ impl Ground {
 
 pub(crate) const START: Duration = Duration::from_secs(20);
 
-fn pinned(core: usize, program: &str) -> Command {
+pub(crate) fn pinned(core: usize, program: &str) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", &core.to_string(), program]).stdin(Stdio::null());
     command
@@ -237,11 +243,11 @@ fn find(value: &serde_json::Value, name: &str) -> Option<String> {
     }
 }
 
-fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn answers(port: u16) -> anyhow::Result<()> {
+pub(crate) fn answers(port: u16) -> anyhow::Result<()> {
     let deadline = Instant::now() + START;
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
         if Instant::now() > deadline {

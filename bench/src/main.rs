@@ -8,9 +8,11 @@ mod contender;
 mod gate;
 mod keyroll;
 mod measure;
+mod peers;
 mod relay;
 mod report;
 mod revoke;
+mod streams;
 mod switch;
 
 use std::path::PathBuf;
@@ -37,6 +39,8 @@ enum What {
     Keyroll(keyroll::Arguments),
     /// How long a revoked key lives, and whether any request slips through.
     Revoke(revoke::Arguments),
+    /// Memory for each idle WebSocket, beside nginx and HAProxy.
+    Streams(streams::Arguments),
     /// The data path alone, with keys and rights in memory: one of the contenders.
     Gate(gate::Arguments),
 }
@@ -47,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         What::Switch(arguments) => switch::run(&arguments),
         What::Keyroll(arguments) => keyroll::run(&arguments),
         What::Revoke(arguments) => revoke::run(&arguments),
+        What::Streams(arguments) => streams::run(&arguments),
         What::Gate(arguments) => gate::run(&arguments),
     }
 }

@@ -16,6 +16,14 @@ pub(crate) fn cpu(pid: u32) -> anyhow::Result<u64> {
     Ok(total)
 }
 
+/// Resident memory of a process, in bytes.
+pub(crate) fn resident(pid: u32) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid} is gone"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is not a number")?;
+    Ok(kilobytes * 1024)
+}
+
 /// One run of the load.
 #[derive(Clone, Debug)]
 pub(crate) struct Load {

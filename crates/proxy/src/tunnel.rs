@@ -1,8 +1,10 @@
 //! After a 101: bytes both ways, until both sides are done, nothing moves for too long, or the permit is revoked.
 //!
 //! Content is copied, not understood. Only the ends of frames towards the caller are tracked, so that a cut can say why in
-//! a close frame of its own.
+//! a close frame of its own. An idle tunnel owns no buffer: bytes are read into one that all tunnels of a thread share, and a
+//! tunnel keeps only what its receiver does not take at once.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +20,14 @@ use crate::frames::{self, Frames};
 use crate::watch::{Phase, Watch};
 use crate::{Permit, Reason};
 
+/// Read at a time, and so the most that a tunnel keeps for a slow receiver, each way.
 const BUFFER: usize = 16 * 1024;
+
+thread_local! {
+    /// What the tunnels of this thread read into; taken while one of them is polled.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// How long a cut may take: to reach the end of a frame, and to say why.
 const CUT: Duration = Duration::from_millis(500);
 
@@ -43,8 +52,8 @@ pub(crate) async fn run<P: Permit>(
     let mut tunnel = Tunnel {
         caller: TokioIo::new(caller),
         upstream: TokioIo::new(upstream),
-        up: Pipe::new(),
-        down: Pipe::new(),
+        up: Pipe::default(),
+        down: Pipe::default(),
         frames: Frames::new(),
     };
     watch.enter(Phase::Tunnel);
@@ -122,47 +131,64 @@ impl Tunnel {
 }
 
 /// One direction.
+#[derive(Default)]
 struct Pipe {
-    buffer: Box<[u8]>,
+    /// Read and not yet taken by the receiver, from `from` on. Without memory while there is nothing.
+    kept: Vec<u8>,
     from: usize,
-    to: usize,
     bytes: u64,
     ended: bool,
     complete: bool,
 }
 
 impl Pipe {
-    fn new() -> Self {
-        Self { buffer: vec![0; BUFFER].into_boxed_slice(), from: 0, to: 0, bytes: 0, ended: false, complete: false }
-    }
-
     fn is_empty(&self) -> bool {
-        self.from == self.to
+        self.kept.is_empty()
     }
 
     fn unsent(&self) -> &[u8] {
-        self.buffer.get(self.from..self.to).unwrap_or_default()
+        self.kept.get(self.from..).unwrap_or_default()
     }
 
     fn sent(&mut self, count: usize) {
         self.from += count;
         self.bytes += count as u64;
+        if self.from >= self.kept.len() {
+            self.kept = Vec::new();
+            self.from = 0;
+        }
     }
 
     async fn read(&mut self, from: &mut Io) -> io::Result<usize> {
         self.from = 0;
-        self.to = from.read(&mut self.buffer).await?;
-        Ok(self.to)
+        self.kept = vec![0; BUFFER];
+        let count = from.read(&mut self.kept).await?;
+        self.kept.truncate(count);
+        Ok(count)
     }
 
     /// Copies what it can. Ready when `from` has ended, everything is sent, and `to` knows.
-    fn poll(&mut self, context: &mut Context<'_>, from: &mut Io, to: &mut Io, mut on_sent: impl FnMut(&[u8])) -> Poll<io::Result<()>> {
+    fn poll(&mut self, context: &mut Context<'_>, from: &mut Io, to: &mut Io, on_sent: impl FnMut(&[u8])) -> Poll<io::Result<()>> {
+        let mut scratch = SCRATCH.take();
+        if scratch.is_empty() {
+            scratch = vec![0; BUFFER];
+        }
+        let polled = self.poll_through(&mut scratch, context, from, to, on_sent);
+        SCRATCH.set(scratch);
+        polled
+    }
+
+    fn poll_through(
+        &mut self,
+        scratch: &mut [u8],
+        context: &mut Context<'_>,
+        from: &mut Io,
+        to: &mut Io,
+        mut on_sent: impl FnMut(&[u8]),
+    ) -> Poll<io::Result<()>> {
         loop {
             while !self.is_empty() {
-                let count = ready!(Pin::new(&mut *to).poll_write(context, self.unsent()))?;
-                if count == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
+                let count = ready!(write(context, to, self.unsent()))?;
                 on_sent(self.unsent().get(..count).unwrap_or_default());
                 self.sent(count);
             }
@@ -173,7 +199,7 @@ impl Pipe {
                 }
                 return Poll::Ready(Ok(()));
             }
-            let mut buffer = ReadBuf::new(&mut self.buffer);
+            let mut buffer = ReadBuf::new(scratch);
             match Pin::new(&mut *from).poll_read(context, &mut buffer) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => {
@@ -184,9 +210,26 @@ impl Pipe {
                     };
                 }
             }
-            self.from = 0;
-            self.to = buffer.filled().len();
-            self.ended = self.to == 0;
+            let mut rest = buffer.filled();
+            self.ended = rest.is_empty();
+            while !rest.is_empty() {
+                let Poll::Ready(count) = write(context, to, rest)? else {
+                    self.kept = rest.to_vec();
+                    break;
+                };
+                let (taken, left) = rest.split_at(count.min(rest.len()));
+                on_sent(taken);
+                self.bytes += taken.len() as u64;
+                rest = left;
+            }
         }
+    }
+}
+
+/// At least one byte of `data`.
+fn write(context: &mut Context<'_>, to: &mut Io, data: &[u8]) -> Poll<io::Result<usize>> {
+    match ready!(Pin::new(to).poll_write(context, data))? {
+        0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        count => Poll::Ready(Ok(count)),
     }
 }

@@ -1,10 +1,14 @@
 //! A tunnel exists only after a 101 of the upstream, and only for those who are let in (T2, T12).
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+
 use tokio::io::AsyncWriteExt as _;
 
 use crate::gate::{CREDENTIAL, Proxy, request};
 use crate::rack::{Answer, Rack, Seen};
-use crate::raw::Raw;
+use crate::raw::{Raw, soon};
 
 const SOCKET: &str =
     "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -153,4 +157,60 @@ async fn an_upstream_that_goes_away_ends_the_tunnel() {
     raw.send(request("GET", "/x", "alice", SOCKET)).await;
     assert_eq!(raw.reply().await.unwrap().status(), 101);
     assert_eq!(raw.rest().await, b"last words");
+}
+
+/// All tunnels of a thread read into one buffer: what a slow receiver leaves in it must neither be lost nor go to another.
+#[tokio::test(flavor = "multi_thread")]
+async fn tunnels_to_slow_receivers_lose_nothing_and_never_carry_each_others_bytes() {
+    // Repeats after 251 bytes, so a chunk of a multiple of that is the same each time; what is read at a time is no multiple.
+    const CHUNK: usize = 251 * 256;
+    const CHUNKS: usize = 256;
+    fn chunk(step: usize) -> Vec<u8> {
+        (0..CHUNK).map(|at| (at * step % 251) as u8).collect()
+    }
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
+    let rack = Rack::raw(move |_, mut raw, _| {
+        let counter = Arc::clone(&counter);
+        async move {
+            let Some(message) = raw.head().await else { return };
+            let chunk = chunk(if message.line.contains("/one") { 1 } else { 7 });
+            raw.send(SWITCH).await;
+            for _ in 0..CHUNKS {
+                if raw.stream.write_all(&chunk).await.is_err() {
+                    return;
+                }
+                counter.fetch_add(1, SeqCst);
+            }
+        }
+    })
+    .await;
+    let proxy = Proxy::before(rack.address).await;
+    let mut callers = Vec::new();
+    for (path, step) in [("/one", 1), ("/other", 7)] {
+        let mut raw = Raw::connect(proxy.address).await;
+        raw.send(request("GET", path, "alice", SOCKET)).await;
+        assert_eq!(raw.reply().await.unwrap().status(), 101);
+        callers.push((raw, chunk(step)));
+    }
+    // Nothing is read: what is sent stops at what the sockets hold.
+    let mut last = usize::MAX;
+    soon("the upstreams to be held back", async {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            let now = sent.load(SeqCst);
+            if now == last {
+                break;
+            }
+            last = now;
+        }
+    })
+    .await;
+    assert!(last < 2 * CHUNKS, "{last}");
+    // In turns, so that each tunnel is held up in the middle again and again.
+    for number in 0..CHUNKS {
+        for (raw, chunk) in &mut callers {
+            assert!(raw.exactly(CHUNK).await.unwrap() == *chunk, "chunk {number}");
+        }
+    }
 }
