@@ -53,9 +53,15 @@ pub(crate) struct Ground {
 impl Ground {
     pub(crate) fn new(directory: &Path, core: usize, other_core: usize) -> anyhow::Result<Self> {
         let (cert, key) = convox_proxy::tls_server::generate(&["localhost", "127.0.0.1"])?;
-        let fingerprint = convox_proxy::TlsServer::from_pem(cert.as_bytes(), key.as_bytes())?.fingerprint().to_string();
         std::fs::write(directory.join("cert.pem"), cert)?;
         std::fs::write(directory.join("key.pem"), key)?;
+        Self::found(directory, core, other_core)
+    }
+
+    /// With the certificate that is there.
+    pub(crate) fn found(directory: &Path, core: usize, other_core: usize) -> anyhow::Result<Self> {
+        let (cert, key) = (std::fs::read(directory.join("cert.pem"))?, std::fs::read(directory.join("key.pem"))?);
+        let fingerprint = convox_proxy::TlsServer::from_pem(&cert, &key)?.fingerprint().to_string();
         Ok(Self { directory: directory.to_owned(), fingerprint, core, other_core })
     }
 
@@ -173,36 +179,48 @@ impl Ground {
         if !made.success() {
             bail!("convox-console root-key failed");
         }
-        let mut command = pinned(self.core, &program.display().to_string());
-        command.args(["serve", "--listen", "127.0.0.1:0", "--shards", "1", "--data", data, "--root-key-file", &root_key]);
-        command.args(["--tls-cert", &self.path("cert.pem"), "--tls-key", &self.path("key.pem")]);
-        let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start convox-console")?;
-        let said = said(&mut child)?;
-        let mut contender = Contender { name: "convox-console", base: String::new(), secret: String::new(), child };
-        // The two lines come in either order.
-        let (mut address, mut code) = (None, None);
-        while address.is_none() || code.is_none() {
-            let line = said.recv_timeout(START).context("convox-console did not say that it listens")?;
-            if let Some(rest) = line.strip_prefix("listening on https://") {
-                address = rest.split(' ').next().map(str::to_owned);
-            }
-            if let Some(rest) = line.strip_prefix("setup code: ") {
-                code = Some(rest.trim().to_owned());
-            }
-        }
-        contender.base = format!("https://{}", address.unwrap_or_default());
-        let setup = call(&["setup", "--code", &code.unwrap_or_default(), "--org", "bench", "--email", "bench@example.org"])?;
+        let (mut contender, code) = self.serve(program, data)?;
+        let code = code.recv_timeout(START).context("convox-console printed no setup code")?;
+        let setup = call(&["setup", "--code", &code, "--org", "bench", "--email", "bench@example.org"])?;
         contender.secret = find(&setup, "api_key").or_else(|| find(&setup, "key")).context("no key in the answer to setup")?;
         let password = self.path("rack-password");
         std::fs::write(&password, "upstream\n")?;
         let host = format!("127.0.0.1:{upstream}");
         call(&["rack", "add", "rack", "--org", "bench", "--host", &host, "--password-file", &password, "--pin", &self.fingerprint])?;
-        std::thread::spawn(move || for _ in said {});
         Ok(contender)
+    }
+
+    /// `convox-console` on the data directory `data`, which has a root key; and the setup code, if it prints one. Ready when it listens.
+    pub(crate) fn serve(&self, program: &Path, data: &str) -> anyhow::Result<(Contender, mpsc::Receiver<String>)> {
+        let mut command = pinned(self.core, &program.display().to_string());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--shards", "1", "--data", data, "--root-key-file", &format!("{data}/root.key")]);
+        command.args(["--tls-cert", &self.path("cert.pem"), "--tls-key", &self.path("key.pem")]);
+        let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start convox-console")?;
+        let said = said(&mut child)?;
+        let mut contender = Contender::new("convox-console", String::new(), child);
+        // The two lines come in either order, and the second one only where nobody has used it.
+        let (send, code) = mpsc::channel();
+        while contender.base.is_empty() {
+            let line = said.recv_timeout(START).context("convox-console did not say that it listens")?;
+            if let Some(rest) = line.strip_prefix("listening on https://") {
+                contender.base = format!("https://{}", rest.split(' ').next().unwrap_or_default());
+            }
+            if let Some(rest) = line.strip_prefix("setup code: ") {
+                let _ = send.send(rest.trim().to_owned());
+            }
+        }
+        std::thread::spawn(move || {
+            for line in said {
+                if let Some(rest) = line.strip_prefix("setup code: ") {
+                    let _ = send.send(rest.trim().to_owned());
+                }
+            }
+        });
+        Ok((contender, code))
     }
 }
 
-pub(crate) const START: Duration = Duration::from_secs(20);
+pub(crate) const START: Duration = Duration::from_mins(2);
 
 pub(crate) fn pinned(core: usize, program: &str) -> Command {
     let mut command = Command::new("taskset");

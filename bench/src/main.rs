@@ -12,6 +12,7 @@ mod peers;
 mod relay;
 mod report;
 mod revoke;
+mod scale;
 mod streams;
 mod switch;
 
@@ -39,6 +40,8 @@ enum What {
     Keyroll(keyroll::Arguments),
     /// How long a revoked key lives, and whether any request slips through.
     Revoke(revoke::Arguments),
+    /// Cost and memory from ten keys and one Rack to a million and 100,000.
+    Scale(scale::Arguments),
     /// Memory for each idle WebSocket, beside nginx and HAProxy.
     Streams(streams::Arguments),
     /// The data path alone, with keys and rights in memory: one of the contenders.
@@ -51,6 +54,7 @@ fn main() -> anyhow::Result<()> {
         What::Switch(arguments) => switch::run(&arguments),
         What::Keyroll(arguments) => keyroll::run(&arguments),
         What::Revoke(arguments) => revoke::run(&arguments),
+        What::Scale(arguments) => scale::run(&arguments),
         What::Streams(arguments) => streams::run(&arguments),
         What::Gate(arguments) => gate::run(&arguments),
     }

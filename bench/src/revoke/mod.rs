@@ -7,7 +7,7 @@
 mod ground;
 mod race;
 mod streams;
-mod wire;
+pub(crate) mod wire;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -17,25 +17,25 @@ use rustls::{ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A kept connection to a Console.
-pub(super) struct Connection(BufReader<StreamOwned<ClientConnection, TcpStream>>);
+pub(crate) struct Connection(BufReader<StreamOwned<ClientConnection, TcpStream>>);
 
 /// What came back.
-pub(super) struct Reply {
-    pub(super) status: u16,
-    pub(super) body: String,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) body: String,
 }
 
 /// How a WebSocket ended.
-pub(super) struct Ending {
+pub(crate) struct Ending {
     /// Close code and reason; 0 without a close frame.
-    pub(super) code: u16,
-    pub(super) reason: String,
+    pub(crate) code: u16,
+    pub(crate) reason: String,
     /// Text before the end, without the lines of the log.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 impl Connection {
-    pub(super) fn open(address: &str, fingerprint: &str) -> anyhow::Result<Self> {
+    pub(crate) fn open(address: &str, fingerprint: &str) -> anyhow::Result<Self> {
         let pin = fingerprint.parse().map_err(|_| anyhow::anyhow!("the fingerprint {fingerprint} cannot be read"))?;
         let config = convox_tls::client_config(&Trust::Pinned(pin))?;
         let tcp = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
@@ -52,7 +52,7 @@ impl Connection {
     }
 
     /// Asks with a key, for the Rack of the bench.
-    pub(super) fn ask(&mut self, method: &str, path: &str, key: &str, body: &str) -> anyhow::Result<Reply> {
+    pub(crate) fn ask(&mut self, method: &str, path: &str, key: &str, body: &str) -> anyhow::Result<Reply> {
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\nRack: {}\r\nContent-Type: application/json\r\n",
             crate::contender::RACK
