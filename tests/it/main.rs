@@ -7,6 +7,7 @@
 //! - `crash`: nothing that was confirmed is lost to `kill -9`
 //! - `instances`: SSH keys of the Rack's hosts, on a real sshd
 //! - `rack_keys`: passwords and tokens of Racks, rolled and revoked
+//! - `resources`: databases and queues of apps
 //! - `second_factor`: an API key is not enough where an organization says so
 //! - `transfers`: what is carried from one place to another: apps, files, Racks, connections
 //! - `secrets`: where a Rack's password never appears
@@ -22,6 +23,7 @@ mod faults;
 mod instances;
 mod original_clients;
 mod rack_keys;
+mod resources;
 mod second_factor;
 mod secrets;
 mod sign_in;
@@ -45,11 +47,20 @@ pub(crate) fn example(stack: &convox_testkit::Stack, name: &str) -> std::path::P
 
 /// `GET /` of an app, as a browser on this machine would; `None` while nothing answers.
 pub(crate) fn page(address: &str, path: &str) -> Option<String> {
+    request(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")).filter(|reply| reply.contains("200 OK"))
+}
+
+/// The same with a body to be taken.
+pub(crate) fn post(address: &str, path: &str, body: &str) -> Option<String> {
+    request(address, &format!("POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+}
+
+fn request(address: &str, text: &str) -> Option<String> {
     use std::io::{Read, Write};
     let mut socket = std::net::TcpStream::connect(address).ok()?;
     socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).ok()?;
-    write!(socket, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
+    socket.write_all(text.as_bytes()).ok()?;
     let mut reply = String::new();
     socket.read_to_string(&mut reply).ok()?;
-    reply.contains("200 OK").then_some(reply)
+    Some(reply)
 }

@@ -13,6 +13,7 @@ mod instances;
 pub mod logs;
 pub mod manifest;
 mod rack;
+mod resources;
 pub mod router;
 pub mod runtime;
 pub mod scheduler;

@@ -14,6 +14,7 @@ use crate::files;
 use crate::instances::Instances;
 use crate::logs::LogStore;
 use crate::manifest::{Manifest, ManifestError};
+use crate::resources;
 use crate::runtime::Runtime;
 use crate::scheduler::{DesiredApp, PromoteOptions, Scheduler};
 use crate::state::{ReleaseRow, State, now_ms};
@@ -40,6 +41,8 @@ pub(crate) struct Rack {
     pub(crate) instances: Instances,
     /// Directory of object files.
     pub(crate) objects: PathBuf,
+    /// Directory of resources' data.
+    pub(crate) resources: PathBuf,
     /// When it was started, milliseconds since 1970.
     pub(crate) started_ms: i64,
     pub(crate) runtime: Arc<dyn Runtime>,
@@ -64,6 +67,10 @@ pub(crate) async fn desired(state: &State, builder: &Builder, release: &ReleaseR
     let manifest =
         Manifest::parse_with(&release.manifest, &env).map_err(|error| ReleaseError::Manifest { release: release.id.clone(), error })?;
     let build = state.build(&release.app, &release.build).await?.unwrap_or_default();
+    let mut passwords = BTreeMap::new();
+    for (resource, _) in resources::provided(&manifest, &env) {
+        passwords.insert(resource.name.clone(), state.resource_password(&release.app, &resource.name).await?);
+    }
     Ok(DesiredApp {
         app: release.app.clone(),
         release: release.id.clone(),
@@ -74,6 +81,7 @@ pub(crate) async fn desired(state: &State, builder: &Builder, release: &ReleaseR
         env,
         dir: builder.source_dir(&release.app, &release.build),
         formation: state.formations(&release.app).await?,
+        resources: passwords,
     })
 }
 
@@ -126,10 +134,11 @@ impl Rack {
         self.scheduler.remove(app).await?;
         self.runtime.forget_app(app).await?;
         self.builder.remove_app(app).await?;
-        let objects = self.objects.join(app);
-        match tokio::fs::remove_dir_all(&objects).await {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
+        for kept in [&self.objects, &self.resources] {
+            match tokio::fs::remove_dir_all(kept.join(app)).await {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
         }
         self.logs.remove(app)?;
         // The row last: as long as it is there, the rest is tried again.

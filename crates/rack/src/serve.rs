@@ -169,7 +169,8 @@ pub async fn run(args: Serve) -> Result<()> {
         https: args.router_tls_listen,
         domain: args.domain.as_deref().map(|domain| host_alone(domain).to_ascii_lowercase()),
     };
-    let config = SchedulerConfig { rack: args.name.clone(), dir: data.join("scheduler"), program, router };
+    let config =
+        SchedulerConfig { rack: args.name.clone(), dir: data.join("scheduler"), resources: data.join("resources"), program, router };
     files::make_private_directory(&config.dir)?;
     let scheduler = Scheduler::start(config, Arc::clone(&runtime), logs.clone(), apps).await?;
     let rack = Arc::new(Rack {
@@ -183,6 +184,7 @@ pub async fn run(args: Serve) -> Result<()> {
         builder,
         scheduler,
         objects: data.join("objects"),
+        resources: data.join("resources"),
         started_ms: now_ms(),
         runtime,
         streams: TaskTracker::new(),

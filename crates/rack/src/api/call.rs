@@ -202,6 +202,7 @@ impl From<crate::scheduler::SchedulerError> for ApiError {
             }
             SchedulerError::Environment(_) | SchedulerError::Manifest(_) => StatusCode::BAD_REQUEST,
             SchedulerError::Runtime(RuntimeError::NotRunning(_) | RuntimeError::Exists(_)) => StatusCode::CONFLICT,
+            SchedulerError::Resource(_) => StatusCode::BAD_REQUEST,
             SchedulerError::Runtime(_) | SchedulerError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())

@@ -9,8 +9,8 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, TryStreamExt as _};
 use http::StatusCode;
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Frame;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
+use hyper::body::{Frame, Incoming};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_util::io::ReaderStream;
 
 use super::{Answer, ApiError, Call, apps};
@@ -43,7 +43,7 @@ async fn run(rack: &Rack, call: &Call, command: String, no_input: bool) -> Resul
 }
 
 /// Runs a command to its end; what it said if it failed.
-async fn done(mut stream: ExecStream) -> Result<(), String> {
+pub(super) async fn done(mut stream: ExecStream) -> Result<(), String> {
     let mut said = Vec::new();
     let mut output = (&mut stream.output).take(64 * 1024);
     let _ = output.read_to_end(&mut said).await;
@@ -67,30 +67,37 @@ pub(super) async fn download(rack: &Rack, call: &Call) -> Result<Answer, ApiErro
     let look = run(rack, call, format!("test -e {0} && test -r {0} && command -v tar", quoted(path)), true).await?;
     done(look).await.map_err(|_| ApiError::new(StatusCode::NOT_FOUND, format!("no such file in the process, or no tar: {path}")))?;
     let stream = run(rack, call, format!("tar -cf - -C {} -- {} 2>/dev/null", quoted(dir), quoted(name)), true).await?;
-    let body = StreamBody::new(ReaderStream::new(Checked { output: stream.output, exit: Some(stream.exit) }).map_ok(Frame::data));
-    Ok(Answer::Stream(Body::new(body)))
+    Ok(Answer::Stream(checked(stream, "tar")))
+}
+
+/// The output of a command as a body that breaks off if the command fails: nobody takes half of it for the whole.
+pub(super) fn checked(stream: ExecStream, what: &'static str) -> Body {
+    let checked = Checked { output: stream.output, exit: Some(stream.exit), what };
+    Body::new(StreamBody::new(ReaderStream::new(checked).map_ok(Frame::data)))
 }
 
 /// A tar as the body, unpacked at `/`.
 pub(super) async fn upload(rack: &Rack, call: &mut Call) -> Result<Answer, ApiError> {
-    let mut body = call.take_body().ok_or_else(|| ApiError::bad("send the archive as application/octet-stream, not as a form"))?;
-    let ExecStream { mut input, output, exit } = run(rack, call, "tar -xf - -C /".to_owned(), false).await?;
-    let feed = async move {
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| "the upload was cut off; files may be there in part".to_owned())?;
-            if let Ok(data) = frame.into_data()
-                && input.write_all(&data).await.is_err()
-            {
-                // tar ended before; its own words say why.
-                break;
-            }
-        }
-        let _ = input.shutdown().await;
-        Ok::<(), String>(())
-    };
-    let (fed, ended) = tokio::join!(feed, done(ExecStream { input: Box::new(tokio::io::sink()), output, exit }));
+    let body = call.take_body().ok_or_else(|| ApiError::bad("send the archive as application/octet-stream, not as a form"))?;
+    let ExecStream { input, output, exit } = run(rack, call, "tar -xf - -C /".to_owned(), false).await?;
+    let (fed, ended) = tokio::join!(feed(body, input), done(ExecStream { input: Box::new(tokio::io::sink()), output, exit }));
     fed.and(ended).map_err(|reason| ApiError::bad(format!("the files could not be unpacked: {reason}")))?;
     Ok(Answer::Ok)
+}
+
+/// Gives a command the body as its input.
+pub(super) async fn feed(mut body: Incoming, mut input: Box<dyn AsyncWrite + Send + Unpin>) -> Result<(), String> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| "the upload was cut off; what came before may be there in part".to_owned())?;
+        if let Ok(data) = frame.into_data()
+            && input.write_all(&data).await.is_err()
+        {
+            // The command ended before; its own words say why.
+            break;
+        }
+    }
+    let _ = input.shutdown().await;
+    Ok(())
 }
 
 /// Deletes files and directories.
@@ -109,6 +116,7 @@ pub(super) async fn delete(rack: &Rack, call: &Call) -> Result<Answer, ApiError>
 struct Checked {
     output: Box<dyn AsyncRead + Send + Unpin>,
     exit: Option<BoxFuture<'static, i32>>,
+    what: &'static str,
 }
 
 impl AsyncRead for Checked {
@@ -127,7 +135,7 @@ impl AsyncRead for Checked {
             }
             Poll::Ready(code) => {
                 self.exit = None;
-                Poll::Ready(Err(std::io::Error::other(format!("tar ended with code {code}"))))
+                Poll::Ready(Err(std::io::Error::other(format!("{} ended with code {code}", self.what))))
             }
         }
     }

@@ -65,7 +65,12 @@ async fn copy(stream: TcpStream, wire: &mut Wire) {
 /// Ports of this machine that belong to services of apps.
 async fn own_ports(rack: &Rack) -> Result<HashSet<u16>, String> {
     let apps = rack.state.apps().await.map_err(|error| error.to_string())?;
-    Ok(apps.iter().flat_map(|app| rack.scheduler.services(&app.name)).filter_map(|service| service.balancer).collect())
+    Ok(apps
+        .iter()
+        .flat_map(|app| rack.scheduler.services(&app.name))
+        .filter_map(|service| service.balancer)
+        .chain(rack.scheduler.resource_ports())
+        .collect())
 }
 
 /// Whether a caller may reach it from here. The Rack's own neighbours on this machine, and what hands out the machine's identity in

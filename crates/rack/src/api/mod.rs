@@ -13,6 +13,7 @@ mod objects;
 mod processes;
 mod registries;
 mod releases;
+mod resources;
 mod rows;
 mod socket;
 mod streams;
@@ -137,6 +138,10 @@ impl Api {
             "ReleaseGet" => releases::get(rack, call).await,
             "ReleaseList" => releases::list(rack, call).await,
             "ReleasePromote" => releases::promote(rack, call).await,
+            "ResourceExport" => resources::export(rack, call).await,
+            "ResourceGet" => resources::get(rack, call).await,
+            "ResourceImport" => resources::import(rack, call).await,
+            "ResourceList" => resources::list(rack, call).await,
             "ServiceList" => processes::services(rack, call).await,
             "ServiceRestart" => processes::restart(rack, call).await,
             "ServiceUpdate" => processes::scale(rack, call).await,
@@ -156,7 +161,6 @@ impl Api {
             "TokenRevokeAll" => credentials::revoke_all(rack).await,
             // Nothing of these kinds can be made here yet, so there are none.
             "CertificateList"
-            | "ResourceList"
             | "SystemResourceList"
             | "SystemResourceTypes"
             | "BalancerList" => Ok(Answer::json(&Vec::<()>::new())),

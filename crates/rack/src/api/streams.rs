@@ -17,13 +17,13 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::ApiError;
-use super::inside;
 use super::rows::handlers;
 use super::socket::{PATIENCE, Wire, handshake};
+use super::{inside, resources};
 use crate::auth::Caller;
 use crate::logs::LogQuery;
 use crate::rack::{Rack, SYSTEM_LOG};
-use crate::runtime::{ExecSpec, TerminalSize};
+use crate::runtime::{ExecSpec, ExecStream, TerminalSize};
 
 /// A finished build's log gets so long to deliver its last lines.
 const LAST_LINES: Duration = Duration::from_millis(300);
@@ -35,7 +35,7 @@ pub(super) fn open(rack: &Arc<Rack>, found: &Match<'_>, request: Request<Incomin
     let target = Target {
         name: found.route.name,
         app: found.app.unwrap_or_default().to_owned(),
-        item: ["pid", "id", "service", "host"].into_iter().find_map(|name| found.var(name)).unwrap_or_default().to_owned(),
+        item: ["pid", "id", "service", "host", "name"].into_iter().find_map(|name| found.var(name)).unwrap_or_default().to_owned(),
         port: found.var("port").unwrap_or_default().to_owned(),
     };
     let rack = Arc::clone(rack);
@@ -111,6 +111,7 @@ async fn stream(rack: &Arc<Rack>, target: &Target, headers: &HeaderMap, wire: &m
     let options = Headers(headers, Params::new());
     handlers!(target.name, {
         "ProcessExec" => exec(rack, target, &options, wire).await,
+        "ResourceConsole" => resources::console(rack, &target.app, &target.item, &options, wire).await,
         "Proxy" => inside::proxy(rack, &target.item, &target.port, wire).await,
         "AppLogs" | "ServiceLogs" | "ProcessLogs" | "BuildLogs" | "SystemLogs" => logs(rack, target, &options, wire).await,
         _ => Err(ApiError::not_available(target.name).message),
@@ -184,21 +185,33 @@ async fn exec(rack: &Arc<Rack>, target: &Target, source: &Headers<'_>, wire: &mu
     if rack.state.app(&target.app).await.map_err(|error| error.to_string())?.is_none() {
         return Err(format!("app not found: {}", target.app));
     }
-    let size = |asked: Option<i64>, otherwise: u16| {
-        asked.and_then(|value| u16::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(otherwise)
-    };
-    let default = TerminalSize::default();
-    let terminal = TerminalSize { rows: size(options.height, default.rows), columns: size(options.width, default.columns) };
     let spec = ExecSpec {
         command: options.command.clone().unwrap_or_default(),
-        tty: options.tty().then_some(terminal),
+        tty: options.tty().then(|| terminal(options.height, options.width)),
         no_input: options.disable_stdin.unwrap_or(false),
         ..ExecSpec::default()
     };
     if spec.command.trim().is_empty() {
         return Err("no command given".to_owned());
     }
-    let mut stream = rack.scheduler.exec(&target.app, &target.item, spec).await.map_err(|error| error.to_string())?;
+    let stream = rack.scheduler.exec(&target.app, &target.item, spec).await.map_err(|error| error.to_string())?;
+    if let Some(code) = attach(stream, wire).await {
+        wire.text(exit::marker(code).into_bytes()).await;
+    }
+    Ok(())
+}
+
+/// The size that a client says its terminal has.
+pub(super) fn terminal(height: Option<i64>, width: Option<i64>) -> TerminalSize {
+    let size = |asked: Option<i64>, otherwise: u16| {
+        asked.and_then(|value| u16::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(otherwise)
+    };
+    let default = TerminalSize::default();
+    TerminalSize { rows: size(height, default.rows), columns: size(width, default.columns) }
+}
+
+/// Bytes both ways until the command has ended: its exit code, or `None` if the client went away before.
+pub(super) async fn attach(mut stream: ExecStream, wire: &mut Wire) -> Option<i32> {
     let mut incoming = wire.take_input();
     let mut input = stream.input;
     // Input has a task of its own: a command that does not read must not keep its output from being read.
@@ -219,7 +232,7 @@ async fn exec(rack: &Arc<Rack>, target: &Target, source: &Headers<'_>, wire: &mu
             () = gone.cancelled() => {
                 typist.abort();
                 // Dropping the exit ends the command and everything that it started.
-                return Ok(());
+                return None;
             }
             read = stream.output.read(&mut buffer) => match read {
                 Ok(0) | Err(_) => break,
@@ -229,9 +242,8 @@ async fn exec(rack: &Arc<Rack>, target: &Target, source: &Headers<'_>, wire: &mu
     }
     let code = tokio::select! {
         code = stream.exit => code,
-        () = gone.cancelled() => return Ok(()),
+        () = gone.cancelled() => return None,
     };
     typist.abort();
-    wire.text(exit::marker(code).into_bytes()).await;
-    Ok(())
+    Some(code)
 }

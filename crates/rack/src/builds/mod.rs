@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::logs::LogStore;
 use crate::manifest::Manifest;
+use crate::resources;
 use crate::runtime::Isolation;
 use crate::scheduler;
 
@@ -180,7 +181,10 @@ impl Builder {
             }
         }
         for resource in &manifest.resources {
-            let variable = format!("{}_URL", resource.name.to_uppercase().replace('-', "_"));
+            if resources::Kind::of(&resource.kind).is_some() {
+                continue;
+            }
+            let variable = resources::url_variable(&resource.name);
             let what = "this Rack does not provide it; run one yourself and set";
             log.say(&format!("NOTICE: resource {} ({}): {what} {variable} with `convox env set`", resource.name, resource.kind));
         }

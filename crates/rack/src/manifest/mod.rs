@@ -184,6 +184,8 @@ pub struct Resource {
     pub name: String,
     /// `postgres`, `redis`, ...
     pub kind: String,
+    /// The image of its server, where there are images; else the usual one of its kind.
+    pub image: Option<String>,
     /// Options as written.
     pub options: BTreeMap<String, String>,
 }
@@ -313,16 +315,22 @@ fn is_valid_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
+const INVALID_NAME: &str = "invalid name: it must begin with a lower-case letter and have only lower-case letters, digits and dashes";
+
 fn read_resource(name: String, field: &Field, reading: &mut Reading<'_>) -> Result<Resource, ManifestError> {
     let mut fields = field.fields()?;
     let kind = fields.take("type").map(|kind| kind.text(reading)).transpose()?.unwrap_or_default();
     if kind.trim().is_empty() {
         return Err(field.error("resource type can not be blank"));
     }
+    if !is_valid_name(&name) {
+        return Err(field.error(INVALID_NAME));
+    }
     let options = fields.take("options").map(|options| options.text_map(reading)).transpose()?.unwrap_or_default();
-    fields.ignore(reading, &["image", "tags"]);
+    let image = fields.take("image").map(|image| image.text(reading)).transpose()?.filter(|image| !image.is_empty());
+    fields.ignore(reading, &["tags"]);
     fields.finish()?;
-    Ok(Resource { name, kind, options })
+    Ok(Resource { name, kind, image, options })
 }
 
 fn read_timer(name: String, field: &Field, reading: &mut Reading<'_>) -> Result<Timer, ManifestError> {

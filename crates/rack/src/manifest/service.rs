@@ -37,8 +37,7 @@ const COUNT_CAP: u32 = 1000;
 
 pub(super) fn read(name: &str, field: &Field, reading: &mut Reading<'_>) -> Result<Service, ManifestError> {
     if !super::is_valid_name(name) {
-        let message = "invalid name: it must begin with a lower-case letter and have only lower-case letters, digits and dashes";
-        return Err(field.error(message));
+        return Err(field.error(super::INVALID_NAME));
     }
     let mut fields = field.fields()?;
     let image = fields.take("image").map(|image| image.text(reading)).transpose()?.filter(|image| !image.is_empty());

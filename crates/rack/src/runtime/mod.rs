@@ -34,7 +34,22 @@ pub enum ProcessKind {
     Service,
     /// Started by `run`: lives until it ends by itself or is stopped, and is never restarted.
     OneOff,
+    /// The server of a resource.
+    Resource,
 }
+
+impl ProcessKind {
+    /// The stream that log lines of such a process carry.
+    pub(crate) fn stream(self, name: &str, process: &str) -> String {
+        match self {
+            Self::Resource => format!("resource/{}/{process}", name.trim_start_matches(RESOURCE)),
+            Self::Service | Self::OneOff => format!("service/{name}/{process}"),
+        }
+    }
+}
+
+/// What a resource's name gets before it where services stand too, none of whose names has an underscore.
+pub(crate) const RESOURCE: &str = "resource_";
 
 /// Everything a runtime needs to start one process.
 #[derive(Clone, Default)]
@@ -71,6 +86,12 @@ pub struct ProcessSpec {
     pub privileged: bool,
     /// Whether it wants an init before it.
     pub init: bool,
+    /// The image that it runs instead of its build's.
+    pub image: Option<String>,
+    /// Whether it runs as a plain process even where others run in containers.
+    pub plain: bool,
+    /// Whether it is asked to end by SIGINT instead of SIGTERM.
+    pub interrupt: bool,
 }
 
 /// How much of the machine a process may use.
@@ -209,7 +230,7 @@ pub struct ProcessState {
 impl ProcessState {
     /// The stream that its log lines carry, `service/NAME/ID`.
     pub fn stream(&self) -> String {
-        format!("service/{}/{}", self.service, self.id)
+        self.kind.stream(&self.service, &self.id)
     }
 
     /// The command as one line for people: a shell command without its `sh -c`.
@@ -325,6 +346,11 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Runs a command in a running process's directory and environment.
     fn exec<'a>(&'a self, id: &'a str, spec: ExecSpec) -> BoxFuture<'a, Result<ExecStream, RuntimeError>>;
+
+    /// Makes sure of an image, from its registry if the machine has none. `Err` says why there is none.
+    fn ensure_image<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move { Err(format!("{image} cannot be run here: this Rack runs plain processes")) })
+    }
 
     /// Deletes what is kept for an app beyond its processes: its volumes. To be called when no process of it is left.
     fn forget_app<'a>(&'a self, _app: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>> {

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{DesiredApp, Inner, SchedulerError, dockerfile};
 use crate::manifest::{MissingEnv, Service};
+use crate::resources;
 use crate::runtime::{Isolation, ProcessKind, ProcessSpec};
 
 /// Taken over from the Rack's own environment. Nothing else is: it may hold the Rack's password.
@@ -20,11 +21,16 @@ pub(super) fn environment(
     service: &Service,
     port: Option<u16>,
     links: &BTreeMap<String, u16>,
+    urls: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, MissingEnv> {
     let mut env = BTreeMap::new();
     if !isolation.has_images() {
         env.extend(FROM_THE_RACK.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))));
         env.entry("PATH".to_owned()).or_insert_with(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    }
+    for entry in &service.resources {
+        let name = entry.split_once(':').map_or(entry.as_str(), |(name, _)| name);
+        env.extend(urls.get(name).map(|url| resources::variables(entry, url)).unwrap_or_default());
     }
     env.extend(app.manifest.service_environment(service, &app.env)?);
     let said = [
@@ -59,6 +65,7 @@ pub(super) fn spec(
 ) -> Result<ProcessSpec, SchedulerError> {
     let isolation = inner.runtime.isolation();
     let links = inner.balancer_ports(&app.app);
+    let urls = super::resource::urls(inner, app, service);
     // Where it has a network of its own, it listens on the manifest's port, and the machine's leads there.
     let own_port = service.port.as_ref().map(|port| port.port).filter(|_| isolation.has_own_network());
     let id = super::new_process_id().map_err(|source| SchedulerError::Io { doing: "making an id".to_owned(), source })?;
@@ -68,7 +75,7 @@ pub(super) fn spec(
         service: service.name.clone(),
         release: app.release.clone(),
         command,
-        env: environment(&inner.config.rack, isolation, app, service, own_port.or(port), &links)?,
+        env: environment(&inner.config.rack, isolation, app, service, own_port.or(port), &links, &urls)?,
         dir: if isolation.has_images() { PathBuf::from("/") } else { directory(&app.dir, service) },
         port,
         kind: ProcessKind::Service,
@@ -79,6 +86,7 @@ pub(super) fn spec(
         volumes: service.volumes.clone(),
         privileged: service.privileged,
         init: service.init,
+        ..ProcessSpec::default()
     })
 }
 
@@ -132,7 +140,7 @@ mod tests {
     fn the_release_wins_over_defaults_and_the_rack_over_both() {
         let app = app("services:\n  web:\n    links: [db-api]\n    environment: [KEY=default, OTHER=default, PORT, APP=mine]\n");
         let links = BTreeMap::from([("db-api".to_owned(), 10_001)]);
-        let env = environment("rack1", Isolation::None, &app, &app.manifest.services[0], Some(20_001), &links).unwrap();
+        let env = environment("rack1", Isolation::None, &app, &app.manifest.services[0], Some(20_001), &links, &BTreeMap::new()).unwrap();
         let of = |name: &str| env.get(name).map(String::as_str);
         assert_eq!((of("KEY"), of("OTHER"), of("PORT")), (Some("release"), Some("default"), Some("20001")));
         assert_eq!(
@@ -142,7 +150,7 @@ mod tests {
         assert_eq!((of("DB_API_URL"), of("UNNAMED")), (Some("http://127.0.0.1:10001"), None));
         assert!(of("PATH").is_some());
         let inside = Isolation::Container { own_network: true, machine: "10.1.0.1".parse().unwrap() };
-        let env = environment("rack1", inside, &app, &app.manifest.services[0], Some(80), &links).unwrap();
+        let env = environment("rack1", inside, &app, &app.manifest.services[0], Some(80), &links, &BTreeMap::new()).unwrap();
         let of = |name: &str| env.get(name).map(String::as_str);
         assert_eq!((of("DB_API_URL"), of("PORT"), of("PATH")), (Some("http://10.1.0.1:10001"), Some("80"), None));
     }

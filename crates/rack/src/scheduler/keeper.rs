@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::environment;
 use super::slot::{Backoff, Phase, Slot, how_it_ended};
-use super::{DesiredApp, Inner, health};
+use super::{DesiredApp, Inner, health, resource};
 use crate::manifest::Service;
 use crate::router::Target;
 use crate::runtime::ProcessState;
@@ -146,6 +146,7 @@ impl Keeper {
     }
 
     async fn start(&self, inner: &Inner) -> Result<ProcessState, String> {
+        resource::ready(inner, &self.app.app, &self.service).await?;
         let command = environment::command(inner.runtime.isolation(), &self.app.dir, &self.service)?;
         let port = match &self.service.port {
             Some(_) => Some(inner.ports.take().map_err(|error| error.to_string())?),

@@ -10,14 +10,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use convox_seal::Secret;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::logs::LogStore;
 use crate::manifest::{Manifest, MissingEnv};
+use crate::resources::Session;
 use crate::router::{Router, RouterConfig, Table, Target};
-use crate::runtime::{ExecSpec, ExecStream, ProcessKind, ProcessState, Runtime, RuntimeError};
+use crate::runtime::{ExecSpec, ExecStream, ProcessKind, ProcessState, Runtime, RuntimeError, TerminalSize};
 
 mod dockerfile;
 mod environment;
@@ -27,6 +29,7 @@ mod one_off;
 mod places;
 mod ports;
 mod promote;
+mod resource;
 mod restart;
 mod resume;
 mod slot;
@@ -34,6 +37,7 @@ mod slot;
 pub(crate) use environment::{command, directory};
 use keeper::Keeper;
 use ports::Ports;
+use resource::ResourceKeeper;
 
 /// What tasks get to let go of what they hold when the Rack shuts down.
 const SHUTDOWN: Duration = Duration::from_secs(5);
@@ -71,6 +75,8 @@ pub struct DesiredApp {
     pub dir: PathBuf,
     /// Sizes set by `scale`, by service name.
     pub formation: BTreeMap<String, Formation>,
+    /// Passwords of the resources that the Rack runs for it, by name.
+    pub resources: BTreeMap<String, Arc<Secret>>,
 }
 
 /// How to promote.
@@ -105,6 +111,16 @@ pub enum PromoteError {
         /// Id of the release.
         release: String,
     },
+    /// A resource did not come up. No service was started.
+    #[error("release {release}: resource {resource} did not become ready: {reason}")]
+    Resource {
+        /// Id of the release.
+        release: String,
+        /// Its name.
+        resource: String,
+        /// What was seen.
+        reason: String,
+    },
     /// Another promotion of the app is under way.
     #[error("app is currently updating")]
     Busy,
@@ -133,6 +149,18 @@ pub struct ServiceState {
     pub endpoint: Option<String>,
 }
 
+/// A resource as it is.
+pub struct ResourceState {
+    /// Its name.
+    pub name: String,
+    /// `postgres`, `redis`, ...
+    pub kind: String,
+    /// `running`, `pending`, or `external` for one that is somebody else's.
+    pub status: &'static str,
+    /// How apps reach it. Holds its password.
+    pub url: String,
+}
+
 /// A command to run once.
 #[derive(Clone, Default)]
 pub struct OneOff {
@@ -159,6 +187,9 @@ pub enum SchedulerError {
     /// The service cannot run on this Rack, for the reason given.
     #[error("{0}")]
     Manifest(String),
+    /// The resource is not there, or not able to do that.
+    #[error("{0}")]
+    Resource(String),
     /// The runtime could not do it.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -179,6 +210,8 @@ pub struct SchedulerConfig {
     pub rack: String,
     /// Directory for what must outlive a restart (the services' ports, and the router's socket).
     pub dir: PathBuf,
+    /// Directory for the data of apps' resources.
+    pub resources: PathBuf,
     /// The `convox-rack` binary, which is the router too.
     pub program: PathBuf,
     /// Where apps are reached from outside.
@@ -214,6 +247,7 @@ struct App {
     /// The latest sizes set by `scale`.
     formation: BTreeMap<String, Formation>,
     services: BTreeMap<String, Places>,
+    resources: BTreeMap<String, Arc<ResourceKeeper>>,
     /// Places of a promotion under way.
     next: Vec<Arc<Keeper>>,
     /// Places that are being given up.
@@ -350,7 +384,11 @@ impl Scheduler {
     /// also for a while after they ended.
     pub fn processes(&self, app: &str) -> Vec<ProcessState> {
         let of_app = self.inner.runtime.list().into_iter().filter(|process| process.app == app);
-        let is_shown = |process: &ProcessState| process.kind == ProcessKind::OneOff || !process.status.is_final();
+        let is_shown = |process: &ProcessState| match process.kind {
+            ProcessKind::OneOff => true,
+            ProcessKind::Service => !process.status.is_final(),
+            ProcessKind::Resource => false,
+        };
         of_app.filter(is_shown).map(|process| self.inner.with_health(process)).collect()
     }
 
@@ -377,6 +415,27 @@ impl Scheduler {
         let process = process.ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
         self.inner.expect_end(&process);
         Ok(self.inner.runtime.stop(id, None).await?)
+    }
+
+    /// The resources of an app's running release, by name.
+    pub fn resources(&self, app: &str) -> Vec<ResourceState> {
+        resource::states(&self.inner, app)
+    }
+
+    /// The ports on which resources are reached, of all apps.
+    pub(crate) fn resource_ports(&self) -> Vec<u16> {
+        resource::ports(&self.inner)
+    }
+
+    /// A console of a resource, or its data on the way out or in.
+    pub(crate) async fn resource_session(
+        &self,
+        app: &str,
+        name: &str,
+        what: Session,
+        tty: Option<TerminalSize>,
+    ) -> Result<ExecStream, SchedulerError> {
+        resource::session(&self.inner, app, name, what, tty).await
     }
 
     /// Runs a command in a process of an app.

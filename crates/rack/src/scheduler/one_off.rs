@@ -16,6 +16,7 @@ pub(super) async fn run(inner: &Arc<Inner>, release: &DesiredApp, one_off: OneOf
         Some(command) => vec!["sh".to_owned(), "-c".to_owned(), command],
         None => environment::command(inner.runtime.isolation(), &release.dir, service).map_err(SchedulerError::Manifest)?,
     };
+    super::resource::ready(inner, &release.app, service).await.map_err(SchedulerError::Resource)?;
     let io = |doing: &str| {
         let doing = doing.to_owned();
         move |source| SchedulerError::Io { doing, source }

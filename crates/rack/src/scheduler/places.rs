@@ -12,7 +12,7 @@ use super::slot::Phase;
 use super::{App, DesiredApp, Inner, SchedulerError, ServiceState};
 use crate::manifest::Service;
 use crate::router::Route;
-use crate::runtime::{Limits, ProcessKind, ProcessState, ProcessStatus};
+use crate::runtime::{Limits, ProcessKind, ProcessState, ProcessStatus, RESOURCE};
 
 /// How long the undoing of a cancelled promotion may take when its app is deleted.
 const UNDONE: Duration = Duration::from_mins(2);
@@ -111,7 +111,10 @@ impl Inner {
         match self.ports.another(&app, &service) {
             Ok(other) => {
                 self.logs.append(&app, &stream, &format!("port {port} is taken ({reason}): reached on {other} from now on"));
-                if let Some(entry) = self.apps().get_mut(&app) {
+                if let Some(resource) = service.strip_prefix(RESOURCE) {
+                    self.logs.append(&app, &stream, "restart the services that use it: they were told the old port");
+                    super::resource::refresh(self, &app, resource);
+                } else if let Some(entry) = self.apps().get_mut(&app) {
                     if let Some(places) = entry.services.get_mut(&service) {
                         places.port = Some(other);
                     }
@@ -185,6 +188,9 @@ impl Inner {
                 keeper.retire_now();
             }
             join_all(keepers.iter().map(|keeper| keeper.gone())).await;
+            // Last: until now somebody may have written something.
+            entry.resources.values().for_each(|resource| resource.retire());
+            join_all(entry.resources.values().map(|resource| resource.gone())).await;
         }
         let left: Vec<_> = self.runtime.list().into_iter().filter(|process| process.app == app).collect();
         let stopped = join_all(left.iter().map(|process| self.runtime.stop(&process.id, None))).await;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::keeper::Keeper;
 use super::slot::Slot;
-use super::{DesiredApp, Inner, PromoteError, PromoteOptions, Promotion, environment};
+use super::{DesiredApp, Inner, PromoteError, PromoteOptions, Promotion, environment, resource};
 use crate::logs::LogQuery;
 use crate::manifest::Service;
 
@@ -75,6 +75,7 @@ impl Rollout<'_> {
         let services = &self.desired.manifest.services;
         let (alone, side_by_side): (Vec<_>, Vec<_>) = services.iter().partition(|service| self.takes_over_alone(service));
         let outcome = async {
+            self.resources().await?;
             let keepers = side_by_side.into_iter().flat_map(|service| self.begin(service)).collect();
             self.healthy(keepers).await?;
             for service in alone {
@@ -94,6 +95,28 @@ impl Rollout<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// Starts the resources that the release wants and has not yet, and waits until all answer.
+    async fn resources(&self) -> Result<(), PromoteError> {
+        let wanted = resource::begin(self.inner, &self.desired);
+        let failed = |resource: &str, reason: String| PromoteError::Resource {
+            release: self.desired.release.clone(),
+            resource: resource.to_owned(),
+            reason,
+        };
+        for keeper in &wanted {
+            let name = keeper.name();
+            tokio::select! {
+                settled = keeper.settled(CRASHES) => settled.map_err(|reason| failed(name, reason))?,
+                () = self.cancel.cancelled() => return Err(PromoteError::Cancelled { release: self.desired.release.clone() }),
+                () = self.inner.stop.cancelled() => return Err(PromoteError::Cancelled { release: self.desired.release.clone() }),
+                () = tokio::time::sleep_until(self.deadline) => {
+                    return Err(failed(name, format!("{}; the time for it is over", keeper.seen())));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether the old processes of a service must be gone before the new ones may start.
@@ -212,6 +235,7 @@ impl Rollout<'_> {
         self.inner.router.settled().await;
         self.say("is running");
         let _ = timeout(OLD_GONE, join_all(old.iter().map(|keeper| keeper.gone()))).await;
+        resource::end_unwanted(self.inner, &self.desired, old);
     }
 
     /// Lets go of the new places; the old release has everything again.
@@ -230,6 +254,7 @@ impl Rollout<'_> {
             keeper.retire_now();
         }
         join_all(new.iter().map(|keeper| keeper.gone())).await;
+        resource::restore(self.inner, &self.desired.app);
         let mut apps = self.inner.apps();
         let Some(entry) = apps.get_mut(&self.desired.app) else { return };
         let old = entry.desired.clone();

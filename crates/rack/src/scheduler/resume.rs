@@ -7,9 +7,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::keeper::Keeper;
+use super::resource::{self, ResourceKeeper};
 use super::slot::how_it_ended;
 use super::{App, DesiredApp, Inner};
-use crate::runtime::{ProcessKind, ProcessState};
+use crate::resources;
+use crate::runtime::{ProcessKind, ProcessState, RESOURCE};
 
 /// How long an ended one-off process stays known.
 const ONE_OFF_KEPT: Duration = Duration::from_mins(10);
@@ -23,7 +25,7 @@ pub(super) fn resume(inner: &Arc<Inner>, found: Vec<ProcessState>, apps: Vec<Des
     let mut running: BTreeMap<(String, String), Vec<ProcessState>> = BTreeMap::new();
     for process in found {
         if process.status.is_final() {
-            if process.kind == ProcessKind::Service {
+            if process.kind != ProcessKind::OneOff {
                 say(inner, &process, &format!("{} while the Rack was not running", how_it_ended(&process)));
                 let inner = Arc::clone(inner);
                 inner.tasks.clone().spawn(async move { inner.runtime.forget(&process.id).await });
@@ -33,13 +35,20 @@ pub(super) fn resume(inner: &Arc<Inner>, found: Vec<ProcessState>, apps: Vec<Des
         if let Some(port) = process.port {
             inner.ports.note(port);
         }
-        if process.kind == ProcessKind::Service {
+        if process.kind != ProcessKind::OneOff {
             running.entry((process.app.clone(), process.service.clone())).or_default().push(process);
         }
     }
     for app in apps {
         let app = Arc::new(app);
         let mut entry = App { desired: Some(Arc::clone(&app)), formation: app.formation.clone(), ..App::default() };
+        for (resource, kind) in resources::provided(&app.manifest, &app.env) {
+            let place = (app.app.clone(), format!("{RESOURCE}{}", resource.name));
+            let found = running.get_mut(&place).and_then(Vec::pop);
+            if let Some(keeper) = ResourceKeeper::begin(inner, &app, resource, kind, found, None) {
+                entry.resources.insert(resource.name.clone(), keeper);
+            }
+        }
         inner.open_ports(&mut entry, &app);
         for service in &app.manifest.services {
             let count = entry.count(service);
@@ -58,6 +67,11 @@ pub(super) fn resume(inner: &Arc<Inner>, found: Vec<ProcessState>, apps: Vec<Des
         let entry = apps.entry(app.app.clone()).insert_entry(entry).into_mut();
         for service in &app.manifest.services {
             inner.fill(entry, &service.name);
+        }
+        let names: Vec<String> = entry.resources.keys().cloned().collect();
+        drop(apps);
+        for name in &names {
+            resource::refresh(inner, &app.app, name);
         }
     }
     // What was routed for apps that are not there any more.

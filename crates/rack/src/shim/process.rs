@@ -122,7 +122,7 @@ async fn supervise(dir: &ProcessDir, spec: &SpecFile) -> std::io::Result<()> {
 
 /// Passes the wish to stop on to the process group; says when patience ends.
 fn ask_to_stop(dir: &ProcessDir, spec: &SpecFile, family: &Family, before: Option<Instant>) -> Instant {
-    family.signal_group(Signal::TERM);
+    family.signal_group(if spec.interrupt { Signal::INT } else { Signal::TERM });
     let after = Instant::now() + grace(dir, spec);
     before.map_or(after, |before| before.min(after))
 }

@@ -9,6 +9,7 @@ mod credentials;
 mod hosts;
 mod registries;
 mod releases;
+mod resources;
 mod system;
 
 use std::path::Path;
@@ -30,6 +31,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "0003_keys", sqlite: include_str!("../../migrations/0003_keys.sql"), postgres: "" },
     Migration { name: "0004_configs", sqlite: include_str!("../../migrations/0004_configs.sql"), postgres: "" },
     Migration { name: "0005_registries", sqlite: include_str!("../../migrations/0005_registries.sql"), postgres: "" },
+    Migration { name: "0007_resources", sqlite: include_str!("../../migrations/0007_resources.sql"), postgres: "" },
 ];
 
 /// The Rack's rows.
@@ -85,7 +87,7 @@ impl State {
         // Keys are made with the first row that they seal, and never again: a new key beside old rows would only hide what is missing.
         let (sealed,): (i64,) = convox_db::query!(&db, |pool| sqlx::query_as(
             "SELECT (SELECT count(*) FROM signers) + (SELECT count(*) FROM releases) + (SELECT count(*) FROM passwords) \
-                 + (SELECT count(*) FROM host_keys) + (SELECT count(*) FROM registries)"
+                 + (SELECT count(*) FROM host_keys) + (SELECT count(*) FROM registries) + (SELECT count(*) FROM resources)"
         )
         .fetch_one(pool)
         .await)

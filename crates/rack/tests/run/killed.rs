@@ -73,6 +73,7 @@ async fn scheduler(dir: &Path, apps: Vec<DesiredApp>) -> (Arc<dyn Runtime>, Arc<
     let config = SchedulerConfig {
         rack: "test".into(),
         dir: dir.join("scheduler"),
+        resources: dir.join("resources"),
         program: env!("CARGO_BIN_EXE_convox-rack").into(),
         router: RouterConfig::default(),
     };

@@ -123,6 +123,7 @@ async fn start(dir: &Path, apps: Vec<DesiredApp>) -> (LogStore, Arc<dyn Runtime>
     let config = SchedulerConfig {
         rack: "test".into(),
         dir: dir.join("scheduler"),
+        resources: dir.join("resources"),
         program: env!("CARGO_BIN_EXE_convox-rack").into(),
         router: RouterConfig::default(),
     };

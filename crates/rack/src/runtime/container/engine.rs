@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::models::{Ipam, NetworkCreateRequest};
-use bollard::query_parameters::{InspectNetworkOptions, RemoveContainerOptionsBuilder};
+use bollard::query_parameters::{CreateImageOptionsBuilder, InspectNetworkOptions, RemoveContainerOptionsBuilder};
 use bollard::{API_DEFAULT_VERSION, Docker};
+use futures_util::TryStreamExt as _;
 use tokio::time::timeout;
 
 use super::spec::{LABEL_RACK, Network};
@@ -16,6 +17,9 @@ use super::spec::{LABEL_RACK, Network};
 const CALL: u64 = 600;
 /// How long an engine may take to say that it is there.
 const HELLO: Duration = Duration::from_secs(10);
+
+/// How long the image of a resource may take to arrive.
+const PULL: Duration = Duration::from_mins(5);
 
 /// Where an engine listens if nobody says otherwise, the first that answers wins.
 const SOCKETS: &[&str] = &["/var/run/docker.sock", "/run/podman/podman.sock"];
@@ -114,6 +118,24 @@ impl Engine {
         let config = seen.ipam.and_then(|Ipam { config, .. }| config).unwrap_or_default();
         let gateway = config.into_iter().filter_map(|config| config.gateway).find_map(|gateway| gateway.parse().ok());
         Ok(Network::Bridge { name: name.to_owned(), gateway })
+    }
+
+    /// Makes sure of a public image: the one on this machine, else its registry's.
+    pub(crate) async fn ensure_image(&self, image: &str) -> Result<(), String> {
+        if self.docker.inspect_image(image).await.is_ok() {
+            return Ok(());
+        }
+        let (name, tag) = match image.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, tag),
+            _ => (image, "latest"),
+        };
+        let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag).build();
+        let pull = self.docker.create_image(Some(options), None, None).try_for_each(|_| async { Ok(()) });
+        match timeout(PULL, pull).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(format!("could not pull {image}: {}", reason(&error))),
+            Err(_) => Err(format!("could not pull {image} within {} s", PULL.as_secs())),
+        }
     }
 
     /// Ends a container at once, if it is there, and deletes it with its anonymous volumes.

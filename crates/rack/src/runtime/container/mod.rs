@@ -96,7 +96,7 @@ impl ContainerRuntime {
         Ok(ContainerSpec {
             socket: self.engine.socket().to_owned(),
             name: self.names.container(&spec.id),
-            image: self.names.image(&spec.app, &spec.service, &spec.build),
+            image: spec.image.clone().unwrap_or_else(|| self.names.image(&spec.app, &spec.service, &spec.build)),
             labels,
             network: self.network.clone(),
             port: spec.own_port,
@@ -119,6 +119,9 @@ impl Runtime for ContainerRuntime {
     }
 
     fn start(&self, spec: ProcessSpec) -> BoxFuture<'_, Result<ProcessState, RuntimeError>> {
+        if spec.plain {
+            return self.shims.start_in(spec, None);
+        }
         match self.container(&spec) {
             Ok(container) => self.shims.start_in(spec, Some(container)),
             Err(error) => Box::pin(async { Err(error) }),
@@ -147,9 +150,15 @@ impl Runtime for ContainerRuntime {
 
     fn exec<'a>(&'a self, id: &'a str, spec: ExecSpec) -> BoxFuture<'a, Result<ExecStream, RuntimeError>> {
         Box::pin(async move {
-            let container = self.shims.container(id)?;
-            exec::exec(&self.engine, &container, id, spec, self.shims.ended(id)).await
+            match self.shims.container(id)? {
+                Some(container) => exec::exec(&self.engine, &container, id, spec, self.shims.ended(id)).await,
+                None => self.shims.exec(id, spec).await,
+            }
         })
+    }
+
+    fn ensure_image<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(self.engine.ensure_image(image))
     }
 
     fn forget_app<'a>(&'a self, app: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>> {

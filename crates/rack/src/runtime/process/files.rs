@@ -37,6 +37,9 @@ pub(crate) struct SpecFile {
     pub(crate) port: Option<u16>,
     pub(crate) kind: ProcessKind,
     pub(crate) stop_grace_ms: u64,
+    /// Asked to end by SIGINT instead of SIGTERM.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) interrupt: bool,
     pub(crate) created: Timestamp,
     /// The app's log, where the shim writes.
     pub(crate) log_dir: PathBuf,
@@ -59,6 +62,7 @@ impl SpecFile {
             port: spec.port,
             kind: spec.kind,
             stop_grace_ms: millis(spec.stop_grace),
+            interrupt: spec.interrupt,
             created: Timestamp::now(),
             log_dir,
             log_segment_bytes: limits.segment_bytes,
@@ -72,7 +76,7 @@ impl SpecFile {
     }
 
     pub(crate) fn stream(&self) -> String {
-        format!("service/{}/{}", self.service, self.id)
+        self.kind.stream(&self.service, &self.id)
     }
 }
 

@@ -85,13 +85,13 @@ impl ProcessRuntime {
         Box::pin(start::start(Arc::clone(&self.shared), spec, container))
     }
 
-    /// The container of a running process, and what is kept of its environment.
-    pub(crate) fn container(&self, id: &str) -> Result<ContainerSpec, RuntimeError> {
+    /// The container of a running process, if it has one.
+    pub(crate) fn container(&self, id: &str) -> Result<Option<ContainerSpec>, RuntimeError> {
         let entry = self.shared.entry(id)?;
         if entry.state.borrow().status.is_final() {
             return Err(RuntimeError::NotRunning(id.to_owned()));
         }
-        entry.container.clone().ok_or_else(|| RuntimeError::NotFound(id.to_owned()))
+        Ok(entry.container.clone())
     }
 
     /// Waits for the end of a process; at once if it is not known.
