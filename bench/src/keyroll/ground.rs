@@ -1,20 +1,23 @@
-//! What everything runs on: a PostgreSQL of its own, two Consoles that share it, one Rack behind them, an administrator.
+//! What everything runs on: a PostgreSQL of its own, two Consoles that share it, one Rack behind them with one host that it logs in to, and who works.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use convox_client::keys::WantedKey;
 use convox_client::{Call, Client, Context, Endpoint, Key};
 use convox_tls::{Fingerprint, Trust};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::Victim;
+use super::host::Host;
+use super::load::People;
 
 /// How long a server may take to start.
 const START: Duration = Duration::from_mins(1);
@@ -85,6 +88,13 @@ impl Server {
             let _ = child.wait();
         }
     }
+
+    /// Starts it again, and says how long it took until it was ready.
+    fn again(&mut self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        self.launch(false)?;
+        Ok(began.elapsed())
+    }
 }
 
 impl Drop for Server {
@@ -93,14 +103,51 @@ impl Drop for Server {
     }
 }
 
+/// Where everybody knocks, with what they pinned at first; ports stay the same over restarts.
+pub(crate) struct Doors {
+    consoles: Vec<(String, Fingerprint)>,
+    rack: (String, Fingerprint),
+}
+
+impl Doors {
+    /// At a Console, with any key; for the Console itself without a Rack.
+    pub(crate) fn console(&self, console: usize, key: &str, rack: Option<String>) -> anyhow::Result<Client> {
+        let (host, pin) = self.consoles.get(console).context("no such Console")?;
+        let context = Context { rack, ..Context::default() };
+        Ok(Client::new(Endpoint::console(host, Key::new(key))?, Trust::Pinned(*pin), context))
+    }
+
+    /// At a Console, for the Rack.
+    pub(crate) fn person(&self, console: usize, key: &str) -> anyhow::Result<Client> {
+        self.console(console, key, Some(format!("{ORG}/{RACK}")))
+    }
+
+    /// Straight to the Rack: user `convox` with a password, or `jwt` with a token.
+    pub(crate) fn straight(&self, user: &str, secret: &str) -> anyhow::Result<Client> {
+        let (host, pin) = &self.rack;
+        Ok(Client::new(Endpoint::parse(&format!("https://{user}:{secret}@{host}"))?, Trust::Pinned(*pin), Context::default()))
+    }
+}
+
+/// Something that opened a door once, and must not do so ever again.
+pub(crate) enum Dead {
+    ApiKey(String),
+    RackPassword(String),
+    Token(String),
+}
+
 pub(crate) struct Ground {
     pub(crate) bin: PathBuf,
     pub(crate) consoles: Vec<Server>,
     pub(crate) rack: Server,
-    /// The administrator's API key.
+    pub(crate) host: Host,
+    pub(crate) doors: Arc<Doors>,
+    /// The administrator's API key. It is not rolled.
     pub(crate) key: String,
+    pub(crate) people: People,
+    dead: Mutex<Vec<Dead>>,
     database: String,
-    _postgres: Postgres,
+    postgres: Postgres,
     // Last: the directory goes when nothing uses it any more.
     directory: TempDir,
 }
@@ -110,24 +157,55 @@ impl Ground {
         let bin = bin.canonicalize().with_context(|| format!("no {}", bin.display()))?;
         let directory = tempfile::tempdir()?;
         let at = |name: &str| directory.path().join(name);
+        let text = |path: PathBuf| path.display().to_string();
         let postgres = Postgres::start(&at("postgres"))?;
         let database = postgres.url.clone();
+        std::fs::create_dir(at("host"))?;
+        let host = Host::start(&at("host"))?;
         let password = at("rack.password");
         std::fs::write(&password, "benchRackPasswordBenchRackPassword12345678")?;
-        let text = |path: PathBuf| path.display().to_string();
-        let args = ["serve", "--name", RACK, "--data", &text(at("rack")), "--password-file", &text(password.clone())].map(str::to_owned);
-        let rack = Server::start(bin.join("convox-rack"), args.to_vec(), Vec::new(), at("rack.log"), false)?;
-        let root_key = text(at("root.key"));
-        run(&bin, &["root-key", "--out", &root_key], &[])?;
-        let mut ground = Self { bin, consoles: Vec::new(), rack, key: String::new(), database, _postgres: postgres, directory };
+        let (data, instances) = (text(at("rack")), text(host.instances()?));
+        let args = ["serve", "--name", RACK, "--data", &data, "--password-file", &text(password.clone()), "--instances", &instances];
+        let args = args.map(str::to_owned).to_vec();
+        let rack = Server::start(bin.join("convox-rack"), args, Vec::new(), at("rack.log"), false)?;
+        run(&bin, &["root-key", "--out", &text(at("root.key"))], &[])?;
+        let (people, dead) = (People::default(), Mutex::default());
+        let doors = Arc::new(Doors { consoles: Vec::new(), rack: (rack.host.clone(), rack.pin) });
+        let (consoles, key) = (Vec::new(), String::new());
+        let mut ground = Self { bin, consoles, rack, host, doors, key, people, dead, database, postgres, directory };
         ground.add_console()?;
         let code = ground.consoles.first().and_then(|console| console.setup_code.clone()).context("no setup code")?;
         let made = ground.admin(&["setup", "--code", &code, "--org", ORG, "--email", "ada@example.com"])?;
         made["api_key"].as_str().context("no API key")?.clone_into(&mut ground.key);
         ground.add_console()?;
+        let consoles = ground.consoles.iter().map(|console| (console.host.clone(), console.pin)).collect();
+        ground.doors = Arc::new(Doors { consoles, rack: (ground.rack.host.clone(), ground.rack.pin) });
         let (host, pin) = (ground.rack.host.clone(), ground.rack.pin.to_string());
         ground.admin(&["rack", "add", RACK, "--org", ORG, "--host", &host, "--pin", &pin, "--password-file", &text(password)])?;
+        ground.employ().await?;
         Ok(ground)
+    }
+
+    /// Gives everybody who works something to work with.
+    async fn employ(&self) -> anyhow::Result<()> {
+        let client = self.doors.console(0, &self.key, None)?;
+        let user = WantedKey { name: "laptop".to_owned(), kind: "user".to_owned(), ..WantedKey::default() };
+        let deploy = WantedKey {
+            name: "ci".to_owned(),
+            kind: "deploy".to_owned(),
+            organization: Some(ORG.to_owned()),
+            racks: vec![RACK.to_owned()],
+            may: vec!["read".to_owned(), "read-secret".to_owned()],
+            ..WantedKey::default()
+        };
+        for (hands, wanted) in [(&self.people.user, user), (&self.people.deploy, deploy)] {
+            let key = client.create_key(&wanted).await?.api_key.expose().to_owned();
+            for hand in hands {
+                hand.give(&key);
+            }
+        }
+        self.people.token.give(&self.person(0)?.access_token("read", 1).await?);
+        Ok(())
     }
 
     /// One more on the same database. The first one says how it is set up.
@@ -146,29 +224,27 @@ impl Ground {
         self.directory.path().join(name)
     }
 
+    /// `convox-console ARGS`, on the database of both, ready to run.
+    pub(crate) fn console_command(&self, args: &[&str]) -> Command {
+        self.console_command_with(args, &self.path("root.key"))
+    }
+
+    /// The same with another root key.
+    pub(crate) fn console_command_with(&self, args: &[&str], root_key: &Path) -> Command {
+        let mut command = Command::new(self.bin.join("convox-console"));
+        command.args(args).arg("--data").arg(self.path("console0")).arg("--root-key-file").arg(root_key);
+        command.env("CONVOX_DATABASE", &self.database);
+        command
+    }
+
     /// `convox-console ARGS --json`, on the database of both.
     pub(crate) fn admin(&self, args: &[&str]) -> anyhow::Result<Value> {
-        let (data, root_key) = (self.path("console0").display().to_string(), self.path("root.key").display().to_string());
-        let place = ["--data", &data, "--root-key-file", &root_key, "--json"];
-        run(&self.bin, &[args, &place].concat(), &[("CONVOX_DATABASE", &self.database)])
+        done_with_json(self.console_command(args).arg("--json"))
     }
 
     /// Somebody with the administrator's key, at one of the Consoles, for the Rack.
     pub(crate) fn person(&self, console: usize) -> anyhow::Result<Client> {
-        self.client(console, &self.key, Some(format!("{ORG}/{RACK}")))
-    }
-
-    /// With any key; for the Console itself without a Rack.
-    pub(crate) fn client(&self, console: usize, key: &str, rack: Option<String>) -> anyhow::Result<Client> {
-        let server = self.consoles.get(console).context("no such Console")?;
-        let context = Context { rack, ..Context::default() };
-        Ok(Client::new(Endpoint::console(&server.host, Key::new(key))?, Trust::Pinned(server.pin), context))
-    }
-
-    /// Straight to the Rack: user `convox` with a password, or `jwt` with a token.
-    pub(crate) fn straight(&self, user: &str, secret: &str) -> anyhow::Result<Client> {
-        let endpoint = Endpoint::parse(&format!("https://{user}:{secret}@{}", self.rack.host))?;
-        Ok(Client::new(endpoint, Trust::Pinned(self.rack.pin), Context::default()))
+        self.doors.person(console, &self.key)
     }
 
     /// Asks the Console's API, whichever Console answers.
@@ -176,7 +252,7 @@ impl Ground {
         let end = Instant::now() + Duration::from_secs(20);
         loop {
             for console in 0..self.consoles.len() {
-                match self.client(console, &self.key, None)?.value(make()?).await {
+                match self.doors.console(console, &self.key, None)?.value(make()?).await {
                     Ok(value) => return Ok(value),
                     Err(error) if Instant::now() > end => return Err(error.into()),
                     Err(convox_client::Error::Server { status: 400..=499, message, .. }) => bail!("{message}"),
@@ -189,29 +265,89 @@ impl Ground {
 
     pub(crate) fn kill(&mut self, victim: Victim) {
         match victim {
-            Victim::Nobody => {}
+            Victim::Nobody | Victim::Roller => {}
             Victim::Console(number) => self.consoles.get_mut(number).into_iter().for_each(Server::kill),
             Victim::Rack => self.rack.kill(),
         }
     }
 
-    pub(crate) async fn restart(&mut self, victim: Victim) -> anyhow::Result<()> {
+    /// Starts it again a moment later; says how long the start took.
+    pub(crate) async fn restart(&mut self, victim: Victim) -> anyhow::Result<Duration> {
         tokio::time::sleep(Duration::from_millis(300)).await;
         match victim {
-            Victim::Nobody => {}
-            Victim::Console(number) => drop(self.consoles.get_mut(number).context("no such Console")?.launch(false)?),
-            Victim::Rack => drop(self.rack.launch(false)?),
+            Victim::Nobody | Victim::Roller => Ok(Duration::ZERO),
+            Victim::Console(number) => self.consoles.get_mut(number).context("no such Console")?.again(),
+            Victim::Rack => self.rack.again(),
         }
-        Ok(())
+    }
+
+    /// Remembers what must not open anything any more.
+    pub(crate) fn bury(&self, dead: Dead) {
+        self.dead.lock().unwrap_or_else(PoisonError::into_inner).push(dead);
+    }
+
+    /// `kill -9` for everything at once, the database too (what it had not synced is lost); then everything is started again. Gives the longest start
+    /// of a server of ours.
+    pub(crate) fn crash(&mut self) -> anyhow::Result<Duration> {
+        self.consoles.iter_mut().for_each(Server::kill);
+        self.rack.kill();
+        self.postgres.crash()?;
+        let mut longest = self.rack.again()?;
+        for console in &mut self.consoles {
+            longest = longest.max(console.again()?);
+        }
+        Ok(longest)
+    }
+
+    /// Whatever was buried opens nothing, at neither Console; what lives, lives. Gives how many were tried.
+    pub(crate) async fn dead_stay_dead(&self) -> anyhow::Result<usize> {
+        let dead = std::mem::take(&mut *self.dead.lock().unwrap_or_else(PoisonError::into_inner));
+        for one in &dead {
+            match one {
+                Dead::ApiKey(key) => {
+                    for console in 0..self.consoles.len() {
+                        refused(self.doors.console(console, key, None)?.auth().await, "an API key")?;
+                    }
+                }
+                Dead::RackPassword(password) => refused(self.doors.straight("convox", password)?.auth().await, "a Rack password")?,
+                Dead::Token(token) => refused(self.doors.straight("jwt", token)?.system().await, "a token")?,
+            }
+        }
+        for console in 0..self.consoles.len() {
+            self.person(console)?.system().await.context("what lives does not work any more")?;
+        }
+        let count = dead.len();
+        self.dead.lock().unwrap_or_else(PoisonError::into_inner).extend(dead);
+        Ok(count)
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        self.rack.kill();
+        // Its router outlives it by design, but not the trial.
+        let _ =
+            Command::new(self.bin.join("convox-rack")).args(["stop-apps", "--data"]).arg(self.path("rack")).stdout(Stdio::null()).status();
+    }
+}
+
+fn refused<T>(answer: Result<T, convox_client::Error>, what: &str) -> anyhow::Result<()> {
+    match answer {
+        Err(error) if error.is_about_the_key() => Ok(()),
+        other => bail!("{what} that was revoked or rolled is not refused: {:?}", other.map(drop)),
     }
 }
 
 fn run(bin: &Path, args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<Value> {
-    let output =
-        Command::new(bin.join("convox-console")).args(args).envs(env.iter().copied()).output().context("cannot run convox-console")?;
+    done_with_json(Command::new(bin.join("convox-console")).args(args).envs(env.iter().copied()))
+}
+
+fn done_with_json(command: &mut Command) -> anyhow::Result<Value> {
+    let output = command.output().context("cannot run convox-console")?;
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if !output.status.success() {
-        bail!("convox-console {}: {stderr}", args.first().copied().unwrap_or_default());
+        let args: Vec<_> = command.get_args().take(2).map(|arg| arg.to_string_lossy()).collect();
+        bail!("convox-console {}: {stderr}", args.join(" "));
     }
     Ok(serde_json::from_str(stdout.trim()).unwrap_or(Value::Null))
 }
@@ -242,9 +378,20 @@ impl Postgres {
         let port = free_port()?;
         let postgres = Self { url: format!("postgres://convox@127.0.0.1:{port}/postgres"), data: data.to_owned(), bin };
         done(postgres.command("initdb").arg("-D").arg(data).args(["-U", "convox", "--auth=trust", "--no-sync"]))?;
-        let options = format!("-h 127.0.0.1 -p {port} -k {} -c max_connections=200", data.display());
-        done(postgres.command("pg_ctl").arg("-D").arg(data).arg("-l").arg(data.join("log")).args(["-w", "-o", &options, "start"]))?;
+        postgres.run()?;
         Ok(postgres)
+    }
+
+    fn run(&self) -> anyhow::Result<()> {
+        let port = self.url.rsplit_once(':').and_then(|(_, rest)| rest.split_once('/')).map(|(port, _)| port).unwrap_or_default();
+        let options = format!("-h 127.0.0.1 -p {port} -k {} -c max_connections=200", self.data.display());
+        done(self.command("pg_ctl").arg("-D").arg(&self.data).arg("-l").arg(self.data.join("log")).args(["-w", "-o", &options, "start"]))
+    }
+
+    /// Ends it without a shutdown, and starts it again: it recovers from its log.
+    fn crash(&self) -> anyhow::Result<()> {
+        done(self.command("pg_ctl").arg("-D").arg(&self.data).args(["-m", "immediate", "-w", "stop"]))?;
+        self.run()
     }
 
     fn command(&self, program: &str) -> Command {
@@ -264,7 +411,7 @@ impl Drop for Postgres {
     }
 }
 
-fn done(command: &mut Command) -> anyhow::Result<()> {
+pub(super) fn done(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("cannot run {}", command.get_program().display()))?;
     if status.success() { Ok(()) } else { bail!("{} failed: {status}", command.get_program().display()) }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use convox_client::Call;
 use serde_json::{Value, json};
 
-use super::ground::{Ground, ORG, RACK};
+use super::ground::{Dead, Ground, ORG, RACK};
 use super::{Roll, Victim};
 
 /// A password that the Rack accepts: the first one lies in the file that it was started with.
@@ -28,7 +28,7 @@ impl Roll for Password {
         &[Victim::Console(0), Victim::Console(1), Victim::Rack]
     }
 
-    async fn begin(&mut self, ground: &Ground) -> anyhow::Result<()> {
+    async fn begin(&mut self, ground: &Ground, _: Option<&'static str>) -> anyhow::Result<()> {
         self.rolls += 1;
         let options = json!({ "window_seconds": 2 }).to_string();
         ground.ask(|| Ok(Call::post(&PATH)?.body(options.clone()))).await?;
@@ -45,8 +45,13 @@ impl Roll for Password {
             ground.person(console)?.system().await.context("the new password does not work")?;
         }
         let file = std::fs::read_to_string(ground.path("rack.password"))?;
-        match ground.straight("convox", &file)?.auth().await {
-            Err(error) if error.is_about_the_key() => Ok(()),
+        match ground.doors.straight("convox", &file)?.auth().await {
+            Err(error) if error.is_about_the_key() => {
+                if self.rolls == 1 {
+                    ground.bury(Dead::RackPassword(file));
+                }
+                Ok(())
+            }
             other => bail!("the first password is not refused after {} rolls: {:?}", self.rolls, other.map(|_| ())),
         }
     }

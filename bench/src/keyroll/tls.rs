@@ -33,6 +33,13 @@ impl Certificate {
         }
     }
 
+    fn launch(&mut self, ground: &Ground) -> anyhow::Result<()> {
+        let (program, data, _) = self.place(ground);
+        let rolling = Command::new(program).args(["tls", "roll", "--data"]).arg(data).stdout(Stdio::null()).spawn()?;
+        self.rolling = Some(rolling);
+        Ok(())
+    }
+
     async fn shown(&self, ground: &Ground) -> anyhow::Result<String> {
         let (_, _, host) = self.place(ground);
         Ok(inspect(&Endpoint::console(&host, Key::new(""))?, &Proxies::default()).await?.fingerprint.to_string())
@@ -49,15 +56,20 @@ impl Roll for Certificate {
     }
 
     fn victims(&self) -> &'static [Victim] {
-        if self.of_console { &[Victim::Console(0)] } else { &[Victim::Rack, Victim::Console(0)] }
+        if self.of_console { &[Victim::Roller, Victim::Console(0)] } else { &[Victim::Roller, Victim::Rack, Victim::Console(0)] }
     }
 
-    async fn begin(&mut self, ground: &Ground) -> anyhow::Result<()> {
-        let (program, data, _) = self.place(ground);
+    async fn begin(&mut self, ground: &Ground, _: Option<&'static str>) -> anyhow::Result<()> {
         self.before = self.shown(ground).await?;
-        let rolling = Command::new(program).args(["tls", "roll", "--data"]).arg(data).stdout(Stdio::null()).spawn()?;
-        self.rolling = Some(rolling);
-        Ok(())
+        self.launch(ground)
+    }
+
+    async fn interrupt(&mut self, ground: &Ground) -> anyhow::Result<()> {
+        if let Some(mut rolling) = self.rolling.take() {
+            let _ = rolling.kill();
+            let _ = rolling.wait();
+        }
+        self.launch(ground)
     }
 
     async fn step(&mut self, ground: &Ground) -> anyhow::Result<Option<String>> {

@@ -290,6 +290,8 @@ impl Store {
         before: &Sealed,
     ) -> Result<bool, StoreError> {
         let done = convox_db::transaction!(&self.db, |tx| {
+            // Changes come one after the other: no key is destroyed between here and the end.
+            sqlx::query("UPDATE feed SET seq = seq + 1 WHERE id = 1").execute(&mut *tx).await?;
             sealed_under_a_living_key!(tx, rack.org.as_str(), next);
             sealed_under_a_living_key!(tx, rack.org.as_str(), before);
             sqlx::query("UPDATE rack_rolls SET next = $4, before = $5 WHERE rack_id = $1 AND next = $2 AND before = $3")

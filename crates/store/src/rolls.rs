@@ -165,7 +165,8 @@ impl Store {
     /// Begins a roll: from here on the new password is not lost. The Rack must not have changed since it was looked at.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when one is under way, or the Rack was changed.
+    /// [`StoreError::Conflict`] when one is under way, or the Rack was changed; [`StoreError::Refused`] when the data key of one of the passwords was
+    /// destroyed.
     pub async fn begin_roll(&self, rack: &RackRow, roll: &RollRow, act: &Act) -> Result<i64, StoreError> {
         let taken = || format!("the password of {} is being rolled already", rack.path());
         self.begin_roll_row(rack, roll, act).await.map_err(|error| error.taken(taken))
@@ -182,6 +183,9 @@ impl Store {
             if same.rows_affected() == 0 {
                 return Err(StoreError::Conflict("the Rack was changed meanwhile; look at it again".to_owned()));
             }
+            // A data key that was rolled since the Rack was looked at did not change the Rack.
+            sealed_under_a_living_key!(tx, rack.org.as_str(), roll.next);
+            sealed_under_a_living_key!(tx, rack.org.as_str(), roll.before);
             sqlx::query(
                 "INSERT INTO rack_rolls (rack_id, step, kind, next, before, reason, started_by, started_ms, window_ms, cut, step_ms, step_seq, before_ms) \
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $8, 0, $11)",

@@ -20,6 +20,8 @@ use crate::args::Place;
 pub(crate) const VARIABLE: &str = "CONVOX_ROOT_KEY";
 /// Before a line that a KMS opens.
 const SEALED: &str = "kms:";
+/// How the name of a file begins that is not yet in its place.
+const UNFINISHED: &str = ".convox-root-";
 /// No file with root keys is longer, in bytes.
 const LONGEST: u64 = 64 * 1024;
 
@@ -181,7 +183,13 @@ impl Source {
         let text = self.written(ring).await?;
         let failed = || format!("could not write {}; the old content is kept", file.display());
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut new = tempfile::Builder::new().prefix(".root-").tempfile_in(directory).with_context(failed)?;
+        // What a roll left there that was killed while it wrote.
+        for entry in std::fs::read_dir(directory).with_context(failed)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        let mut new = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(directory).with_context(failed)?;
         new.write_all(text.expose().as_bytes()).and_then(|()| new.as_file().sync_all()).with_context(failed)?;
         new.persist(file).map_err(|error| error.error).with_context(failed)?;
         std::fs::File::open(directory)?.sync_all()?;
@@ -255,6 +263,7 @@ mod tests {
         assert_eq!(both.keyring().unwrap().active_id(), id, "the next one does not wrap yet");
         let next = both.id(Use::Next).unwrap();
         source.save(&both.turned()).await.unwrap();
+        std::fs::write(dir.path().join(".convox-root-x1"), "of a roll that was killed").unwrap();
         let turned = source.load().await.unwrap();
         assert_eq!(turned.keyring().unwrap().ids(), [next.clone(), id.clone()]);
         source.save(&turned.without(Use::Old)).await.unwrap();

@@ -203,7 +203,9 @@ impl State {
         let mut signers = Vec::new();
         for (kid, sealed, until_ms) in rows {
             let key = self.open_env("signer", &kid, sealed)?;
-            signers.extend(Signer::new(kid, key.into_bytes()).map(|signer| signer.ending_at(until_ms.map(|ms| ms / 1000))));
+            // Tokens count in seconds. Rounded up: whoever was promised a window has all of it.
+            let ends_at = until_ms.map(|ms| ms.saturating_add(999) / 1000);
+            signers.extend(Signer::new(kid, key.into_bytes()).map(|signer| signer.ending_at(ends_at)));
         }
         Ok(signers)
     }

@@ -10,6 +10,7 @@ mod factors;
 mod keys;
 mod people;
 mod racks;
+mod rolls;
 mod web;
 
 use std::future::Future;
