@@ -98,7 +98,7 @@ impl Ground {
             "location / {{\n\
              if ($allowed = 0) {{ return 401; }}\n\
              if ($known = 0) {{ return 404; }}\n\
-             proxy_pass {scheme}://rack; proxy_http_version 1.1; proxy_buffering off; {verify}\n\
+             proxy_pass {scheme}://rack; proxy_http_version 1.1; proxy_buffering off; proxy_request_buffering off; client_max_body_size 0; {verify}\n\
              proxy_set_header Host 127.0.0.1:{upstream}; proxy_set_header Connection $upgraded; proxy_set_header Upgrade $http_upgrade; proxy_read_timeout 1h; proxy_send_timeout 1h;\n\
              proxy_set_header Authorization 'Basic Y29udm94OnVwc3RyZWFt'; proxy_set_header Convox-Actor bench@example.org;\n\
              proxy_set_header Rack ''; proxy_set_header Session ''; proxy_set_header Cookie '';\n\

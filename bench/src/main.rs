@@ -4,10 +4,12 @@
 //! And one trial: every key rolled while people work. Start with `bench/run`, `bench/switch`, `bench/revoke` and `bench/keyroll`, which
 //! build what they need.
 
+mod bodies;
 mod contender;
 mod gate;
 mod keyroll;
 mod measure;
+mod origin;
 mod peers;
 mod relay;
 mod report;
@@ -40,6 +42,8 @@ enum What {
     Keyroll(keyroll::Arguments),
     /// How long a revoked key lives, and whether any request slips through.
     Revoke(revoke::Arguments),
+    /// Bodies of a gigabyte, and many slow ones, beside nginx.
+    Bodies(bodies::Arguments),
     /// Cost and memory from ten keys and one Rack to a million and 100,000.
     Scale(scale::Arguments),
     /// Memory for each idle WebSocket, beside nginx and HAProxy.
@@ -54,6 +58,7 @@ fn main() -> anyhow::Result<()> {
         What::Switch(arguments) => switch::run(&arguments),
         What::Keyroll(arguments) => keyroll::run(&arguments),
         What::Revoke(arguments) => revoke::run(&arguments),
+        What::Bodies(arguments) => bodies::run(&arguments),
         What::Scale(arguments) => scale::run(&arguments),
         What::Streams(arguments) => streams::run(&arguments),
         What::Gate(arguments) => gate::run(&arguments),

@@ -6,19 +6,17 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use convox_tls::{Trust, client_config};
-use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsConnector;
 
 use crate::contender::{Contender, Ground, RACK, basic};
+use crate::origin::{self, Callee, Stream, head_of};
 use crate::{Output, measure};
 
 #[derive(clap::Args)]
@@ -45,11 +43,8 @@ const AT_ONCE: usize = 64;
 const FRAME: &[u8] = b"\x81\x85\0\0\0\0hello";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
-impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
-
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    descriptors()?;
+    origin::descriptors()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut figures = Vec::new();
     let mut table = format!(
@@ -90,29 +85,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As many descriptors as may be had; children inherit it.
-fn descriptors() -> anyhow::Result<()> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).context("descriptors")
-}
-
 async fn one(arguments: &Arguments, name: &str, tls: bool) -> anyhow::Result<(u64, u64)> {
     let directory = tempfile::tempdir()?;
     let ground = Ground::new(directory.path(), arguments.core, arguments.load_core)?;
-    let port = upstream(&ground, tls).await?;
-    // It starts and waits for its child, which the upstream must be able to answer meanwhile.
-    let contender = {
-        let (ground, console, name) = (ground.clone(), arguments.console.clone(), name.to_owned());
-        tokio::task::spawn_blocking(move || match (name.as_str(), console) {
-            ("nginx", _) => ground.nginx_proxy(port, tls),
-            ("haproxy", _) => ground.haproxy(port, tls),
-            ("convox-proxy", _) => ground.gate(port, tls),
-            (_, Some(console)) => ground.console(&console, port),
-            (other, None) => bail!("nothing is called {other}"),
-        })
-        .await??
-    };
+    let port = origin::start(&ground, tls).await?;
+    let contender = origin::contender(&ground, name, arguments.console.clone(), port, tls).await?;
     let connector = if tls { Some(TlsConnector::from(client_config(&Trust::Pinned(ground.fingerprint.parse()?))?)) } else { None };
     // What the first connection costs once is not a stream's.
     let mut warm = open(&contender, connector.as_ref()).await?;
@@ -144,30 +121,12 @@ async fn one(arguments: &Arguments, name: &str, tls: bool) -> anyhow::Result<(u6
     Ok((before, with))
 }
 
-/// Where a contender is, and what it is shown.
-#[derive(Clone)]
-struct Callee {
-    address: String,
-    secret: String,
-}
-
-impl Contender {
-    fn caller(&self) -> Callee {
-        let address = self.base.rsplit('/').next().unwrap_or_default().to_owned();
-        Callee { address, secret: self.secret.clone() }
-    }
-}
-
 async fn open(contender: &Contender, connector: Option<&TlsConnector>) -> anyhow::Result<Box<dyn Stream>> {
     open_at(&contender.caller(), connector).await
 }
 
 async fn open_at(callee: &Callee, connector: Option<&TlsConnector>) -> anyhow::Result<Box<dyn Stream>> {
-    let tcp = TcpStream::connect(&callee.address).await?;
-    let mut stream: Box<dyn Stream> = match connector {
-        Some(connector) => Box::new(connector.connect(ServerName::try_from("localhost")?, tcp).await?),
-        None => Box::new(tcp),
-    };
+    let mut stream = callee.connect(connector).await?;
     let head = format!(
         "GET /apps/web/logs HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\nRack: {RACK}\r\nVersion: dev\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Origin: https://localhost\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
@@ -182,15 +141,6 @@ async fn open_at(callee: &Callee, connector: Option<&TlsConnector>) -> anyhow::R
     Ok(stream)
 }
 
-/// Reads up to the blank line, byte by byte: nothing after it is taken.
-async fn head_of(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> anyhow::Result<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await?);
-    }
-    Ok(String::from_utf8_lossy(&head).into_owned())
-}
-
 async fn exchange(stream: &mut Box<dyn Stream>) -> anyhow::Result<()> {
     stream.write_all(FRAME).await?;
     stream.flush().await?;
@@ -200,60 +150,4 @@ async fn exchange(stream: &mut Box<dyn Stream>) -> anyhow::Result<()> {
         bail!("another frame came back");
     }
     Ok(())
-}
-
-/// A Rack that upgrades whatever asks for it and gives back what it gets. Anything else is answered as `/system` is.
-async fn upstream(ground: &Ground, tls: bool) -> anyhow::Result<u16> {
-    let acceptor = if tls {
-        let chain = rustls::pki_types::pem::PemObject::pem_file_iter(ground.path("cert.pem"))?.collect::<Result<Vec<_>, _>>()?;
-        let key = rustls::pki_types::pem::PemObject::from_pem_file(ground.path("key.pem"))?;
-        let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
-        Some(TlsAcceptor::from(Arc::new(config)))
-    } else {
-        None
-    };
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let port = listener.local_addr()?.port();
-    tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                match acceptor {
-                    Some(acceptor) => {
-                        if let Ok(stream) = acceptor.accept(tcp).await {
-                            drop(answer(stream).await);
-                        }
-                    }
-                    None => drop(answer(tcp).await),
-                }
-            });
-        }
-    });
-    Ok(port)
-}
-
-async fn answer(mut stream: impl Stream) -> anyhow::Result<()> {
-    loop {
-        let head = head_of(&mut stream).await?.to_ascii_lowercase();
-        if head.contains("\r\nupgrade: websocket\r\n") {
-            break;
-        }
-        let body = r#"{"name":"rack","provider":"local","status":"running","version":"20260101000000"}"#;
-        let reply = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        stream.write_all(reply.as_bytes()).await?;
-        stream.flush().await?;
-    }
-    // The answer to the key that every stream here sends, by the example of RFC 6455, section 1.3.
-    let reply = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-    stream.write_all(reply.as_bytes()).await?;
-    stream.flush().await?;
-    let mut buffer = [0; 64];
-    loop {
-        let count = stream.read(&mut buffer).await?;
-        if count == 0 {
-            return Ok(());
-        }
-        stream.write_all(buffer.get(..count).unwrap_or_default()).await?;
-        stream.flush().await?;
-    }
 }
