@@ -1,9 +1,10 @@
 //! Keys of Racks: the password rolls without a failed request, whoever is killed; tokens end with whoever made them.
 
+use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use convox_testkit::go::{Generation, GoClient, Message};
+use convox_testkit::go::{Generation, GoClient, Message, form, read_reply};
 use convox_testkit::stack::RACK_PASSWORD;
 use convox_testkit::{Stack, eventually};
 
@@ -107,6 +108,47 @@ fn nobody_sets_a_racks_password_through_the_console() {
     assert_eq!(with_next.form("POST", "/system/password/retire", &[]).unwrap().status, 200);
     assert_eq!(direct.get("/auth", "").unwrap().status, 401);
     assert_eq!(with_next.get("/auth", "").unwrap().status, 200);
+}
+
+#[test]
+fn what_is_held_open_does_not_outlive_the_credential_that_it_came_with() {
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let stack = Stack::start().unwrap();
+    let direct = stack.go_direct(Generation::V3);
+    let made = direct.form("POST", "/system/jwt/token", &[("role", "admin"), ("durationInHour", "1")]).unwrap();
+    let token = GoClient { user: "jwt".to_owned(), password: made.json()["token"].as_str().unwrap().to_owned(), ..direct.clone() };
+    // Both were let in by their heads; the last byte of the forms is kept back.
+    let (password, life) = (form(&[("password", "plantedByTheOldPassword")]), form(&[("role", "admin"), ("durationInHour", "1")]));
+    let mut by_password = direct.begin("PUT", "/system/password", FORM, password.len()).unwrap();
+    let mut by_token = token.begin("POST", "/system/jwt/token", FORM, life.len()).unwrap();
+    for (stream, body) in [(&mut by_password, &password), (&mut by_token, &life)] {
+        stream.write_all(&body.as_bytes()[..body.len() - 1]).unwrap();
+        stream.flush().unwrap();
+    }
+    assert_eq!(direct.raw("PUT", "/system/jwt/rotate", &[], b"").unwrap().status, 200);
+    assert_eq!(stack.admin(&["rack", "roll", "main", "--org", "acme", "--window", "1s"]).unwrap()["state"], "rolled");
+    for (stream, body) in [(&mut by_password, &password), (&mut by_token, &life)] {
+        stream.write_all(&body.as_bytes()[body.len() - 1..]).unwrap();
+        stream.flush().unwrap();
+        let reply = read_reply(stream, false).unwrap();
+        assert_eq!(reply.status, 401, "{}", reply.text());
+    }
+    let planted = GoClient { password: "plantedByTheOldPassword".to_owned(), ..direct };
+    assert_eq!(planted.get("/auth", "").unwrap().status, 401);
+}
+
+#[test]
+fn a_password_that_somebody_left_at_the_rack_keeps_no_roll_away_and_opens_nothing_after_it() {
+    let stack = Stack::start().unwrap();
+    let direct = stack.go_direct(Generation::V3);
+    let left = "leftBehindBeforeTheyWent";
+    assert_eq!(direct.form("PUT", "/system/password", &[("password", left)]).unwrap().status, 200);
+    let left = GoClient { password: left.to_owned(), ..direct };
+    assert_eq!(left.get("/auth", "").unwrap().status, 200);
+    assert_eq!(stack.admin(&["rack", "roll", "main", "--org", "acme", "--window", "1s"]).unwrap()["state"], "rolled");
+    assert_eq!(left.get("/auth", "").unwrap().status, 401);
+    assert_eq!(stack.go(Generation::V3).get("/apps", "").unwrap().status, 200);
+    assert!(stack.admin(&["audit", "list", "--rack", "main"]).unwrap().to_string().contains("RackPasswordOtherRemoved"));
 }
 
 #[test]

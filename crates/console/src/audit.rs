@@ -14,7 +14,8 @@ use convox_store::audit::write::AuditWriter;
 pub(crate) use convox_store::audit::{End, Entry};
 use tokio::sync::{mpsc, oneshot};
 
-use rate::Rate;
+use crate::ops::guesses::network;
+use rate::{LeftOut, Rate};
 
 /// Events that may wait; beyond that, audited requests are refused.
 const QUEUE: usize = 8192;
@@ -26,9 +27,10 @@ const KEPT: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the end of the server waits for the queue to empty.
 const LAST: Duration = Duration::from_secs(10);
-/// Refused sign-ins and refused requests that are written per minute; beyond that their number is.
-const SIGN_INS: u32 = 120;
-const REFUSALS: u32 = 600;
+/// Refused sign-ins of one network and refused requests of one key that are written per minute; beyond that their number is.
+const OF_ONE: u32 = 60;
+/// And of all, for the first of each and for all others.
+const OF_ALL: u32 = 600;
 
 enum Item {
     Write(Entry, Option<oneshot::Sender<bool>>),
@@ -59,7 +61,7 @@ pub(crate) struct Writer {
 impl Audit {
     pub(crate) fn new() -> (Self, Writer) {
         let (queue, items) = mpsc::channel(QUEUE);
-        let audit = Self { queue, lost: AtomicU64::new(0), sign_ins: Rate::new(SIGN_INS), refusals: Rate::new(REFUSALS) };
+        let audit = Self { queue, lost: AtomicU64::new(0), sign_ins: Rate::new(OF_ONE, OF_ALL), refusals: Rate::new(OF_ONE, OF_ALL) };
         (audit, Writer { queue: items, kept: Vec::new() })
     }
 
@@ -90,13 +92,24 @@ impl Audit {
     }
 
     fn limited(&self, rate: &Rate, event: impl FnOnce() -> Event, now_ms: i64) {
-        let admitted = rate.admit(now_ms);
-        if let Some(left_out) = admitted.left_out {
-            self.note(Entry::Event(Box::new(summary(left_out, now_ms))));
+        let event = event();
+        let (is_written, left_out) = rate.admit(&source(&event), &event, now_ms);
+        self.tell(left_out);
+        if is_written {
+            self.note(Entry::Event(Box::new(event.bounded())));
         }
-        if admitted.write {
-            self.note(Entry::Event(Box::new(event().bounded())));
+    }
+
+    fn tell(&self, left_out: Vec<LeftOut>) {
+        for left_out in left_out {
+            self.note(Entry::Event(Box::new(summary(left_out).bounded())));
         }
+    }
+
+    /// Writes how many refusals of minutes that are over were not written: the last ones of a flood are followed by none that could say so.
+    pub(crate) fn tell_left_out(&self, now_ms: i64) {
+        self.tell(self.sign_ins.left_out(Some(now_ms)));
+        self.tell(self.refusals.left_out(Some(now_ms)));
     }
 
     fn note(&self, entry: Entry) {
@@ -105,8 +118,10 @@ impl Audit {
         }
     }
 
-    /// Waits until everything that was added so far has been written, or was tried for long enough.
+    /// Waits until everything that was added so far has been written, or was tried for long enough. For the end of the server.
     pub(crate) async fn flush(&self) {
+        self.tell(self.sign_ins.left_out(None));
+        self.tell(self.refusals.left_out(None));
         let (done, flushed) = oneshot::channel();
         let flush = async {
             if self.queue.send(Item::Flush(done)).await.is_ok() {
@@ -119,15 +134,30 @@ impl Audit {
     }
 }
 
+/// Whose refusals are counted together: those of a key in an organization, or those of a network that is nobody's.
+fn source(event: &Event) -> String {
+    if event.actor_id.is_empty() {
+        return network(&event.peer);
+    }
+    format!("{} {} {}", event.org_id, event.actor_id, event.key_last4)
+}
+
 /// Stands for refusals that were only counted.
-fn summary(left_out: u32, now_ms: i64) -> Event {
+fn summary(LeftOut { count, sample, at_ms }: LeftOut) -> Event {
+    let who = sample.map_or_else(|| Event { actor: "unknown".to_owned(), ..Event::default() }, |sample| *sample);
+    let peer = if who.actor_id.is_empty() { network(&who.peer) } else { who.peer };
     Event {
         id: uuid::Uuid::now_v7().to_string(),
-        at_ms: now_ms,
-        actor: "unknown".to_owned(),
+        at_ms,
+        actor: who.actor,
+        actor_id: who.actor_id,
+        key_last4: who.key_last4,
+        org: who.org,
+        org_id: who.org_id,
+        peer,
         action: "RefusedMore".to_owned(),
         decision: "refused".to_owned(),
-        rule: format!("{left_out} more were refused in an earlier minute, and are not listed"),
+        rule: format!("{count} more were refused in this minute, and are not listed"),
         ..Event::default()
     }
 }
@@ -279,13 +309,17 @@ mod tests {
         let store = store(dir.path()).await;
         let (audit, writer) = Audit::new();
         tokio::spawn(writer.run(store.audit_writer(1)));
-        for _ in 0..5 * SIGN_INS {
-            audit.unidentified(|| event("/apps"), 30_000);
+        let from = |peer: &str| Event { peer: peer.to_owned(), ..event("/apps") };
+        for number in 0..5 * OF_ONE {
+            audit.unidentified(|| from(&format!("2001:db8::{number:x}")), 30_000);
         }
-        audit.unidentified(|| event("/apps"), 90_000);
+        audit.unidentified(|| from("10.0.0.1"), 30_001);
+        audit.tell_left_out(90_000);
         audit.flush().await;
         let all = listed(&store).await;
-        assert_eq!(all.len(), SIGN_INS as usize + 2);
-        assert!(all.iter().any(|event| event.rule.starts_with(&format!("{} more", 4 * SIGN_INS))));
+        assert_eq!(all.len(), OF_ONE as usize + 2);
+        assert!(all.iter().any(|event| event.peer == "10.0.0.1"), "whoever floods hides nobody else");
+        let more = all.iter().find(|event| event.action == "RefusedMore").unwrap();
+        assert!(more.rule.starts_with(&format!("{} more", 4 * OF_ONE)) && more.peer == "2001:db8:0:0::/64", "{more:?}");
     }
 }

@@ -1,17 +1,20 @@
 //! What a server does by itself, beside the requests.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use convox_model::RackId;
 use convox_store::sessions::Use;
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 
 use crate::counters::Count;
 use crate::credentials::{RackEntry, forget};
-use crate::ops::Actor;
 use crate::ops::guesses::WINDOW_MS;
 use crate::ops::racks::inspect;
 use crate::ops::sessions::use_of;
+use crate::ops::{Actor, OpsError};
 use crate::root::Source;
 use crate::state::App;
 
@@ -25,8 +28,6 @@ const CERTIFICATE_MS: i64 = 60 * 60 * 1000;
 const PRUNE: Duration = Duration::from_hours(1);
 /// How often rolls of keys are looked after.
 const ROLLS: Duration = Duration::from_millis(500);
-/// A Rack that could not be told of a revocation is told again after so long.
-const REVOKE_AGAIN: Duration = Duration::from_secs(5);
 /// How often the file with the root keys is looked at.
 const ROOT_LOOK: Duration = Duration::from_millis(500);
 /// How long one look may take.
@@ -101,25 +102,71 @@ pub(crate) async fn prune_audit(app: Arc<App>) {
     }
 }
 
-/// Rolls passwords of Racks and revokes tokens. Every server does this; what one works on, it holds, so that nothing is done twice.
+/// Rolls passwords of Racks and revokes tokens. Every server does this; what one works on, it holds, so that nothing is done twice. A Rack that
+/// does not answer holds up nothing but itself.
 pub(crate) async fn roll_keys(app: Arc<App>) {
-    let ops = app.ops();
-    let mut revoke_at = tokio::time::Instant::now();
-    loop {
-        let now = tokio::time::Instant::now();
-        let worked = async {
-            ops.begin_due_rolls().await?;
-            ops.advance_rolls(app.snapshots.node()).await?;
-            if revoke_at <= now {
-                let is_all = ops.revoke_dead_tokens().await?;
-                revoke_at = now + if is_all { ROLLS } else { REVOKE_AGAIN };
+    let begin = async {
+        loop {
+            if let Err(error) = app.ops().begin_due_rolls().await {
+                tracing::warn!(%error, "rolls of passwords that are due could not begin; the next round tries again");
             }
-            Ok::<_, crate::ops::OpsError>(())
-        };
-        if let Err(error) = worked.await {
-            tracing::warn!(%error, "keys of Racks could not be rolled; the next round tries again");
+            tokio::time::sleep(ROLLS).await;
         }
-        tokio::time::sleep(ROLLS).await;
+    };
+    tokio::join!(begin, Care::Rolls.go_on(&app), Care::Tokens.go_on(&app));
+}
+
+/// What is to be done at Racks, at each by itself.
+#[derive(Clone, Copy)]
+enum Care {
+    /// Rolls of passwords go on.
+    Rolls,
+    /// Tokens whose makers lost the right to them are revoked.
+    Tokens,
+}
+
+impl Care {
+    async fn list(self, app: &App) -> Result<Vec<RackId>, OpsError> {
+        match self {
+            Self::Rolls => app.ops().waiting_rolls().await,
+            Self::Tokens => app.ops().racks_of_dead_tokens().await,
+        }
+    }
+
+    async fn work(self, app: Arc<App>, rack: RackId) -> RackId {
+        let worked = match self {
+            Self::Rolls => app.ops().advance_roll(&rack, app.snapshots.node()).await.map(drop),
+            Self::Tokens => app.ops().revoke_dead_tokens(&rack).await,
+        };
+        if let Err(error) = worked {
+            tracing::error!(rack.id = %rack, %error, "keys of a Rack could not be rolled or revoked; it is tried again");
+        }
+        rack
+    }
+
+    /// For ever: at several Racks at once, at each once at a time.
+    async fn go_on(self, app: &Arc<App>) {
+        let (mut busy, mut running) = (HashSet::new(), FuturesUnordered::new());
+        loop {
+            match self.list(app).await {
+                Ok(racks) => {
+                    for rack in racks {
+                        if running.len() < AT_ONCE && busy.insert(rack.clone()) {
+                            running.push(self.work(Arc::clone(app), rack));
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "keys of Racks could not be looked after; the next round tries again"),
+            }
+            let pause = tokio::time::sleep(ROLLS);
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    () = &mut pause => break,
+                    Some(done) = running.next() => busy.remove(&done),
+                };
+            }
+        }
     }
 }
 
@@ -185,6 +232,7 @@ pub(crate) async fn tidy(app: Arc<App>) {
     loop {
         tokio::time::sleep(ROUND).await;
         forget(app.snapshots.now().all_racks(), app.clock.now_ms());
+        app.audit.tell_left_out(app.clock.now_ms());
         if let Err(error) = app.store.forget_ended_tokens(app.clock.now_ms()).await {
             tracing::warn!(%error, "tokens that ended could not be forgotten; the next round tries again");
         }

@@ -100,7 +100,8 @@ impl Asked<'_> {
         // Not on the shard: a database has no place there.
         let noting = async move { store.note_token(&kept, &rack, &user, &key, now_ms, now_ms + LONGEST_TOKEN_MS).await };
         match (self.app.ordinary.spawn(noting).await, HeaderValue::from_str(&id)) {
-            (Ok(Ok(())), Ok(id)) => Ok((permit, Some(id))),
+            // Writing took a while, in which the right may have ended.
+            (Ok(Ok(())), Ok(id)) => Ok((self.still(permit)?, Some(id))),
             (noted, _) => {
                 tracing::error!(request.id = %self.id, fault = ?noted.map(|noted| noted.map_err(|error| error.to_string())), "a token could not be written down");
                 permit.unused(StatusCode::SERVICE_UNAVAILABLE);
@@ -179,6 +180,11 @@ impl Asked<'_> {
             return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()));
         }
         // Writing took a while, in which the right may have ended.
+        self.still(permit)
+    }
+
+    /// The permit, if it still holds.
+    fn still(&self, permit: Permit) -> Result<Permit, Refused> {
         if let Some(ended) = permit.ended() {
             permit.unused(ended.status());
             self.app.counters.add(Count::Refused);
@@ -231,7 +237,7 @@ impl Asked<'_> {
             let further = Some((RETRY_AFTER, HeaderValue::from(wait_s)));
             return Refused { further, ..refuse(StatusCode::TOO_MANY_REQUESTS, strangers::words(wait_s)) };
         }
-        let further = error.demand(&self.head.headers).map(|demand| (WWW_AUTHENTICATE, demand));
+        let further = error.demand().map(|demand| (WWW_AUTHENTICATE, demand));
         Refused { further, ..refuse(error.status(), error.to_string()) }
     }
 

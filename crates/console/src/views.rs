@@ -9,7 +9,7 @@ use convox_store::keys::KeyRow;
 use convox_store::members::MemberRow;
 use convox_store::orgs::OrgRow;
 use convox_store::racks::RackRow;
-use convox_store::rolls::RollRow;
+use convox_store::rolls::{RollRow, RollRule};
 use convox_store::users::UserRow;
 use serde_json::{Value, json};
 
@@ -98,7 +98,7 @@ pub(crate) fn rack(row: &RackRow) -> Value {
 }
 
 /// How far the roll of a Rack's password is, and by which rule it is rolled.
-pub(crate) fn roll(roll: Option<&RollRow>, every_days: i64, is_known: bool) -> Value {
+pub(crate) fn roll(roll: Option<&RollRow>, rule: &RollRule) -> Value {
     let roll = roll.map(|roll| {
         json!({
             "step": roll.step.as_str(), "kind": roll.kind.as_str(), "reason": roll.reason, "started_by": roll.started_by,
@@ -106,7 +106,10 @@ pub(crate) fn roll(roll: Option<&RollRow>, every_days: i64, is_known: bool) -> V
             "cut_streams": roll.cut, "fault": roll.fault,
         })
     });
-    json!({ "roll": roll, "every_days": every_days, "entered_by_a_person": is_known })
+    json!({
+        "roll": roll, "every_days": rule.every_days, "entered_by_a_person": rule.is_known, "wanted": rule.wanted, "last_fault": rule.fault,
+        "not_before": (rule.not_before_ms > 0).then(|| time(rule.not_before_ms)),
+    })
 }
 
 /// A Rack that was just added, with what it showed of itself.

@@ -65,6 +65,21 @@ impl Db {
         matches!(self, Self::Postgres(_))
     }
 
+    /// On SQLite folds the write-ahead log into the file and empties it: what was deleted before is in neither. Does what can be done while others
+    /// read, and says whether that was all. A server keeps copies of its own: this does nothing there.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn scrub(&self) -> Result<bool, DbError> {
+        match self {
+            Self::Sqlite { write, .. } => {
+                let (busy, _, _): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(write).await?;
+                Ok(busy == 0)
+            }
+            Self::Postgres(_) => Ok(true),
+        }
+    }
+
     /// Ends all connections; on SQLite this folds the write-ahead log into the file.
     pub async fn close(&self) {
         match self {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub enum TlsFilesError {
         error: TlsServerError,
     },
     /// Another roll is at work.
-    #[error("another roll of {0} is at work")]
+    #[error("another roll of {0} is at work; wait until it is done, and look at what it did before you roll again")]
     Busy(String),
 }
 
@@ -92,7 +92,7 @@ impl TlsFiles {
     /// # Errors
     /// [`TlsFilesError`].
     pub fn load(&self) -> Result<TlsServer, TlsFilesError> {
-        self.finish()?;
+        self.take_up()?;
         let (certificate, key) = self.read()?;
         TlsServer::from_pem(&certificate, &key).map_err(|error| self.content(error))
     }
@@ -102,7 +102,7 @@ impl TlsFiles {
     /// # Errors
     /// [`TlsFilesError`].
     pub fn reload(&self, tls: &TlsServer) -> Result<(), TlsFilesError> {
-        self.finish()?;
+        self.take_up()?;
         let (certificate, key) = self.read()?;
         tls.reload(&certificate, &key).map_err(|error| self.content(error))
     }
@@ -136,16 +136,15 @@ impl TlsFiles {
     }
 
     /// Goes on with another certificate, and has the old key vouch for it. `given` are files of the certificate and key to go on with; else they
-    /// are made. A server that follows these files shows it within a second or two.
+    /// are made. A server that follows these files shows it within a second or two. The new files belong to whom the old ones did.
     ///
     /// # Errors
     /// [`TlsFilesError`]; nothing is changed then.
     pub fn roll(&self, given: Option<&TlsFiles>) -> Result<Rolled, TlsFilesError> {
-        let lock = self.directory().join("roll.lock");
-        let held = File::options().create(true).truncate(false).write(true).mode(0o600).open(&lock).map_err(|error| file(&lock, error))?;
-        held.try_lock().map_err(|_| TlsFilesError::Busy(self.directory().display().to_string()))?;
-        let from = self.load()?.fingerprint();
+        let _held = self.lock()?.ok_or_else(|| TlsFilesError::Busy(self.directory().display().to_string()))?;
+        self.finish()?;
         let (certificate, key) = self.read()?;
+        let from = TlsServer::from_pem(&certificate, &key).map_err(|error| self.content(error))?.fingerprint();
         let given = given.map(Self::read).transpose()?;
         let given = given.as_ref().map(|(certificate, key)| (certificate.as_slice(), key.as_slice()));
         let (certificate, key) = tls_server::hand_over(&certificate, &key, given).map_err(|error| self.content(error))?;
@@ -158,8 +157,10 @@ impl TlsFiles {
                 _ => {}
             }
             private_directory(&making)?;
-            write(&making.join("key.pem"), key.as_bytes())?;
-            write(&making.join("cert.pem"), certificate.as_bytes())?;
+            write_like(&self.key, &making.join("key.pem"), key.as_bytes())?;
+            write_like(&self.certificate, &making.join("cert.pem"), certificate.as_bytes())?;
+            let owner = fs::metadata(&self.key)?;
+            give(&making, &owner, |path, uid, gid| chown(path, uid, gid))?;
             fs::rename(&making, &next)?;
             sync(self.directory())
         };
@@ -172,16 +173,48 @@ impl TlsFiles {
         self.directory().join("roll.next")
     }
 
-    /// Puts a pair that is whole into its place; does nothing when there is none.
+    /// Held by whoever rolls; `None` when somebody does.
+    fn lock(&self) -> Result<Option<File>, TlsFilesError> {
+        let path = self.directory().join("roll.lock");
+        let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(|error| file(&path, error))?;
+        // The server's user must be able to hold it too, whoever made it.
+        if let Ok(owner) = fs::metadata(&self.key) {
+            give(&lock, &owner, |lock, uid, gid| fchown(lock, uid, gid)).map_err(|error| file(&path, error))?;
+        }
+        Ok(lock.try_lock().is_ok().then_some(lock))
+    }
+
+    /// Finishes a roll that was cut off; one that is at work finishes itself.
+    fn take_up(&self) -> Result<(), TlsFilesError> {
+        if self.next().exists()
+            && let Some(_held) = self.lock()?
+        {
+            self.finish()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Puts a pair that is whole into its place; does nothing when there is none. Only for whoever holds the lock.
     fn finish(&self) -> Result<(), TlsFilesError> {
         let next = self.next();
         if !next.exists() {
             return Ok(());
         }
-        let place = |name: &str, to: &Path| match fs::rename(next.join(name), to) {
-            // Done already, by whoever was cut off after it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done,
+        let place = |name: &str, to: &Path| {
+            let from = next.join(name);
+            // Behind a link, which stays.
+            let to = fs::canonicalize(to).unwrap_or_else(|_| to.to_path_buf());
+            match fs::rename(&from, &to) {
+                // Done already, by whoever was cut off after it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                    write_like(&to, &to, &fs::read(&from)?)?;
+                    fs::remove_file(&from)
+                }
+                Ok(()) => sync(to.parent().unwrap_or(Path::new("."))),
+                failed => failed,
+            }
         };
         let all = || -> io::Result<()> {
             place("key.pem", &self.key)?;
@@ -227,8 +260,33 @@ fn private_directory(path: &Path) -> io::Result<()> {
 
 /// Durably, for its owner only, whole or not at all.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_for(None, path, bytes)
+}
+
+/// The same, belonging to whom `model` does: whoever rolls may be another user than the server's.
+fn write_like(model: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_for(Some(&fs::metadata(model)?), path, bytes)
+}
+
+/// Gives something to an owner, if it is not theirs.
+fn give<T>(what: T, owner: &fs::Metadata, chown: impl FnOnce(T, Option<u32>, Option<u32>) -> io::Result<()>) -> io::Result<()> {
+    // Only a privileged user can own what is another's.
+    let failed = |error: io::Error| {
+        let words = format!(
+            "it must belong to the server's user (uid {}), or the server cannot read it; run this as that user or as root: {error}",
+            owner.uid()
+        );
+        io::Error::new(error.kind(), words)
+    };
+    chown(what, Some(owner.uid()), Some(owner.gid())).map_err(failed)
+}
+
+fn write_for(owner: Option<&fs::Metadata>, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut made = File::options().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+    if let Some(owner) = owner {
+        give(&made, owner, |made, uid, gid| fchown(made, uid, gid))?;
+    }
     made.write_all(bytes)?;
     made.sync_all()?;
     fs::rename(&temporary, path)?;
@@ -272,6 +330,37 @@ mod tests {
             assert_ne!(files.load().unwrap().fingerprint(), from);
             assert!(!next.exists());
         }
+    }
+
+    #[test]
+    fn a_roll_leaves_links_and_owners_as_they_were_and_one_that_is_at_work_alone() {
+        let (directory, files) = files();
+        let real = directory.path().join("real");
+        private_directory(&real).unwrap();
+        for name in ["cert.pem", "key.pem"] {
+            fs::rename(directory.path().join(name), real.join(name)).unwrap();
+            std::os::unix::fs::symlink(real.join(name), directory.path().join(name)).unwrap();
+        }
+        // Root may roll for a server of another user; anybody else is that user.
+        let is_root =
+            chown(real.join("key.pem"), Some(4321), Some(4321)).and_then(|()| chown(real.join("cert.pem"), Some(4321), None)).is_ok();
+        let rolled = files.roll(None).unwrap();
+        assert_eq!(files.load().unwrap().fingerprint(), rolled.to);
+        for name in ["cert.pem", "key.pem"] {
+            assert!(fs::symlink_metadata(directory.path().join(name)).unwrap().is_symlink(), "{name}");
+            let found = fs::metadata(real.join(name)).unwrap();
+            assert!(found.mode() & 0o777 == 0o600 && (!is_root || found.uid() == 4321), "{name}: {:o} of {}", found.mode(), found.uid());
+        }
+        // Somebody else rolls: what they have half in place is theirs to finish.
+        let held = files.lock().unwrap().unwrap();
+        let next = directory.path().join("roll.next");
+        fs::create_dir(&next).unwrap();
+        fs::write(next.join("key.pem"), "whole, but not ours to place").unwrap();
+        assert_eq!(files.load().unwrap().fingerprint(), rolled.to);
+        assert!(next.exists() && matches!(files.roll(None), Err(TlsFilesError::Busy(_))));
+        drop(held);
+        fs::remove_dir_all(&next).unwrap();
+        files.roll(None).unwrap();
     }
 
     #[test]

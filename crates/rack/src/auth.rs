@@ -10,7 +10,7 @@ use convox_wire::basic::parse_basic;
 use convox_wire::routes::Effect;
 use tokio::sync::watch;
 
-use crate::state::{PasswordRow, Passwords};
+use crate::state::{Asker, PasswordRow, Passwords};
 
 /// What a caller may do, and who they are for the log.
 #[derive(Clone, Debug)]
@@ -65,6 +65,14 @@ impl Caller {
         matches!(self.by, By::Password { is_next: true, .. })
     }
 
+    /// By what they came in, for a change that looks again whether it still counts.
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        match &self.by {
+            By::Password { hash, .. } => Asker::Password(hash),
+            By::Token(token) => Asker::Token { id: &token.id, kid: &token.kid },
+        }
+    }
+
     /// Whether the header `Convox-Actor` is believed: only the password's bearer may speak for others.
     pub(crate) fn may_name_actor(&self) -> bool {
         self.token().is_none()
@@ -112,6 +120,26 @@ impl Door {
             }
             is_other
         });
+    }
+
+    /// Whether what the caller came in by would let them in now, too: a body may have taken its time. The error is what they are told.
+    pub(crate) fn still(&self, caller: &Caller, now: i64) -> Result<(), &'static str> {
+        let known = self.known.borrow();
+        match &caller.by {
+            By::Password { hash, .. } => {
+                let is = |row: &PasswordRow| constant_time_eq(&row.hash, hash);
+                let counts = is(&known.passwords.current) | known.passwords.next.as_ref().is_some_and(is);
+                if counts { Ok(()) } else { Err("invalid authentication: the password was rolled meanwhile") }
+            }
+            By::Token(token) if known.revoked.contains(&token.id) => Err("invalid authentication: token is revoked"),
+            By::Token(token) => match known.signers.iter().find(|signer| signer.kid() == token.kid) {
+                None => Err("invalid authentication: token is revoked"),
+                Some(signer) if now >= token.expires_at.min(signer.ends_at().unwrap_or(i64::MAX)) => {
+                    Err("invalid authentication: token is expired")
+                }
+                Some(_) => Ok(()),
+            },
+        }
     }
 
     /// Ends when the caller's right to be here does, and says why.
@@ -248,7 +276,10 @@ mod tests {
         let caller = |password: &str| door.caller(Some(&Basic::header("convox", password)), 0);
         let (by_old, by_new) = (caller("old").unwrap(), caller("new /+").unwrap());
         assert!(!by_old.has_next_password() && by_new.has_next_password());
+        assert!(door.still(&by_old, 0).is_ok() && door.still(&by_new, 0).is_ok());
         door.replace(known(new.clone(), None, signer()));
+        // A request that was under way with the old one comes too late, too.
+        assert!(door.still(&by_old, 0).is_err() && door.still(&by_new, 0).is_ok());
         assert!(caller("old").is_err() && !caller("new /+").unwrap().has_next_password());
         // What the old one opened goes on, unless it was to end.
         for caller in [&by_old, &by_new] {
@@ -277,8 +308,11 @@ mod tests {
         let other = mint(&door, Role::Read);
         door.known.send_modify(|known| known.revoked.extend(caller.token_id().map(str::to_owned)));
         assert_eq!(door.caller(Some(&header), 150).unwrap_err(), "invalid authentication: token is revoked");
-        assert!(door.caller(Some(&other), 150).is_ok());
+        assert_eq!(door.still(&caller, 150), Err("invalid authentication: token is revoked"));
+        let by_other = door.caller(Some(&other), 150).unwrap();
+        assert_eq!((door.still(&by_other, 199), door.still(&by_other, 200).is_err()), (Ok(()), true));
         door.rotate();
+        assert!(door.still(&by_other, 150).is_err());
         assert!(door.caller(Some(&other), 150).is_err());
         // The password is no token and a token no password.
         assert!(door.caller(Some(&Basic::header("jwt", "pw")), 150).is_err());

@@ -13,7 +13,7 @@ use convox_seal::{Secret, generate_password};
 use crate::auth::Known;
 use crate::files;
 use crate::rack::{Rack, SYSTEM_LOG};
-use crate::state::{Accepted, State, now_ms};
+use crate::state::{Accepted, Asker, Gone, State, now_ms};
 
 /// How often rows are looked at.
 const ROUND: Duration = Duration::from_secs(1);
@@ -54,14 +54,18 @@ impl Rack {
     }
 
     /// Ends the old password, and with `cut` what it opened.
-    pub(crate) async fn retire_password(&self, cut: bool) -> Result<bool, DbError> {
-        let Some(dead) = self.state.retire_password().await? else { return Ok(false) };
+    pub(crate) async fn retire_password(&self, cut: bool, asker: Asker<'_>) -> Result<Result<bool, Gone>, DbError> {
+        let dead = match self.state.retire_password(asker).await? {
+            Ok(Some(dead)) => dead,
+            Ok(None) => return Ok(Ok(false)),
+            Err(gone) => return Ok(Err(gone)),
+        };
         if let Some(mut known) = known(&self.state).await? {
             known.cut.extend(cut.then_some(dead));
             self.door.replace(known);
         }
         self.logs.append(SYSTEM_LOG, "system/rack", "The password was rolled: the old one is refused from now on");
-        Ok(true)
+        Ok(Ok(true))
     }
 }
 
@@ -73,7 +77,7 @@ pub(crate) async fn follow(rack: Arc<Rack>) {
             let passwords = rack.state.passwords().await?;
             let ends = passwords.and_then(|passwords| passwords.next).and_then(|next| next.retire_ms);
             if ends.is_some_and(|end| end <= now_ms()) {
-                rack.retire_password(false).await?;
+                let _ = rack.retire_password(false, Asker::Host).await?;
             }
             if round % FORGET == 0 {
                 rack.state.forget_tokens().await?;
@@ -111,12 +115,14 @@ pub async fn password(data: &Path, command: PasswordCommand) -> Result<String> {
     let state = State::open(&data).await?;
     let words = match command {
         PasswordCommand::Roll { out, window } => roll(&state, &out, window).await,
-        PasswordCommand::Retire => match state.retire_password().await? {
-            Some(_) => Ok("The old password is refused from now on.".to_owned()),
-            None => bail!("no roll of the password is under way"),
+        PasswordCommand::Retire => match state.retire_password(Asker::Host).await? {
+            Ok(Some(_)) => Ok("The old password is refused from now on.".to_owned()),
+            _ => bail!("no roll of the password is under way; begin one with `convox-rack password roll`"),
         },
-        PasswordCommand::Undo if state.undo_password().await? => Ok("The new password is refused again; the old one goes on.".to_owned()),
-        PasswordCommand::Undo => bail!("no roll of the password is under way"),
+        PasswordCommand::Undo if state.undo_password(Asker::Host).await? == Ok(true) => {
+            Ok("The new password is refused again; the old one goes on.".to_owned())
+        }
+        PasswordCommand::Undo => bail!("no roll of the password is under way: the present password goes on, and no other is accepted"),
     };
     state.close().await;
     words
@@ -140,13 +146,13 @@ async fn roll(state: &State, out: &Path, window: Duration) -> Result<String> {
     let retire_ms = now_ms().saturating_add(i64::try_from(window.as_millis()).unwrap_or(i64::MAX));
     // The file first: a password that the Rack accepts and nobody knows would be of no use.
     files::write_private(out, new.expose().as_bytes()).with_context(|| format!("could not write {}", out.display()))?;
-    match state.accept_password(&new, Some(retire_ms)).await? {
-        Accepted::Yes | Accepted::IsCurrent => Ok(format!(
+    match state.accept_password(&new, Some(retire_ms), Asker::Host).await? {
+        Ok(Accepted::Yes | Accepted::IsCurrent) => Ok(format!(
             "The password in {} is accepted now; the old one is refused in {} s. A Console that knows this Rack needs the new one before that.",
             out.display(),
             window.as_secs()
         )),
-        Accepted::Another(_) => {
+        Ok(Accepted::Another(_)) | Err(Gone) => {
             std::fs::remove_file(out)?;
             bail!("a roll is under way already: finish it with `convox-rack password retire`, or take it back with `undo`")
         }

@@ -7,10 +7,10 @@ use convox_model::{KeyId, UserId};
 
 use crate::{Act, Store, StoreError, change};
 
-/// Device authorizations that one address may have pending.
+/// Device authorizations that one network may have pending.
 pub const MOST_OF_ONE: i64 = 50;
-/// Device authorizations that may be pending in all.
-pub const MOST: i64 = 10_000;
+/// Device authorizations that may be pending in all; beyond that the oldest one of the network with most of them gives way.
+pub const MOST: i64 = 500;
 /// Wrong codes that one user may type within [`TRIES_MS`].
 pub const MOST_TRIES: i64 = 5;
 /// After so long, wrong codes are forgotten, milliseconds.
@@ -82,6 +82,8 @@ pub struct NewDevice {
     pub device: String,
     /// Address that asked.
     pub peer: String,
+    /// Its network: whoever has one address of it has all.
+    pub network: String,
     /// End, milliseconds since 1970.
     pub expires_ms: i64,
     /// Between two questions, milliseconds.
@@ -243,22 +245,32 @@ impl Store {
     /// somebody asked is for the log's writer.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when too many are pending.
+    /// [`StoreError::Conflict`] when too many of that network are pending.
     pub async fn insert_device(&self, device: &NewDevice, now_ms: i64) -> Result<(), StoreError> {
         convox_db::transaction!(&self.db, |tx| {
             sqlx::query("DELETE FROM device_authorizations WHERE expires_ms <= $1").bind(now_ms).execute(&mut *tx).await?;
             let (of_one, all): (i64, i64) =
-                sqlx::query_as("SELECT COALESCE(SUM(CASE WHEN peer = $1 THEN 1 ELSE 0 END), 0), COUNT(*) FROM device_authorizations")
-                    .bind(device.peer.as_str())
+                sqlx::query_as("SELECT COALESCE(SUM(CASE WHEN network = $1 THEN 1 ELSE 0 END), 0), COUNT(*) FROM device_authorizations")
+                    .bind(device.network.as_str())
                     .fetch_one(&mut *tx)
                     .await?;
-            if of_one >= MOST_OF_ONE || all >= MOST {
-                return Err(StoreError::Conflict("too many sign-ins are waiting; try again in ten minutes".to_owned()));
+            if of_one >= MOST_OF_ONE {
+                return Err(StoreError::Conflict("too many sign-ins of your network are waiting; try again in ten minutes".to_owned()));
+            }
+            // Whoever fills the table loses their own, and keeps nobody else out.
+            if all >= MOST {
+                sqlx::query(
+                    "DELETE FROM device_authorizations WHERE id = (SELECT id FROM device_authorizations WHERE state = 'pending' \
+                     AND network = (SELECT network FROM device_authorizations WHERE state = 'pending' GROUP BY network \
+                     ORDER BY COUNT(*) DESC, MIN(created_ms) LIMIT 1) ORDER BY created_ms, id LIMIT 1)",
+                )
+                .execute(&mut *tx)
+                .await?;
             }
             sqlx::query(
                 "INSERT INTO device_authorizations \
-                 (id, device_hash, user_hash, device, peer, created_ms, expires_ms, interval_ms, polled_ms, state) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $6, 'pending')",
+                 (id, device_hash, user_hash, device, peer, created_ms, expires_ms, interval_ms, polled_ms, state, network) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $6, 'pending', $9)",
             )
             .bind(device.id.as_str())
             .bind(&device.device_hash[..])
@@ -268,6 +280,7 @@ impl Store {
             .bind(now_ms)
             .bind(device.expires_ms)
             .bind(device.interval_ms)
+            .bind(device.network.as_str())
             .execute(&mut *tx)
             .await?;
         });

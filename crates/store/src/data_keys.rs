@@ -185,6 +185,8 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
         });
+        // What the old one wrapped was overwritten, and is in no log either.
+        self.db.scrub().await?;
         Ok(seq)
     }
 
@@ -241,6 +243,7 @@ impl Store {
                 sqlx::query("DELETE FROM data_keys WHERE owner = $1 AND version < $2").bind(owner).bind(newest).execute(&mut *tx).await?;
             }
         });
+        self.db.scrub().await?;
         Ok(seq)
     }
 

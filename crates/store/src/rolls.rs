@@ -152,6 +152,18 @@ macro_rules! step {
     };
 }
 
+/// Lets no roll of a Rack begin by itself before some time, inside a transaction, and keeps why.
+macro_rules! defer {
+    ($tx:ident, $rack:expr, $fault:expr, $until_ms:expr) => {
+        sqlx::query("UPDATE racks SET roll_fault = $2, roll_not_before_ms = $3 WHERE id = $1")
+            .bind($rack.as_str())
+            .bind($fault)
+            .bind($until_ms)
+            .execute(&mut *$tx)
+            .await?
+    };
+}
+
 /// A Rack that is due to be rolled, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -160,6 +172,24 @@ pub struct Due {
     /// `schedule` or what was wanted.
     pub reason: String,
 }
+
+/// By which rule the password of a Rack is rolled, and what is to be known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollRule {
+    /// It is rolled by itself when it is so many days old; 0 for never.
+    pub every_days: i64,
+    /// Whether a person entered the password.
+    pub is_known: bool,
+    /// Why a roll is wanted: `member left` says that somebody outside may know the password. Empty when none is.
+    pub wanted: String,
+    /// Why the last roll came to nothing; empty if it did not.
+    pub fault: String,
+    /// By itself none begins before, milliseconds since 1970.
+    pub not_before_ms: i64,
+}
+
+/// After a roll that came to nothing none begins by itself for so long, milliseconds: a day.
+const NOT_BEFORE_MS: i64 = 24 * 3_600_000;
 
 impl Store {
     /// Begins a roll: from here on the new password is not lost. The Rack must not have changed since it was looked at.
@@ -174,18 +204,21 @@ impl Store {
 
     async fn begin_roll_row(&self, rack: &RackRow, roll: &RollRow, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
-            let same = sqlx::query("UPDATE racks SET roll_wanted = '' WHERE id = $1 AND generation = $2 AND password_ms = $3")
-                .bind(rack.id.as_str())
-                .bind(rack.generation)
-                .bind(rack.password_ms)
-                .execute(&mut *tx)
-                .await?;
-            if same.rows_affected() == 0 {
-                return Err(StoreError::Conflict("the Rack was changed meanwhile; look at it again".to_owned()));
-            }
+            let changed = || StoreError::Conflict("the Rack was changed meanwhile; look at it again".to_owned());
+            let same: Option<(String, Vec<u8>)> =
+                sqlx::query_as("SELECT roll_wanted, password FROM racks WHERE id = $1 AND generation = $2 AND password_ms = $3")
+                    .bind(rack.id.as_str())
+                    .bind(rack.generation)
+                    .bind(rack.password_ms)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+            let (wanted, password) = same.ok_or_else(changed)?;
             // A data key that was rolled since the Rack was looked at did not change the Rack.
             sealed_under_a_living_key!(tx, rack.org.as_str(), roll.next);
             sealed_under_a_living_key!(tx, rack.org.as_str(), roll.before);
+            if password != roll.before.as_bytes() {
+                return Err(changed());
+            }
             sqlx::query(
                 "INSERT INTO rack_rolls (rack_id, step, kind, next, before, reason, started_by, started_ms, window_ms, cut, step_ms, step_seq, before_ms) \
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $8, 0, $11)",
@@ -199,7 +232,8 @@ impl Store {
             .bind(roll.started_by.as_str())
             .bind(roll.started_ms)
             .bind(roll.window_ms)
-            .bind(i64::from(roll.cut))
+            // Whoever left may have something open with the old one, whoever begins the roll.
+            .bind(i64::from(roll.cut || !wanted.is_empty()))
             .bind(roll.before_ms)
             .execute(&mut *tx)
             .await?;
@@ -306,11 +340,21 @@ impl Store {
         Ok(seq)
     }
 
-    /// The roll is over: `is_rolled` when the new password is the Rack's, which nobody has seen.
+    /// Writes something down about a roll, before it is done.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn note_roll(&self, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {});
+        Ok(seq)
+    }
+
+    /// The roll is over. Without a `fault` the new password is the Rack's, which nobody has seen; otherwise the old one goes on, what wanted the
+    /// roll still does, and by itself none begins for a day.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the roll was moved on meanwhile.
-    pub async fn end_roll(&self, roll: &RollRow, is_rolled: bool, act: &Act) -> Result<i64, StoreError> {
+    pub async fn end_roll(&self, roll: &RollRow, fault: &str, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
             let done = sqlx::query("DELETE FROM rack_rolls WHERE rack_id = $1 AND step = $2 AND started_ms = $3")
                 .bind(roll.rack.as_str())
@@ -321,8 +365,13 @@ impl Store {
             if done.rows_affected() == 0 {
                 return Err(StoreError::Conflict("the roll was moved on meanwhile".to_owned()));
             }
-            if is_rolled {
-                sqlx::query("UPDATE racks SET password_known = 0 WHERE id = $1").bind(roll.rack.as_str()).execute(&mut *tx).await?;
+            if fault.is_empty() {
+                sqlx::query("UPDATE racks SET password_known = 0, roll_wanted = '', roll_fault = '', roll_not_before_ms = 0 WHERE id = $1")
+                    .bind(roll.rack.as_str())
+                    .execute(&mut *tx)
+                    .await?;
+            } else {
+                defer!(tx, roll.rack, fault, act.event.at_ms + NOT_BEFORE_MS);
             }
         });
         Ok(seq)
@@ -334,7 +383,10 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn waiting_rolls(&self, now_ms: i64) -> Result<Vec<RackId>, StoreError> {
         let rows: Vec<(String,)> = convox_db::query!(&self.db, |pool| {
-            sqlx::query_as("SELECT rack_id FROM rack_rolls WHERE next_try_ms <= $1 ORDER BY rack_id").bind(now_ms).fetch_all(pool).await
+            sqlx::query_as("SELECT rack_id FROM rack_rolls WHERE next_try_ms <= $1 ORDER BY next_try_ms, rack_id")
+                .bind(now_ms)
+                .fetch_all(pool)
+                .await
         })?;
         Ok(rows.into_iter().map(|(id,)| RackId::from_text(id)).collect())
     }
@@ -348,7 +400,7 @@ impl Store {
         let rows: Vec<(String, String)> = convox_db::query!(&self.db, |pool| {
             sqlx::query_as(
                 "SELECT id, roll_wanted FROM racks WHERE (roll_wanted <> '' OR (roll_days > 0 AND password_ms + roll_days * $2 <= $1)) \
-                 AND NOT EXISTS (SELECT 1 FROM rack_rolls WHERE rack_id = racks.id) ORDER BY id",
+                 AND roll_not_before_ms <= $1 AND NOT EXISTS (SELECT 1 FROM rack_rolls WHERE rack_id = racks.id) ORDER BY id",
             )
             .bind(now_ms)
             .bind(DAY_MS)
@@ -360,6 +412,17 @@ impl Store {
             reason: if wanted.is_empty() { "schedule".to_owned() } else { wanted },
         };
         Ok(rows.into_iter().map(due).collect())
+    }
+
+    /// A roll could not even begin: by itself none does before `until_ms`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn defer_roll(&self, rack: &RackId, fault: &str, until_ms: i64) -> Result<(), StoreError> {
+        convox_db::transaction!(&self.db, |tx| {
+            defer!(tx, rack, fault, until_ms);
+        });
+        Ok(())
     }
 
     /// After how many days the password of a Rack is rolled by itself; 0 for never.
@@ -377,20 +440,25 @@ impl Store {
         Ok(seq)
     }
 
-    /// After how many days it is rolled by itself (0 for never), and whether a person knows it.
+    /// The rule by which its password is rolled.
     ///
     /// # Errors
     /// [`StoreError::Missing`].
-    pub async fn roll_rule(&self, rack: &RackId) -> Result<(i64, bool), StoreError> {
-        let row: Option<(i64, i64)> = convox_db::query!(&self.db, |pool| {
-            sqlx::query_as("SELECT roll_days, password_known FROM racks WHERE id = $1").bind(rack.as_str()).fetch_optional(pool).await
+    pub async fn roll_rule(&self, rack: &RackId) -> Result<RollRule, StoreError> {
+        let row: Option<(i64, i64, String, String, i64)> = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as("SELECT roll_days, password_known, roll_wanted, roll_fault, roll_not_before_ms FROM racks WHERE id = $1")
+                .bind(rack.as_str())
+                .fetch_optional(pool)
+                .await
         })?;
-        row.map(|(days, known)| (days, known != 0)).ok_or_else(|| StoreError::Missing("the Rack is gone".to_owned()))
+        let rule =
+            |(every_days, known, wanted, fault, not_before_ms)| RollRule { every_days, is_known: known != 0, wanted, fault, not_before_ms };
+        row.map(rule).ok_or_else(|| StoreError::Missing("the Rack is gone".to_owned()))
     }
 }
 
 /// For inside of the change that ends a membership: passwords that whoever leaves may know are to be rolled. Those that the Console made were
-/// seen by nobody.
+/// seen by nobody. What a roll under way was not to cut, it is.
 macro_rules! want_rolls {
     ($tx:ident, $user:expr, $org:expr) => {
         sqlx::query(
@@ -400,7 +468,10 @@ macro_rules! want_rolls {
         .bind($user.as_str())
         .bind($org)
         .execute(&mut *$tx)
-        .await?
+        .await?;
+        sqlx::query("UPDATE rack_rolls SET cut = 1 WHERE rack_id IN (SELECT id FROM racks WHERE roll_wanted <> '')")
+            .execute(&mut *$tx)
+            .await?
     };
 }
 pub(crate) use want_rolls;

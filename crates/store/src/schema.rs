@@ -68,4 +68,14 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0017_key_rolls.sql"),
         postgres: include_str!("../migrations/postgres/0017_key_rolls.sql"),
     },
+    Migration {
+        name: "0018_roll_faults",
+        sqlite: include_str!("../migrations/sqlite/0018_roll_faults.sql"),
+        postgres: include_str!("../migrations/postgres/0018_roll_faults.sql"),
+    },
+    Migration {
+        name: "0019_device_networks",
+        sqlite: include_str!("../migrations/sqlite/0019_device_networks.sql"),
+        postgres: include_str!("../migrations/postgres/0019_device_networks.sql"),
+    },
 ];

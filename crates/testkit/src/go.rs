@@ -160,6 +160,16 @@ impl GoClient {
         read_reply(&mut stream, method == "HEAD")
     }
 
+    /// A request whose body of `length` bytes is still to be written, to the connection that this gives.
+    pub fn begin(&self, method: &str, path: &str, kind: &str, length: usize) -> Result<StreamOwned<ClientConnection, TcpStream>> {
+        let fields = self.headers(&[("Content-Type", kind)]);
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{fields}Content-Length: {length}\r\n\r\n", self.host);
+        let mut stream = connect(&self.host, &self.fingerprint)?;
+        stream.write_all(head.as_bytes())?;
+        stream.flush()?;
+        Ok(stream)
+    }
+
     /// `GET path?query`
     pub fn get(&self, path: &str, query: &str) -> Result<Reply> {
         self.send("GET", path, query, "application/octet-stream", &[], b"")

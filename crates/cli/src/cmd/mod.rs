@@ -6,7 +6,6 @@ mod apps;
 mod builds;
 mod bundle;
 mod certs;
-mod doctor;
 mod env;
 mod exec;
 mod files;
@@ -53,7 +52,6 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<u8, Failure> {
         Command::Completion(args) => meta::completion(ctx, &args),
         Command::Cp(args) => files::run(ctx, args).await,
         Command::Deploy(args) => builds::deploy(ctx, args).await,
-        Command::Doctor(rack) => doctor::run(ctx, &rack).await,
         Command::Env(args) => env::run(ctx, args).await,
         Command::Exec(args) => exec::exec(ctx, args).await,
         Command::Help(words) => meta::help(ctx, &words.words),

@@ -78,6 +78,12 @@ pub(super) async fn password(ctx: &Ctx, flag: &RackFlag, command: &RackPassword)
             if !text(&status["roll"]["fault"]).is_empty() {
                 info.add("Fault", text(&status["roll"]["fault"]));
             }
+            if status["roll"].is_null() && !text(&status["last_fault"]).is_empty() {
+                info.add("Last roll", format!("came to nothing: {}", text(&status["last_fault"])));
+            }
+            if !text(&status["wanted"]).is_empty() {
+                info.add("Known to", "perhaps somebody who left");
+            }
             let days = status["every_days"].as_i64().unwrap_or(0);
             info.add("By itself", if days == 0 { "never".to_owned() } else { format!("every {days} days") });
             info.add("Entered by", if status["entered_by_a_person"] == json!(true) { "a person" } else { "nobody: the console made it" });

@@ -76,10 +76,17 @@ fn ok(value: &Value) -> Response {
 
 /// Reads a JSON body; what is wrong with it is said in one line.
 async fn body<T: DeserializeOwned>(caller: &Caller, request: Request) -> Result<T, Refused> {
-    let bytes = axum::body::Bytes::from_request(request, &())
-        .await
-        .map_err(|_| caller.error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long"))?;
-    serde_json::from_slice(&bytes)
+    let bytes = bytes(caller, request).await?;
+    parsed(caller, &bytes)
+}
+
+/// What was sent, whether its length was said before or not.
+async fn bytes(caller: &Caller, request: Request) -> Result<axum::body::Bytes, Refused> {
+    axum::body::Bytes::from_request(request, &()).await.map_err(|_| caller.error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long"))
+}
+
+fn parsed<T: DeserializeOwned>(caller: &Caller, bytes: &[u8]) -> Result<T, Refused> {
+    serde_json::from_slice(bytes)
         .map_err(|error| caller.error(StatusCode::BAD_REQUEST, format!("the body is not the expected JSON: {error}")))
 }
 
@@ -125,8 +132,8 @@ async fn me(State(app): State<Arc<App>>, caller: Caller) -> Answer {
 
 /// The same, empty body for the defaults.
 async fn body_or_default<T: DeserializeOwned + Default>(caller: &Caller, request: Request) -> Result<T, Refused> {
-    let is_empty = request.headers().get(http::header::CONTENT_LENGTH).is_none_or(|length| length == "0");
-    if is_empty { Ok(T::default()) } else { body(caller, request).await }
+    let bytes = bytes(caller, request).await?;
+    if bytes.is_empty() { Ok(T::default()) } else { parsed(caller, &bytes) }
 }
 
 async fn create_key(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Answer {
@@ -359,8 +366,8 @@ async fn probe_rack(State(app): State<Arc<App>>, caller: Caller, Path((org, rack
 }
 
 async fn roll_status(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>) -> Answer {
-    let (roll, days, is_known) = app.ops().roll_status(&caller.actor, &org, &rack).await.map_err(|error| caller.refused(&error))?;
-    Ok(ok(&views::roll(roll.as_ref(), days, is_known)))
+    let (roll, rule) = app.ops().roll_status(&caller.actor, &org, &rack).await.map_err(|error| caller.refused(&error))?;
+    Ok(ok(&views::roll(roll.as_ref(), &rule)))
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,68 +1,153 @@
-//! How many of something may be written per minute, and how many were not.
+//! How many refusals may be written per minute, of each source and of all together, and how many were not. A source is a key, or a network for
+//! who has none: whoever floods the log hides their own refusals and nobody else's.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use convox_model::Event;
 
 const MINUTE_MS: i64 = 60_000;
+/// Sources that are told apart in one minute, and those whose number is told apart.
+const MOST_SOURCES: usize = 10_000;
+const MOST_TOLD: usize = 100;
 
-/// A rate. The minute is in the upper half of the number, the count in the lower.
+/// A rate.
 pub(super) struct Rate {
-    per_minute: u32,
-    state: AtomicU64,
+    of_one: u32,
+    of_all: u32,
+    state: Mutex<Minute>,
 }
 
-/// What to do with one of them.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Admitted {
-    /// Whether to write it.
-    pub(super) write: bool,
-    /// How many of an earlier minute were not written. Said once.
-    pub(super) left_out: Option<u32>,
+/// What was seen of one minute.
+#[derive(Default)]
+struct Minute {
+    minute: i64,
+    last_ms: i64,
+    sources: HashMap<String, Source>,
+    /// Written of each source for the first time, and again: two bounds, so that who comes often leaves room for who comes once.
+    firsts: u32,
+    others: u32,
+    /// Not written, of sources beyond the most.
+    untold: u32,
+}
+
+#[derive(Default)]
+struct Source {
+    written: u32,
+    left_out: u32,
+    /// One that was left out, for who it was.
+    sample: Option<Box<Event>>,
+}
+
+/// How many were not written, and of whom; one event for all that are not told apart.
+#[derive(Debug)]
+pub(super) struct LeftOut {
+    pub(super) count: u32,
+    pub(super) sample: Option<Box<Event>>,
+    /// When the last one of that minute was refused.
+    pub(super) at_ms: i64,
 }
 
 impl Rate {
-    pub(super) fn new(per_minute: u32) -> Self {
-        Self { per_minute, state: AtomicU64::new(0) }
+    pub(super) fn new(of_one: u32, of_all: u32) -> Self {
+        Self { of_one, of_all, state: Mutex::default() }
     }
 
-    /// One more, at `now_ms`.
-    pub(super) fn admit(&self, now_ms: i64) -> Admitted {
-        let minute = u64::from(u32::try_from(now_ms.max(0) / MINUTE_MS).unwrap_or(u32::MAX));
-        let next = |state: u64| {
-            let (then, count) = (state >> 32, state & u64::from(u32::MAX));
-            // A clock that is set back must not make a minute of yesterday's limit begin again and again.
-            Some(if minute > then { minute << 32 | 1 } else { then << 32 | (count + 1).min(u64::from(u32::MAX)) })
-        };
-        let before = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_else(|same| same);
-        let (then, count) = (before >> 32, before as u32);
-        if minute > then {
-            Admitted { write: true, left_out: count.checked_sub(self.per_minute).filter(|left_out| *left_out > 0) }
-        } else {
-            Admitted { write: count < self.per_minute, left_out: None }
+    /// Whether this one is to be written, and what is to be said of an earlier minute.
+    pub(super) fn admit(&self, source: &str, event: &Event, now_ms: i64) -> (bool, Vec<LeftOut>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = end(&mut state, Some(now_ms));
+        let Minute { sources, firsts, others, untold, .. } = &mut *state;
+        if !sources.contains_key(source) && sources.len() >= MOST_SOURCES {
+            *untold = untold.saturating_add(1);
+            return (false, over);
         }
+        let source = sources.entry(source.to_owned()).or_default();
+        let bound = if source.written == 0 { firsts } else { others };
+        let is_written = source.written < self.of_one && *bound < self.of_all;
+        if is_written {
+            source.written += 1;
+            *bound += 1;
+        } else {
+            source.left_out = source.left_out.saturating_add(1);
+            source.sample.get_or_insert_with(|| Box::new(event.clone()));
+        }
+        (is_written, over)
     }
+
+    /// What is to be said when nobody was refused for a while; `None` when there is no later.
+    pub(super) fn left_out(&self, now_ms: Option<i64>) -> Vec<LeftOut> {
+        end(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner), now_ms)
+    }
+}
+
+/// Begins another minute, if one has begun. A clock that is set back must not make a minute of yesterday's begin again and again.
+fn end(state: &mut Minute, now_ms: Option<i64>) -> Vec<LeftOut> {
+    let minute = now_ms.map_or(state.minute, |now_ms| now_ms.max(0) / MINUTE_MS);
+    if now_ms.is_some() && minute <= state.minute {
+        state.last_ms = state.last_ms.max(now_ms.unwrap_or_default());
+        return Vec::new();
+    }
+    let before = std::mem::replace(state, Minute { minute, last_ms: now_ms.unwrap_or(state.last_ms), ..Minute::default() });
+    let mut left: Vec<Source> = before.sources.into_values().filter(|source| source.left_out > 0).collect();
+    left.sort_by_key(|source| std::cmp::Reverse(source.left_out));
+    let rest = left.split_off(left.len().min(MOST_TOLD));
+    let rest = rest.iter().fold(before.untold, |sum, source| sum.saturating_add(source.left_out));
+    let one = |source: Source| LeftOut { count: source.left_out, sample: source.sample, at_ms: before.last_ms };
+    let mut all: Vec<LeftOut> = left.into_iter().map(one).collect();
+    if rest > 0 {
+        all.push(LeftOut { count: rest, sample: None, at_ms: before.last_ms });
+    }
+    all
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_over_the_rate_is_counted_and_said_once() {
-        let rate = Rate::new(2);
-        let written: Vec<bool> = (0..5).map(|_| rate.admit(60_000).write).collect();
-        assert_eq!(written, [true, true, false, false, false]);
-        assert_eq!(rate.admit(119_999), Admitted { write: false, left_out: None });
-        assert_eq!(rate.admit(120_000), Admitted { write: true, left_out: Some(4) });
-        assert_eq!(rate.admit(120_001), Admitted { write: true, left_out: None });
-        assert_eq!(rate.admit(180_000), Admitted { write: true, left_out: None });
+    fn counts(left: &[LeftOut]) -> Vec<u32> {
+        left.iter().map(|left| left.count).collect()
     }
 
     #[test]
-    fn a_clock_that_is_set_back_opens_nothing() {
-        let rate = Rate::new(1);
-        assert!(rate.admit(600_000).write);
-        assert!(!rate.admit(0).write);
-        assert!(!rate.admit(-1).write);
-        assert!(!rate.admit(600_001).write);
+    fn who_floods_hides_their_own_and_nobody_elses() {
+        let (rate, event) = (Rate::new(2, 3), Event::default());
+        let admit = |source: &str, now_ms| rate.admit(source, &event, now_ms).0;
+        let loud: Vec<bool> = (0..100).map(|_| admit("loud", 60_000)).collect();
+        assert_eq!(loud.iter().filter(|written| **written).count(), 2);
+        assert!(admit("quiet", 60_001) && admit("quiet", 60_001) && !admit("quiet", 60_002));
+        assert!(admit("another", 119_999), "the first of each has room of its own");
+        assert!(!admit("one more", 119_999), "up to a bound over all");
+        let (written, over) = rate.admit("loud", &event, 120_000);
+        assert!(written);
+        assert_eq!((counts(&over), over[0].at_ms), (vec![98, 1, 1], 119_999));
+        assert!(rate.admit("loud", &event, 180_000).1.is_empty(), "said once");
+    }
+
+    #[test]
+    fn what_was_left_out_is_said_without_another_refusal_and_at_the_end() {
+        let (rate, event) = (Rate::new(1, 9), Event::default());
+        for _ in 0..4 {
+            rate.admit("loud", &event, 60_000);
+        }
+        assert!(rate.left_out(Some(119_999)).is_empty(), "the minute is not over");
+        assert_eq!(counts(&rate.left_out(Some(120_000))), [3]);
+        for _ in 0..3 {
+            rate.admit("loud", &event, 120_000);
+        }
+        assert_eq!(counts(&rate.left_out(None)), [2]);
+    }
+
+    #[test]
+    fn sources_are_bounded_and_a_clock_that_is_set_back_opens_nothing() {
+        let (rate, event) = (Rate::new(1, u32::MAX), Event::default());
+        for source in 0..MOST_SOURCES + 5 {
+            rate.admit(&source.to_string(), &event, 600_000);
+        }
+        for source in 0..MOST_TOLD + 7 {
+            assert!(!rate.admit(&source.to_string(), &event, 0).0);
+        }
+        let left = rate.left_out(Some(660_000));
+        assert_eq!((left.len(), left.last().unwrap().count), (MOST_TOLD + 1, 12));
     }
 }

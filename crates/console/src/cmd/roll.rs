@@ -16,13 +16,17 @@ pub(super) async fn run(command: Rack) -> Result<()> {
     let desk = Desk::open(&common).await?;
     let holder = format!("command line {}", std::process::id());
     if status {
-        let (roll, days, is_known) = desk.ops.roll_status(&desk.actor, &org, &name).await?;
-        let words = match &roll {
-            None => format!("The password of {org}/{name} is not being rolled."),
+        let (roll, rule) = desk.ops.roll_status(&desk.actor, &org, &name).await?;
+        let mut words = match &roll {
+            None if rule.fault.is_empty() => format!("The password of {org}/{name} is not being rolled."),
+            None => format!("The password of {org}/{name} is not being rolled; the last roll came to nothing: {}", rule.fault),
             Some(roll) if roll.fault.is_empty() => format!("The roll of {org}/{name} is at: {}.", roll.step.as_str()),
             Some(roll) => format!("The roll of {org}/{name} is at: {}. It does not go on: {}", roll.step.as_str(), roll.fault),
         };
-        return desk.output.value(&views::roll(roll.as_ref(), days, is_known), &words);
+        if !rule.wanted.is_empty() {
+            words.push_str("\nSomebody who left may know the password.");
+        }
+        return desk.output.value(&views::roll(roll.as_ref(), &rule), &words);
     }
     if let Some(days) = every_days {
         let seq = desk.ops.schedule_rolls(&desk.actor, &org, &name, days).await?;
@@ -39,7 +43,7 @@ pub(super) async fn run(command: Rack) -> Result<()> {
             // Said again after it was cut off: carried on.
             Err(OpsError::Conflict(words)) if desk.ops.roll_status(&desk.actor, &org, &name).await?.0.is_some() => {
                 desk.output.warn(&format!("{words}; carrying that on"))?;
-                let (roll, ..) = desk.ops.roll_status(&desk.actor, &org, &name).await?;
+                let (roll, _) = desk.ops.roll_status(&desk.actor, &org, &name).await?;
                 match roll {
                     Some(roll) => (roll.rack, 0),
                     None => bail!("the roll is over meanwhile"),

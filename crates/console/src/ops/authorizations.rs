@@ -176,6 +176,7 @@ impl Ops {
             user_hash: self.lookup.hash(&user_code),
             device: device_name(device),
             peer: actor.peer.clone(),
+            network: super::guesses::network(&actor.peer),
             expires_ms: self.clock.now_ms() + DEVICE_MS,
             interval_ms: INTERVAL_MS,
         };

@@ -189,6 +189,8 @@ impl Ops {
         given: Option<convox_seal::Secret>,
         tell: Progress<'_>,
     ) -> Result<usize> {
+        // Two at once would each make a key, and one of them would be lost with what it wrapped.
+        let _held = source.hold()?;
         let mut ring = source.load().await?;
         let old = if ring.find(Use::Old).is_none() {
             let from = ring.id(Use::Active).context("no root key")?;
@@ -198,8 +200,11 @@ impl Ops {
                 if RootKey::parse(next.expose())?.id() == from {
                     bail!("the next root key is the present one; give another one");
                 }
-                ring = ring.with(Use::Next, next);
-                source.save(&ring).await.context(
+                let before = {
+                    let after = ring.with(Use::Next, next);
+                    std::mem::replace(&mut ring, after)
+                };
+                source.save(&before, &ring).await.context(
                     "put the next root key behind the present one, as a further line `next KEY`, on every server; restart them; and run this again",
                 )?;
             }
@@ -213,8 +218,11 @@ impl Ops {
             )
             .await?;
             tell(format!("root key {next} wraps from now on"))?;
-            ring = ring.turned();
-            source.save(&ring).await.context("make the present root key a line `old KEY` and the next one the line without a word, on every server; restart them; and run this again")?;
+            let before = {
+                let after = ring.turned();
+                std::mem::replace(&mut ring, after)
+            };
+            source.save(&before, &ring).await.context("make the present root key a line `old KEY` and the next one the line without a word, on every server; restart them; and run this again")?;
             from
         } else {
             let old = ring.id(Use::Old).context("no old root key")?;
@@ -254,7 +262,7 @@ impl Ops {
             }
         }
         tell(format!("taking root key {old} away"))?;
-        source.save(&ring.without(Use::Old)).await.context("take the line `old KEY` away, on every server, and restart them")?;
+        source.save(&ring, &ring.without(Use::Old)).await.context("take the line `old KEY` away, on every server, and restart them")?;
         self.await_roots(|roots| !roots.contains(&old), "still has the old root key; copy the file with the root keys to its machine")
             .await?;
         Ok(rewrapped)

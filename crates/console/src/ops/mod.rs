@@ -11,7 +11,6 @@ pub(crate) mod guesses;
 pub(crate) mod installs;
 pub(crate) mod invitations;
 pub(crate) mod keys;
-pub(crate) mod let_in;
 pub(crate) mod log;
 pub(crate) mod members;
 pub(crate) mod orgs;

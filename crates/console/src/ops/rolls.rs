@@ -11,7 +11,7 @@ use convox_model::{RackId, Role};
 use convox_seal::{Binding, DataKeys, OpenError, Sealed, Secret, generate_password};
 use convox_store::Act;
 use convox_store::racks::RackRow;
-use convox_store::rolls::{Kind, RollRow, Step};
+use convox_store::rolls::{Due, Kind, RollRow, RollRule, Step};
 use convox_wire::api::System;
 use convox_wire::form::Params;
 use convox_wire::options::{PasswordRetireOptions, SystemUpdateOptions};
@@ -40,6 +40,12 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(30);
 pub(crate) const LONGEST_WINDOW: Duration = Duration::from_hours(31 * 24);
 /// Longest time between two rolls by schedule, days.
 const MOST_DAYS: i64 = 3660;
+/// A roll that could not even begin is tried again by itself after so long, milliseconds.
+const BEGIN_AGAIN_MS: i64 = 10 * 60_000;
+/// A Rack that could not be told of a revocation is told again after so long, milliseconds.
+const REVOKE_AGAIN_MS: i64 = 5_000;
+/// What a Rack that is told by nobody says of itself.
+const CANNOT: &str = "this Rack cannot be told of another password: change it where it was installed, and add the Rack again";
 
 /// How a roll is to go.
 #[derive(Clone, Copy, Debug)]
@@ -122,20 +128,36 @@ impl Ops {
     }
 
     /// The roll of a Rack that is under way, and the rule by which it is rolled.
-    pub(crate) async fn roll_status(&self, actor: &Actor, org: &str, name: &str) -> Result<(Option<RollRow>, i64, bool), OpsError> {
+    pub(crate) async fn roll_status(&self, actor: &Actor, org: &str, name: &str) -> Result<(Option<RollRow>, RollRule), OpsError> {
         let entered = self.enter(actor, org, Role::Operator).await?;
         let row = self.rack(&entered.org, name).await?;
-        let (days, is_known) = self.store.roll_rule(&row.id).await?;
-        Ok((self.store.find_roll(&row.id).await?, days, is_known))
+        let rule = self.store.roll_rule(&row.id).await?;
+        Ok((self.store.find_roll(&row.id).await?, rule))
     }
 
-    /// Has the password rolled whenever it is so many days old; 0 for not by itself.
+    /// Has the password rolled whenever it is so many days old; 0 for not by itself. Refused for a Rack that could not be told of a new one.
     pub(crate) async fn schedule_rolls(&self, actor: &Actor, org: &str, name: &str, days: i64) -> Result<i64, OpsError> {
         let entered = self.enter(actor, org, Role::Administrator).await?;
         if !(0..=MOST_DAYS).contains(&days) {
             return Err(OpsError::Input(format!("give 1 to {MOST_DAYS} days, or 0 for not by itself")));
         }
         let row = self.rack(&entered.org, name).await?;
+        if days > 0 {
+            let data_key = self.data_keys(&entered.org).await?;
+            let password = open_password(&row, &data_key).map_err(|error| broken(&row, &error))?;
+            let client = with_password(&row, &password)?;
+            let fault = |error: ClientError| OpsError::Rack(format!("{} could not be asked whether it can be rolled: {error}", row.path()));
+            match send(&row, client.done(call(Call::get(&["system", "password"]))?)).await? {
+                Ok(()) => {}
+                Err(error) if error.is_not_found() => {
+                    let system: System = send(&row, client.system()).await?.map_err(fault)?;
+                    if !system.parameters.contains_key("Password") {
+                        return Err(OpsError::Conflict(CANNOT.to_owned()));
+                    }
+                }
+                Err(error) => return Err(fault(error)),
+            }
+        }
         let act = self.act_in(actor, &entered, "RackPasswordSchedule", name, &format!("racks/{name}/password/days/{days}"));
         Ok(self.store.set_roll_days(&row.id, days, &act).await?)
     }
@@ -175,32 +197,35 @@ impl Ops {
         }
     }
 
-    /// Begins what is due: by schedule, or because somebody left who may know a password.
+    /// Begins what is due: by schedule, or because somebody left who may know a password. What cannot begin is left alone for a while.
     pub(crate) async fn begin_due_rolls(&self) -> Result<(), OpsError> {
         for due in self.store.due_rolls(self.clock.now_ms()).await? {
-            let Some(row) = self.store.find_rack_by_id(&due.rack).await? else { continue };
-            let entered = self.enter(&Actor::host(), &row.org_name, Role::Administrator).await?;
-            let act = self.by_console(&entered, "RackPasswordRoll", &row);
-            // Whoever left may have something open with the old one.
-            let manner = Manner { cut: due.reason != "schedule", ..Manner::default() };
-            match self.begin_roll_of(&row, &entered, &due.reason, act.event.actor.clone(), manner, &act).await {
-                Ok(_) => tracing::info!(rack.name = %row.path(), reason = due.reason, "rolling the Rack's password"),
+            match self.begin_due_roll(&due).await {
                 // Another server was faster.
-                Err(OpsError::Conflict(_)) => {}
-                Err(error) => tracing::error!(rack.name = %row.path(), %error, "the Rack's password could not be rolled"),
+                Ok(()) | Err(OpsError::Conflict(_)) => {}
+                Err(error) => {
+                    tracing::error!(rack.id = %due.rack, %error, "a Rack's password could not be rolled; it is tried again later");
+                    self.store.defer_roll(&due.rack, &error.to_string(), self.clock.now_ms() + BEGIN_AGAIN_MS).await?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Works on everything that can be worked on.
-    pub(crate) async fn advance_rolls(&self, holder: &str) -> Result<(), OpsError> {
-        for rack in self.store.waiting_rolls(self.clock.now_ms()).await? {
-            if let Err(error) = self.advance_roll(&rack, holder).await {
-                tracing::error!(rack.id = %rack, %error, "a roll could not be carried on; it is tried again");
-            }
-        }
+    async fn begin_due_roll(&self, due: &Due) -> Result<(), OpsError> {
+        let Some(row) = self.store.find_rack_by_id(&due.rack).await? else { return Ok(()) };
+        let entered = self.enter(&Actor::host(), &row.org_name, Role::Administrator).await?;
+        let act = self.by_console(&entered, "RackPasswordRoll", &row);
+        // Whoever left may have something open with the old one.
+        let manner = Manner { cut: due.reason != "schedule", ..Manner::default() };
+        self.begin_roll_of(&row, &entered, &due.reason, act.event.actor.clone(), manner, &act).await?;
+        tracing::info!(rack.name = %row.path(), reason = due.reason, "rolling the Rack's password");
         Ok(())
+    }
+
+    /// Racks whose rolls can be worked on.
+    pub(crate) async fn waiting_rolls(&self) -> Result<Vec<RackId>, OpsError> {
+        Ok(self.store.waiting_rolls(self.clock.now_ms()).await?)
     }
 
     /// Carries a roll on until it is over, has to wait, or belongs to somebody else.
@@ -235,14 +260,22 @@ impl Ops {
         let row = self.store.find_rack_by_id(&roll.rack).await?.ok_or_else(gone)?;
         let entered = self.enter(&Actor::host(), &row.org_name, Role::Administrator).await?;
         let data_key = self.data_keys(&entered.org).await?;
-        let next = open_next(&data_key, &row, &roll.next).map_err(|error| broken(&row, &error))?;
-        let work = Work { ops: self, entered: &entered, row: &row, roll, next: &next };
+        let next = match (open_next(&data_key, &row, &roll.next), roll.step) {
+            (Ok(next), _) => Some(next),
+            // What is taken back need not be read.
+            (Err(_), Step::Reverted) => None,
+            (Err(error), _) => {
+                let words = format!("the new password of {} cannot be opened: {error}; take the roll back: `rack roll --undo`", row.path());
+                return Err(OpsError::Rack(words));
+            }
+        };
+        let work = Work { ops: self, entered: &entered, row: &row, roll, next: next.as_ref() };
         let went = match (roll.step, roll.kind) {
             (Step::Begun, _) => work.tell(&data_key).await,
             (Step::Accepted, Kind::Phases) => work.switch(&data_key).await,
             (Step::Accepted, Kind::Parameter) => work.ask_which(&data_key).await,
             (Step::Switched, Kind::Phases) => work.retire().await,
-            (Step::Switched, Kind::Parameter) => work.over(true, "RackPasswordRolled").await,
+            (Step::Switched, Kind::Parameter) => work.over("", "RackPasswordRolled").await,
             (Step::Reverted, _) => work.take_back(&data_key).await,
         };
         match went {
@@ -266,7 +299,8 @@ struct Work<'a> {
     entered: &'a Entered,
     row: &'a RackRow,
     roll: &'a RollRow,
-    next: &'a Secret,
+    /// The new password; `None` only where it is not needed.
+    next: Option<&'a Secret>,
 }
 
 impl Work<'_> {
@@ -278,13 +312,36 @@ impl Work<'_> {
         OpsError::Rack(format!("{}: {error}", self.row.path()))
     }
 
+    fn next(&self) -> Result<&Secret, OpsError> {
+        self.next.ok_or_else(|| OpsError::Rack(format!("the new password of {} cannot be opened", self.row.path())))
+    }
+
+    /// Hands the new password to the Rack, which knows one beside its present one at most. Another one there was put by somebody who knows the
+    /// present one, or knew it: left alone, it would keep every later roll away and open the Rack all the same. It is taken away.
+    async fn put(&self, client: &Client) -> Result<Result<(), ClientError>, OpsError> {
+        let Self { ops, row, .. } = self;
+        let form = Params::new().with("password", self.next()?.expose());
+        let put = async || send(row, client.done(call(Call::put(&["system", "password"]))?.form(&form))).await;
+        match put().await? {
+            Err(ClientError::Server { status: 409, message, .. }) => {
+                tracing::warn!(rack.name = %row.path(), message, "another password was waiting at the Rack; it is taken away");
+                ops.store.note_roll(&self.act("RackPasswordOtherRemoved")).await?;
+                match send(row, client.done(call(Call::delete(&["system", "password"]))?)).await? {
+                    Ok(()) => put().await,
+                    Err(error) => Ok(Err(error)),
+                }
+            }
+            other => Ok(other),
+        }
+    }
+
     /// First phase: the Rack accepts the new password beside the old one.
     async fn tell(&self, data_key: &DataKeys) -> Result<Went, OpsError> {
-        let Self { ops, row, roll, next, .. } = self;
+        let Self { ops, row, roll, .. } = self;
+        let next = self.next()?;
         let before = open_before(row, roll, data_key)?;
         let client = with_password(row, &before)?;
-        let form = Params::new().with("password", next.expose());
-        match send(row, client.done(call(Call::put(&["system", "password"]))?.form(&form))).await? {
+        match self.put(&client).await? {
             Ok(()) => {
                 ops.store.roll_accepted(roll, Kind::Phases, &self.act("RackPasswordAccepted")).await?;
                 Ok(Went::On)
@@ -304,12 +361,12 @@ impl Work<'_> {
 
     /// A Rack that is not ours: v2 has its password as a parameter, v3 has it where it was installed and nowhere else.
     async fn tell_original(&self, client: &Client) -> Result<Went, OpsError> {
-        let Self { ops, row, roll, next, .. } = self;
+        let Self { ops, row, roll, .. } = self;
+        let next = self.next()?;
         let system: System = send(row, client.system()).await?.map_err(|error| self.fault(&error))?;
         if !system.parameters.contains_key("Password") {
-            let words = "this Rack cannot be told of another password: change it where it was installed, and add the Rack again";
-            ops.store.end_roll(roll, false, &self.act("RackPasswordRollRefused")).await?;
-            tracing::error!(rack.name = %row.path(), words, "a roll ended before it began");
+            ops.store.end_roll(roll, CANNOT, &self.act("RackPasswordRollRefused")).await?;
+            tracing::error!(rack.name = %row.path(), words = CANNOT, "a roll ended before it began");
             return Ok(Went::Over);
         }
         // Written down before: whether it was sent or not, both passwords are tried from now on.
@@ -322,23 +379,30 @@ impl Work<'_> {
 
     /// The Console uses the new password, after it has seen the Rack accept it.
     async fn switch(&self, data_key: &DataKeys) -> Result<Went, OpsError> {
-        let Self { row, roll, next, .. } = self;
+        let Self { row, roll, .. } = self;
+        let next = self.next()?;
         if !is_accepted(row, next).await? {
-            return Err(OpsError::Rack(format!("{} refuses the new password, which it had accepted", row.path())));
+            // Somebody took it away meanwhile: the same again.
+            let before = open_before(row, roll, data_key)?;
+            self.put(&with_password(row, &before)?).await?.map_err(|error| self.fault(&error))?;
+            if !is_accepted(row, next).await? {
+                return Err(OpsError::Rack(format!("{} refuses the new password, which it had accepted", row.path())));
+            }
         }
         self.use_next(data_key, roll).await
     }
 
     async fn use_next(&self, data_key: &DataKeys, roll: &RollRow) -> Result<Went, OpsError> {
-        let Self { ops, row, next, .. } = self;
-        let sealed = seal_password(data_key, &row.org, &row.id, &row.host, row.pin.as_deref(), next);
+        let Self { ops, row, .. } = self;
+        let sealed = seal_password(data_key, &row.org, &row.id, &row.host, row.pin.as_deref(), self.next()?);
         ops.store.roll_switched(row, roll, Step::Switched, &sealed, &self.act("RackPasswordSwitched")).await?;
         Ok(Went::On)
     }
 
     /// For a Rack with one password: switches when the new one is accepted and the old one is not.
     async fn ask_which(&self, data_key: &DataKeys) -> Result<Went, OpsError> {
-        let Self { ops, row, roll, next, .. } = self;
+        let Self { ops, row, roll, .. } = self;
+        let next = self.next()?;
         let before = open_before(row, roll, data_key)?;
         let (new, old) = (is_accepted(row, next).await?, is_accepted(row, &before).await?);
         match (new, old) {
@@ -359,7 +423,8 @@ impl Work<'_> {
 
     /// Second phase: when every server has used the new password for the window, the old one dies.
     async fn retire(&self) -> Result<Went, OpsError> {
-        let Self { ops, row, roll, next, .. } = self;
+        let Self { ops, row, roll, .. } = self;
+        let next = self.next()?;
         if ops.store.nodes_behind(roll.step_seq).await? > 0 {
             return Ok(Went::Waits(100, "not every server of the Console uses the new password yet".to_owned()));
         }
@@ -370,11 +435,11 @@ impl Work<'_> {
         let options = PasswordRetireOptions { cut: Some(roll.cut) };
         let retired = call(Call::post(&["system", "password", "retire"]))?.options(&options).map_err(|error| self.fault(&error))?;
         send(row, with_password(row, next)?.done(retired)).await?.map_err(|error| self.fault(&error))?;
-        self.over(true, "RackPasswordRolled").await
+        self.over("", "RackPasswordRolled").await
     }
 
-    async fn over(&self, is_rolled: bool, action: &str) -> Result<Went, OpsError> {
-        self.ops.store.end_roll(self.roll, is_rolled, &self.act(action)).await?;
+    async fn over(&self, fault: &str, action: &str) -> Result<Went, OpsError> {
+        self.ops.store.end_roll(self.roll, fault, &self.act(action)).await?;
         tracing::info!(rack.name = %self.row.path(), action, "a roll of a Rack's password is over");
         Ok(Went::Over)
     }
@@ -391,12 +456,15 @@ impl Work<'_> {
             return Ok(Went::Waits(left_ms, "both passwords are accepted until the window ends".to_owned()));
         }
         let before = open_before(row, roll, data_key)?;
+        let undone = self.over("it was taken back", "RackPasswordUndone");
         match send(row, with_password(row, &before)?.done(call(Call::delete(&["system", "password"]))?)).await? {
-            Ok(()) => self.over(false, "RackPasswordUndone").await,
-            Err(error) if error.is_not_found() => self.over(false, "RackPasswordUndone").await,
-            // There is no way back any more.
-            Err(error) if error.is_about_the_key() && is_accepted(row, next).await? => self.use_next(data_key, roll).await,
-            Err(error) if error.is_about_the_key() => self.over(false, "RackPasswordUndone").await,
+            Ok(()) => undone.await,
+            Err(error) if error.is_not_found() => undone.await,
+            Err(error) if error.is_about_the_key() => match next {
+                // There is no way back any more.
+                Some(next) if is_accepted(row, next).await? => self.use_next(data_key, roll).await,
+                _ => undone.await,
+            },
             Err(error) => Err(self.fault(&error)),
         }
     }
@@ -451,18 +519,28 @@ pub(super) fn open_next(key: &DataKeys, row: &RackRow, sealed: &Sealed) -> Resul
 }
 
 impl Ops {
-    /// Revokes, at their Racks, tokens whose makers have lost the right to them. False when some are left to be tried again.
-    pub(crate) async fn revoke_dead_tokens(&self) -> Result<bool, OpsError> {
-        let now_ms = self.clock.now_ms();
-        let mut is_all = true;
-        for token in self.store.dead_tokens(now_ms).await? {
-            let Some(row) = self.store.find_rack_by_id(&token.rack).await? else { continue };
-            let entered = self.enter(&Actor::host(), &row.org_name, Role::Administrator).await?;
-            let data_key = self.data_keys(&entered.org).await?;
-            let password = open_password(&row, &data_key).map_err(|error| broken(&row, &error))?;
+    /// Racks with tokens whose makers have lost the right to them, those first that wait longest.
+    pub(crate) async fn racks_of_dead_tokens(&self) -> Result<Vec<RackId>, OpsError> {
+        let mut racks = Vec::new();
+        for token in self.store.dead_tokens(None, self.clock.now_ms()).await? {
+            if !racks.contains(&token.rack) {
+                racks.push(token.rack);
+            }
+        }
+        Ok(racks)
+    }
+
+    /// Revokes them at one Rack. What cannot be done there is tried again after a while: it holds up no other Rack, and no other token.
+    pub(crate) async fn revoke_dead_tokens(&self, rack: &RackId) -> Result<(), OpsError> {
+        let (row, client) = match self.client_of(rack).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(()),
+            Err(error) => return self.defer_tokens(rack, None, &error).await,
+        };
+        for token in self.store.dead_tokens(Some(rack), self.clock.now_ms()).await? {
             let early = Params::new().with("beforehand", "true");
             let revoke = call(Call::delete(&["system", "jwt", "tokens", &token.id]))?.query(&early);
-            match send(&row, with_password(&row, &password)?.done(revoke)).await {
+            match send(&row, client.done(revoke)).await {
                 Ok(Ok(())) => {
                     tracing::info!(rack.name = %row.path(), token = token.id, "a token was revoked: its maker lost the right to it");
                 }
@@ -470,19 +548,31 @@ impl Ops {
                     let hint = "rotate its signing key: `convox rack access key rotate`";
                     tracing::warn!(rack.name = %row.path(), hint, "this Rack cannot revoke a single token");
                 }
-                Ok(Err(error)) => {
-                    tracing::warn!(rack.name = %row.path(), %error, "a token could not be revoked; it is tried again");
-                    is_all = false;
+                // It said something about this one.
+                Ok(Err(error @ (ClientError::Server { .. } | ClientError::Forbidden { .. }))) => {
+                    self.defer_tokens(rack, Some(&token.id), &OpsError::Rack(error.to_string())).await?;
                     continue;
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "a token could not be revoked; it is tried again");
-                    is_all = false;
-                    continue;
-                }
+                Ok(Err(error)) => return self.defer_tokens(rack, None, &OpsError::Rack(error.to_string())).await,
+                Err(error) => return self.defer_tokens(rack, None, &error).await,
             }
             self.store.forget_token(&token.id).await?;
         }
-        Ok(is_all)
+        Ok(())
+    }
+
+    async fn defer_tokens(&self, rack: &RackId, id: Option<&str>, error: &OpsError) -> Result<(), OpsError> {
+        tracing::warn!(rack.id = %rack, token = id, %error, "tokens could not be revoked; it is tried again");
+        Ok(self.store.defer_tokens(rack, id, self.clock.now_ms() + REVOKE_AGAIN_MS).await?)
+    }
+
+    /// A client of a Rack with its password; `None` when the Rack is gone.
+    async fn client_of(&self, rack: &RackId) -> Result<Option<(RackRow, Client)>, OpsError> {
+        let Some(row) = self.store.find_rack_by_id(rack).await? else { return Ok(None) };
+        let entered = self.enter(&Actor::host(), &row.org_name, Role::Administrator).await?;
+        let data_key = self.data_keys(&entered.org).await?;
+        let password = open_password(&row, &data_key).map_err(|error| broken(&row, &error))?;
+        let client = with_password(&row, &password)?;
+        Ok(Some((row, client)))
     }
 }

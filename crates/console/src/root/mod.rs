@@ -54,28 +54,41 @@ impl Ring {
         self.find(what).and_then(|key| RootKey::parse(key.expose()).ok()).map(|key| key.id())
     }
 
-    /// With one more, or one less.
-    pub(crate) fn with(mut self, what: Use, key: Secret) -> Self {
-        self.0.push((what, key));
-        self
+    /// Which keys these are, and for what.
+    fn ids(&self) -> Vec<(Use, Option<String>)> {
+        self.0.iter().map(|(what, key)| (*what, RootKey::parse(key.expose()).ok().map(|key| key.id()))).collect()
     }
 
-    pub(crate) fn without(mut self, what: Use) -> Self {
-        self.0.retain(|(found, _)| *found != what);
-        self
+    /// With one more, or one less.
+    pub(crate) fn with(&self, what: Use, key: Secret) -> Self {
+        let mut ring = self.again();
+        ring.0.push((what, key));
+        ring
+    }
+
+    pub(crate) fn without(&self, what: Use) -> Self {
+        let mut ring = self.again();
+        ring.0.retain(|(found, _)| *found != what);
+        ring
+    }
+
+    /// A second copy, for the moment of a change.
+    fn again(&self) -> Self {
+        Self(self.0.iter().map(|(what, key)| (*what, Secret::new(key.expose().to_owned()))).collect())
     }
 
     /// The next one wraps from now on, and the one that did only opens.
-    pub(crate) fn turned(mut self) -> Self {
-        for (what, _) in &mut self.0 {
+    pub(crate) fn turned(&self) -> Self {
+        let mut ring = self.again();
+        for (what, _) in &mut ring.0 {
             *what = match *what {
                 Use::Active => Use::Old,
                 Use::Next => Use::Active,
                 Use::Old => Use::Old,
             };
         }
-        self.0.sort_by_key(|(what, _)| *what as u8);
-        self
+        ring.0.sort_by_key(|(what, _)| *what as u8);
+        ring
     }
 
     /// Ready for use.
@@ -175,13 +188,34 @@ impl Source {
         }
     }
 
-    /// Writes all lines: whole or not at all, readable by their owner only.
-    pub(crate) async fn save(&self, ring: &Ring) -> Result<()> {
+    /// Held while the lines are rolled: by one command at a time. There is nothing to hold for the environment.
+    pub(crate) fn hold(&self) -> Result<Option<std::fs::File>> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let Some(file) = &self.file else { return Ok(None) };
+        let lock = file.with_extension("lock");
+        let held = std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock);
+        let held = held.with_context(|| format!("could not open {}", lock.display()))?;
+        if held.try_lock().is_err() {
+            bail!("another command is rolling {}; wait until it is done", self.describe());
+        }
+        Ok(Some(held))
+    }
+
+    /// Writes all lines in place of `before`: whole or not at all, readable by the file's owner only, whoever rolls. What somebody else wrote
+    /// there meanwhile is not overwritten: with it, keys could be lost.
+    pub(crate) async fn save(&self, before: &Ring, ring: &Ring) -> Result<()> {
+        use std::os::unix::fs::{MetadataExt as _, fchown};
         let Some(file) = &self.file else {
             bail!("the root key is in {VARIABLE}, which this command cannot change");
         };
         let text = self.written(ring).await?;
+        if self.load().await?.ids() != before.ids() {
+            bail!("{} was changed by somebody else meanwhile; nothing was written; run this again to go on from there", self.describe());
+        }
         let failed = || format!("could not write {}; the old content is kept", file.display());
+        // Behind a link, which stays.
+        let file = &file.canonicalize().with_context(failed)?;
+        let owner = std::fs::metadata(file).with_context(failed)?;
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // What a roll left there that was killed while it wrote.
         for entry in std::fs::read_dir(directory).with_context(failed)?.flatten() {
@@ -190,6 +224,10 @@ impl Source {
             }
         }
         let mut new = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(directory).with_context(failed)?;
+        fchown(new.as_file(), Some(owner.uid()), Some(owner.gid())).with_context(|| {
+            let words = "it must belong to the server's user, or the server cannot read it; run this as that user or as root";
+            format!("{}: {words} (uid {})", failed(), owner.uid())
+        })?;
         new.write_all(text.expose().as_bytes()).and_then(|()| new.as_file().sync_all()).with_context(failed)?;
         new.persist(file).map_err(|error| error.error).with_context(failed)?;
         std::fs::File::open(directory)?.sync_all()?;
@@ -257,20 +295,46 @@ mod tests {
         let seen = source.seen();
         let first = source.load().await.unwrap();
         let id = first.id(Use::Active).unwrap();
-        source.save(&first.with(Use::Next, RootKey::generate())).await.unwrap();
+        source.save(&first, &first.with(Use::Next, RootKey::generate())).await.unwrap();
         assert_ne!(source.seen(), seen, "a server notices");
         let both = source.load().await.unwrap();
         assert_eq!(both.keyring().unwrap().active_id(), id, "the next one does not wrap yet");
+        // Somebody who knows only the first does not overwrite what another wrote meanwhile: the next key may be in use already.
+        let error = source.save(&first, &first.with(Use::Next, RootKey::generate())).await.unwrap_err().to_string();
+        assert!(error.contains("by somebody else") && source.load().await.unwrap().ids() == both.ids(), "{error}");
         let next = both.id(Use::Next).unwrap();
-        source.save(&both.turned()).await.unwrap();
+        source.save(&both, &both.turned()).await.unwrap();
         std::fs::write(dir.path().join(".convox-root-x1"), "of a roll that was killed").unwrap();
         let turned = source.load().await.unwrap();
         assert_eq!(turned.keyring().unwrap().ids(), [next.clone(), id.clone()]);
-        source.save(&turned.without(Use::Old)).await.unwrap();
+        source.save(&turned, &turned.without(Use::Old)).await.unwrap();
         assert_eq!(source.load().await.unwrap().keyring().unwrap().ids(), [next]);
         let file = dir.path().join("root.key");
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[tokio::test]
+    async fn a_roll_is_one_at_a_time_and_leaves_link_and_owner_as_they_were() {
+        use std::os::unix::fs::{MetadataExt as _, chown, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let (source, real) = (source(&dir), dir.path().join("elsewhere"));
+        std::fs::create_dir(&real).unwrap();
+        source.make(RootKey::generate()).await.unwrap();
+        let (file, kept) = (dir.path().join("root.key"), real.join("kept.key"));
+        std::fs::rename(&file, &kept).unwrap();
+        symlink(&kept, &file).unwrap();
+        // Root may roll for a server of another user; anybody else is that user.
+        let is_root = chown(&kept, Some(4321), Some(4321)).is_ok();
+        let held = source.hold().unwrap();
+        assert!(source.hold().unwrap_err().to_string().contains("another command"));
+        let first = source.load().await.unwrap();
+        source.save(&first, &first.with(Use::Next, RootKey::generate())).await.unwrap();
+        assert!(std::fs::symlink_metadata(&file).unwrap().is_symlink() && source.load().await.unwrap().id(Use::Next).is_some());
+        let found = std::fs::metadata(&kept).unwrap();
+        assert!(found.mode() & 0o777 == 0o600 && (!is_root || found.uid() == 4321), "{:o} of {}", found.mode(), found.uid());
+        drop(held);
+        source.hold().unwrap();
     }
 
     #[tokio::test]

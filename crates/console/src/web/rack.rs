@@ -69,6 +69,10 @@ struct RackPage {
     /// Id of its installation, for whoever may read its log; empty for a Rack that was added.
     install: String,
     password_since: When,
+    /// Whether somebody who left may know it.
+    password_left: bool,
+    /// Why the last roll of it came to nothing.
+    password_fault: String,
     last_used: Option<(String, String, When)>,
     may_operate: bool,
     may_administer: bool,
@@ -144,6 +148,8 @@ async fn page(person: &Person, status: StatusCode, org: &str, name: &str, query:
         Err(error) => return Err(error.into()),
     };
     let seen = reach.rack.seen();
+    let may_operate = role.is_some_and(|role| role >= Role::Operator);
+    let rule = if may_operate { Some(app.store.roll_rule(&row.id).await.map_err(OpsError::from)?) } else { None };
     let search = query.q.trim().to_ascii_lowercase();
     // What is not turned over stays where it is.
     let more = |turned: &str, stays: &str, at: Option<usize>| {
@@ -175,8 +181,10 @@ async fn page(person: &Person, status: StatusCode, org: &str, name: &str, query:
             added: when(row.created_ms, now_ms),
             install,
             password_since: when(row.password_ms, now_ms),
+            password_left: rule.as_ref().is_some_and(|rule| !rule.wanted.is_empty()),
+            password_fault: rule.map(|rule| sentence(&rule.fault)).unwrap_or_default(),
             last_used: last.map(|event| (event.actor, event.action, when(event.at_ms, now_ms))),
-            may_operate: role.is_some_and(|role| role >= Role::Operator),
+            may_operate,
             may_administer: role == Some(Role::Administrator),
             other_orgs,
             more_apps,

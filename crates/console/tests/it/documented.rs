@@ -51,7 +51,7 @@ fn the_table_of_keys_names_every_kind_of_key_with_all_that_is_to_be_known_of_it(
     for kind in convox_seal::KeyKind::ALL {
         assert!(table.contains(&format!("`{}_...`", kind.prefix())), "the table has no row for {kind}");
     }
-    for name in ["root key", "data key", "lookup key", "Rack password", "Rack token", "Rack signing key", "TLS keys"] {
+    for name in ["root key", "data key", "lookup key", "Rack password", "Rack token", "Rack signing key", "TLS key"] {
         assert!(table.contains(&format!("\n| {name}")), "the table has no row for {name}");
     }
     for row in table.lines().filter(|line| line.starts_with('|')) {

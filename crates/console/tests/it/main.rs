@@ -7,16 +7,13 @@ mod console;
 mod documented;
 mod identity;
 mod keys;
-mod let_in;
 mod limits;
 mod recorder;
-mod replicas;
 mod revocation;
 mod rights;
 mod rolls;
 mod secrets;
 mod standing;
-mod timing;
 mod transit;
 
 use console::Door;

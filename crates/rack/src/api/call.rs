@@ -1,21 +1,70 @@
 //! One call as handlers see it, and what they give back.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
 use bytes::Bytes;
 use convox_db::DbError;
-use convox_proxy::{Body, RequestId};
+use convox_proxy::{Body, BoxError, RequestId};
 use convox_wire::form::Params;
 use convox_wire::options::{OptionError, Options, Source};
 use convox_wire::routes::Match;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use serde::Serialize;
 
 use crate::auth::Caller;
 
 /// A form is options and an environment, no upload.
 const LARGEST_FORM: usize = 8 << 20;
+/// And is here after so long: who sends slower holds a decision open that may not hold any more.
+const FORM_PATIENCE: Duration = Duration::from_mins(2);
+
+/// Ends when a caller's right to be here does, and says why.
+pub(crate) type Ended = Pin<Box<dyn Future<Output = &'static str> + Send + Sync>>;
+
+/// A body that breaks off, visibly, when the caller's right to it ends.
+pub(crate) struct While<B> {
+    body: B,
+    /// `None` when it has.
+    ended: Option<Ended>,
+}
+
+impl<B> While<B> {
+    pub(crate) fn new(body: B, ended: Ended) -> Self {
+        Self { body, ended: Some(ended) }
+    }
+}
+
+impl<B: hyper::body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin> hyper::body::Body for While<B> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.ended.as_mut().map(|ended| ended.as_mut().poll(context)) {
+            None => Poll::Ready(None),
+            Some(Poll::Ready(reason)) => {
+                self.ended = None;
+                Poll::Ready(Some(Err(reason.into())))
+            }
+            Some(Poll::Pending) => Pin::new(&mut self.body).poll_frame(context).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What a caller sends that is no form.
+pub(crate) type Upload = While<Incoming>;
 
 /// What a handler works with.
 pub(crate) struct Call {
@@ -24,12 +73,17 @@ pub(crate) struct Call {
     vars: Vec<(&'static str, String)>,
     form: Params,
     query: Params,
-    body: Option<Incoming>,
+    body: Option<Upload>,
 }
 
 impl Call {
-    /// Reads a form body at once; leaves any other body to the handler.
-    pub(crate) async fn read(found: &Match<'_>, request: Request<Incoming>, caller: Caller) -> Result<Self, ApiError> {
+    /// Reads a form body at once; leaves any other body to the handler, for as long as the caller's right does not end.
+    pub(crate) async fn read(
+        found: &Match<'_>,
+        request: Request<Incoming>,
+        caller: Caller,
+        ended: impl FnOnce() -> Ended,
+    ) -> Result<Self, ApiError> {
         let vars = found.vars().map(|(name, value)| (name, unescaped(value))).collect();
         let (parts, body) = request.into_parts();
         let bad = |what: &str, error: &dyn std::fmt::Display| {
@@ -40,11 +94,14 @@ impl Call {
         let is_form = kind.starts_with("application/x-www-form-urlencoded");
         let mut call = Self { caller, headers: parts.headers, vars, form: Params::new(), query, body: None };
         if is_form {
-            let bytes = Limited::new(body, LARGEST_FORM).collect().await.map_err(|error| bad("form", &error))?.to_bytes();
+            let collected = tokio::time::timeout(FORM_PATIENCE, Limited::new(body, LARGEST_FORM).collect()).await;
+            let slow =
+                |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, format!("the form was not here within {} s", FORM_PATIENCE.as_secs()));
+            let bytes = collected.map_err(slow)?.map_err(|error| bad("form", &error))?.to_bytes();
             let text = std::str::from_utf8(&bytes).map_err(|error| bad("form", &error))?;
             call.form = Params::parse(text).map_err(|error| bad("form", &error))?;
         } else {
-            call.body = Some(body);
+            call.body = Some(While::new(body, ended()));
         }
         Ok(call)
     }
@@ -65,7 +122,7 @@ impl Call {
     }
 
     /// The raw body; `None` when it was a form.
-    pub(crate) fn take_body(&mut self) -> Option<Incoming> {
+    pub(crate) fn take_body(&mut self) -> Option<Upload> {
         self.body.take()
     }
 }
@@ -109,6 +166,14 @@ pub(crate) enum Answer {
 impl Answer {
     pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> Self {
         Self::Json(convox_wire::api::to_go_json(value).unwrap_or_default())
+    }
+
+    /// A stream that breaks off when the caller's right to it ends.
+    pub(crate) fn ending(self, ended: impl FnOnce() -> Ended) -> Self {
+        match self {
+            Self::Stream(body) => Self::Stream(Body::new(While::new(body, ended()))),
+            other => other,
+        }
     }
 
     pub(crate) fn response(self) -> Response<Body> {
@@ -192,6 +257,12 @@ impl From<DbError> for ApiError {
     }
 }
 
+impl From<crate::state::Gone> for ApiError {
+    fn from(crate::state::Gone: crate::state::Gone) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "invalid authentication: what you came in by has ended meanwhile; nothing was changed")
+    }
+}
+
 impl From<crate::scheduler::SchedulerError> for ApiError {
     fn from(error: crate::scheduler::SchedulerError) -> Self {
         use crate::runtime::RuntimeError;
@@ -206,5 +277,22 @@ impl From<crate::scheduler::SchedulerError> for ApiError {
             SchedulerError::Runtime(_) | SchedulerError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_breaks_off_when_the_right_to_it_ends() {
+        let frames = futures_util::stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"hello")))]);
+        let endless = http_body_util::StreamBody::new(futures_util::StreamExt::chain(frames, futures_util::stream::pending()));
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let mut body = While::new(Box::pin(endless), Box::pin(async move { ended.await.map_or("dropped", |()| "revoked") }));
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "hello");
+        end.send(()).unwrap();
+        assert_eq!(body.frame().await.unwrap().unwrap_err().to_string(), "revoked");
+        assert!(body.frame().await.is_none(), "and that is all");
     }
 }

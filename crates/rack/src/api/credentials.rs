@@ -12,7 +12,7 @@ use http::StatusCode;
 use super::{Answer, ApiError, Call, actor};
 use crate::credentials::fault;
 use crate::rack::Rack;
-use crate::state::{Accepted, TokenRow, now_ms};
+use crate::state::{Accepted, Asker, TokenRow, now_ms};
 
 /// Longest life of a token, hours: a year.
 const LONGEST_HOURS: i64 = 8760;
@@ -50,7 +50,7 @@ pub(super) async fn accept(rack: &Rack, call: &Call) -> Result<Answer, ApiError>
         return Err(ApiError::bad(format!("the new password is {fault}")));
     }
     let retire_ms = window_ms(options.window)?.map(|window_ms| now_ms() + window_ms);
-    match rack.state.accept_password(&password, retire_ms).await? {
+    match rack.state.accept_password(&password, retire_ms, call.caller.asker()).await?? {
         Accepted::Yes => {
             rack.renew_door().await?;
             Ok(Answer::Ok)
@@ -72,7 +72,7 @@ pub(super) async fn retire(rack: &Rack, call: &Call) -> Result<Answer, ApiError>
         return Err(ApiError::new(StatusCode::CONFLICT, "come with the new password to end the old one"));
     }
     // Without a roll there is nothing left to end: it was said twice.
-    rack.retire_password(options.cut.unwrap_or(false)).await?;
+    rack.retire_password(options.cut.unwrap_or(false), call.caller.asker()).await??;
     Ok(Answer::Ok)
 }
 
@@ -82,7 +82,7 @@ pub(super) async fn undo(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     if call.caller.has_next_password() {
         return Err(ApiError::new(StatusCode::CONFLICT, "come with the old password to take the new one back"));
     }
-    rack.state.undo_password().await?;
+    rack.state.undo_password(call.caller.asker()).await??;
     rack.renew_door().await?;
     Ok(Answer::Ok)
 }
@@ -108,10 +108,9 @@ pub(super) async fn token(rack: &Rack, call: &Call) -> Result<Answer, ApiError> 
     let now = jiff::Timestamp::now().as_second();
     let expires_at = (now + hours * 3600).min(call.caller.expires_at().unwrap_or(i64::MAX));
     let id = token_id(call)?;
-    let parent = call.caller.token_id().unwrap_or_default();
-    let is_kept = rack.state.insert_token(&id, parent, role, &actor(&call.caller, &call.headers), expires_at.saturating_mul(1000)).await?;
-    if !is_kept {
-        return Err(ApiError::new(StatusCode::CONFLICT, "a token of this id was made or revoked before, or the one that asks was revoked"));
+    let made_by = actor(&call.caller, &call.headers);
+    if !rack.state.insert_token(&id, role, &made_by, expires_at.saturating_mul(1000), call.caller.asker()).await?? {
+        return Err(ApiError::new(StatusCode::CONFLICT, "a token of this id was made or revoked before"));
     }
     let token = rack.door.mint(id, role, &rack.name, now, expires_at);
     let token = token.ok_or_else(|| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "there is no signing key; rotate it"))?;
@@ -133,7 +132,7 @@ fn token_id(call: &Call) -> Result<String, ApiError> {
 /// A new signing key. Tokens of the one before are dead when this is answered, unless an overlap was asked for.
 pub(super) async fn rotate(rack: &Arc<Rack>, call: &Call) -> Result<Answer, ApiError> {
     let options: SystemJwtRotateOptions = call.options()?;
-    rack.state.rotate_signers(window_ms(options.overlap)?.unwrap_or(0)).await?;
+    rack.state.rotate_signers(window_ms(options.overlap)?.unwrap_or(0), call.caller.asker()).await??;
     rack.renew_door().await?;
     Ok(Answer::Ok)
 }
@@ -174,7 +173,7 @@ pub(super) async fn revoke_all(rack: &Rack) -> Result<Answer, ApiError> {
         rack.state.revoke_token(&token.id, false).await?;
     }
     // Those that were made before this Rack kept a list end with their key.
-    rack.state.rotate_signers(0).await?;
+    let _ = rack.state.rotate_signers(0, Asker::Host).await?;
     rack.renew_door().await?;
     Ok(Answer::Ok)
 }

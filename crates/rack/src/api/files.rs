@@ -9,10 +9,11 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, TryStreamExt as _};
 use http::StatusCode;
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_util::io::ReaderStream;
 
+use super::call::Upload;
 use super::{Answer, ApiError, Call, apps};
 use crate::rack::Rack;
 use crate::runtime::{ExecSpec, ExecStream};
@@ -86,7 +87,7 @@ pub(super) async fn upload(rack: &Rack, call: &mut Call) -> Result<Answer, ApiEr
 }
 
 /// Gives a command the body as its input.
-pub(super) async fn feed(mut body: Incoming, mut input: Box<dyn AsyncWrite + Send + Unpin>) -> Result<(), String> {
+pub(super) async fn feed(mut body: Upload, mut input: Box<dyn AsyncWrite + Send + Unpin>) -> Result<(), String> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| "the upload was cut off; what came before may be there in part".to_owned())?;
         if let Ok(data) = frame.into_data()

@@ -85,8 +85,17 @@ impl Api {
     }
 
     async fn handle(&self, found: &Match<'_>, request: Request<Incoming>, caller: Caller) -> Result<Response<Body>, ApiError> {
-        let mut call = Call::read(found, request, caller).await?;
-        Ok(self.dispatch(found.route.name, &mut call).await?.response())
+        let ended = || -> call::Ended {
+            let (rack, caller) = (Arc::clone(&self.0), caller.clone());
+            Box::pin(async move { rack.door.ended(&caller, jiff::Timestamp::now().as_second()).await })
+        };
+        let mut call = Call::read(found, request, caller.clone(), ended).await?;
+        // Reading took as long as the caller liked.
+        self.0
+            .door
+            .still(&caller, jiff::Timestamp::now().as_second())
+            .map_err(|message| ApiError::new(StatusCode::UNAUTHORIZED, message))?;
+        Ok(self.dispatch(found.route.name, &mut call).await?.ending(ended).response())
     }
 
     fn authenticate(&self, request: &Request<Incoming>) -> Result<Caller, ApiError> {

@@ -9,10 +9,11 @@ use convox_wire::ids;
 use futures_util::TryStreamExt as _;
 use http::StatusCode;
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::ReaderStream;
 
+use super::call::Upload;
 use super::{Answer, ApiError, Call, apps};
 use crate::files;
 use crate::rack::Rack;
@@ -54,7 +55,7 @@ fn hex() -> String {
 }
 
 /// Streams a body to the disk and notes it under `key`.
-pub(super) async fn keep(rack: &Rack, app: &str, key: &str, body: Option<Incoming>) -> Result<(), ApiError> {
+pub(super) async fn keep(rack: &Rack, app: &str, key: &str, body: Option<Upload>) -> Result<(), ApiError> {
     let Some(mut body) = body else {
         return Err(ApiError::bad("send the object as application/octet-stream, not as a form"));
     };

@@ -43,6 +43,26 @@ pub(crate) enum Accepted {
     Another(i64),
 }
 
+/// By what somebody asks for a change of credentials. It is looked at again in the change itself: whoever ended it has been told that it is
+/// dead.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asker<'a> {
+    /// Whoever has the Rack's own files.
+    Host,
+    /// The password with this keyed hash.
+    Password(&'a [u8; 32]),
+    /// A token.
+    Token {
+        id: &'a str,
+        /// The key that signed it.
+        kid: &'a str,
+    },
+}
+
+/// The credential that asked has ended meanwhile: nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gone;
+
 /// A token's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenRow {
@@ -83,6 +103,34 @@ macro_rules! slots {
             sqlx::query_as("SELECT slot, hash, encoded, created_ms, retire_ms FROM passwords").fetch_all(&mut *$tx).await?;
         rows
     }};
+}
+
+/// Whether the asker's credential counts, inside a transaction.
+macro_rules! counts {
+    ($tx:ident, $asker:expr) => {
+        match $asker {
+            Asker::Host => true,
+            Asker::Password(hash) => {
+                let (count,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM passwords WHERE hash = $1 AND slot IN ('current', 'next')")
+                    .bind(&hash[..])
+                    .fetch_one(&mut *$tx)
+                    .await?;
+                count > 0
+            }
+            Asker::Token { id, kid } => {
+                let (signs, revoked): (i64, i64) = sqlx::query_as(
+                    "SELECT (SELECT COUNT(*) FROM signers WHERE kid = $1 AND (until_ms IS NULL OR until_ms > $3)), \
+                     (SELECT COUNT(*) FROM tokens WHERE id = $2 AND revoked_ms IS NOT NULL)",
+                )
+                .bind(kid)
+                .bind(id)
+                .bind(now_ms())
+                .fetch_one(&mut *$tx)
+                .await?;
+                signs > 0 && revoked == 0
+            }
+        }
+    };
 }
 
 fn find(rows: &[Slot], slot: &str) -> Option<PasswordRow> {
@@ -143,44 +191,64 @@ impl State {
     }
 
     /// Accepts a further password beside the present one. The same again changes nothing.
-    pub(crate) async fn accept_password(&self, password: &Secret, retire_ms: Option<i64>) -> Result<Accepted, DbError> {
+    pub(crate) async fn accept_password(
+        &self,
+        password: &Secret,
+        retire_ms: Option<i64>,
+        asker: Asker<'_>,
+    ) -> Result<Result<Accepted, Gone>, DbError> {
         let given = PasswordRow { retire_ms, ..self.password_row(password) };
         Ok(convox_db::transaction!(&self.db, |tx| {
-            let rows = slots!(tx);
-            match (find(&rows, "current"), find(&rows, "next")) {
-                (Some(current), _) if current.hash == given.hash => Accepted::IsCurrent,
-                (_, Some(next)) if next.hash == given.hash => Accepted::Yes,
-                (_, Some(next)) => Accepted::Another(next.created_ms),
-                (_, None) => {
-                    put!(tx, "next", given);
-                    Accepted::Yes
-                }
+            if counts!(tx, asker) {
+                let rows = slots!(tx);
+                Ok(match (find(&rows, "current"), find(&rows, "next")) {
+                    (Some(current), _) if current.hash == given.hash => Accepted::IsCurrent,
+                    (_, Some(next)) if next.hash == given.hash => Accepted::Yes,
+                    (_, Some(next)) => Accepted::Another(next.created_ms),
+                    (_, None) => {
+                        put!(tx, "next", given);
+                        Accepted::Yes
+                    }
+                })
+            } else {
+                Err(Gone)
             }
         }))
     }
 
     /// Puts the next password in the place of the present one, which is dead from then on; gives the hash of the dead one, or `None` when there
-    /// was no next one.
-    pub(crate) async fn retire_password(&self) -> Result<Option<[u8; 32]>, DbError> {
+    /// was no next one. Somebody who comes with a password must have the next one.
+    pub(crate) async fn retire_password(&self, asker: Asker<'_>) -> Result<Result<Option<[u8; 32]>, Gone>, DbError> {
         Ok(convox_db::transaction!(&self.db, |tx| {
             let rows = slots!(tx);
+            let is_other = |next: &PasswordRow| matches!(asker, Asker::Password(hash) if *hash != next.hash);
+            let counts = counts!(tx, asker);
             match (find(&rows, "current"), find(&rows, "next")) {
+                _ if !counts => Err(Gone),
+                (Some(_), Some(next)) if is_other(&next) => Err(Gone),
                 (Some(current), Some(next)) => {
                     let next = PasswordRow { retire_ms: None, ..next };
                     put!(tx, "current", next);
                     sqlx::query("DELETE FROM passwords WHERE slot = 'next'").execute(&mut *tx).await?;
-                    Some(current.hash)
+                    Ok(Some(current.hash))
                 }
-                _ => None,
+                _ => Ok(None),
             }
         }))
     }
 
-    /// Takes the next password back; the present one goes on counting. True if there was one.
-    pub(crate) async fn undo_password(&self) -> Result<bool, DbError> {
+    /// Takes the next password back; the present one goes on counting. True if there was one. Somebody who comes with a password must have the
+    /// present one.
+    pub(crate) async fn undo_password(&self, asker: Asker<'_>) -> Result<Result<bool, Gone>, DbError> {
         Ok(convox_db::transaction!(&self.db, |tx| {
-            let done = sqlx::query("DELETE FROM passwords WHERE slot = 'next'").execute(&mut *tx).await?;
-            done.rows_affected() > 0
+            let rows = slots!(tx);
+            let is_next = matches!((asker, find(&rows, "next")), (Asker::Password(hash), Some(next)) if *hash == next.hash);
+            if is_next || !counts!(tx, asker) {
+                Err(Gone)
+            } else {
+                let done = sqlx::query("DELETE FROM passwords WHERE slot = 'next'").execute(&mut *tx).await?;
+                Ok(done.rows_affected() > 0)
+            }
         }))
     }
 
@@ -188,7 +256,12 @@ impl State {
     pub(crate) async fn signers(&self) -> Result<Vec<Signer>, DbError> {
         let signers = self.kept_signers().await?;
         // What a window leaves behind does not sign.
-        if signers.first().is_none_or(|signer| signer.ends_at().is_some()) { self.rotate_signers(0).await } else { Ok(signers) }
+        if signers.first().is_none_or(|signer| signer.ends_at().is_some()) {
+            let _ = self.rotate_signers(0, Asker::Host).await?;
+            self.kept_signers().await
+        } else {
+            Ok(signers)
+        }
     }
 
     async fn kept_signers(&self) -> Result<Vec<Signer>, DbError> {
@@ -212,48 +285,61 @@ impl State {
 
     /// Makes a new signing key. Tokens of those before it are believed for `overlap_ms` more, and no longer than before; with 0 every token
     /// signed so far is dead.
-    pub(crate) async fn rotate_signers(&self, overlap_ms: i64) -> Result<Vec<Signer>, DbError> {
+    pub(crate) async fn rotate_signers(&self, overlap_ms: i64, asker: Asker<'_>) -> Result<Result<(), Gone>, DbError> {
         // As text, so that it can be sealed like everything else: 256 bits in 43 characters.
         let key = convox_seal::generate_password();
         let kid = convox_seal::access::token_id();
         let sealed = self.seal_env("signer", &kid, key.expose());
         let now_ms = now_ms();
-        convox_db::transaction!(&self.db, |tx| {
-            sqlx::query("UPDATE signers SET until_ms = min(coalesce(until_ms, $1), $1)")
-                .bind(now_ms + overlap_ms)
-                .execute(&mut *tx)
-                .await?;
-            sqlx::query("DELETE FROM signers WHERE until_ms <= $1").bind(now_ms).execute(&mut *tx).await?;
-            sqlx::query("INSERT INTO signers (kid, key, created_ms) VALUES ($1, $2, $3)")
-                .bind(&kid)
-                .bind(&sealed[..])
-                .bind(now_ms)
-                .execute(&mut *tx)
-                .await?;
-        });
-        self.kept_signers().await
+        Ok(convox_db::transaction!(&self.db, |tx| {
+            if counts!(tx, asker) {
+                sqlx::query("UPDATE signers SET until_ms = min(coalesce(until_ms, $1), $1)")
+                    .bind(now_ms + overlap_ms)
+                    .execute(&mut *tx)
+                    .await?;
+                sqlx::query("DELETE FROM signers WHERE until_ms <= $1").bind(now_ms).execute(&mut *tx).await?;
+                sqlx::query("INSERT INTO signers (kid, key, created_ms) VALUES ($1, $2, $3)")
+                    .bind(&kid)
+                    .bind(&sealed[..])
+                    .bind(now_ms)
+                    .execute(&mut *tx)
+                    .await?;
+                Ok(())
+            } else {
+                Err(Gone)
+            }
+        }))
     }
 
-    /// Keeps what is known of a token that is about to be signed. False when there is one of that id, or it was revoked beforehand, or the token
-    /// that asks for it was revoked meanwhile.
-    pub(crate) async fn insert_token(&self, id: &str, parent: &str, role: Role, made_by: &str, expires_ms: i64) -> Result<bool, DbError> {
-        let made = convox_db::transaction!(&self.db, |tx| {
-            sqlx::query(
-                "INSERT INTO tokens (id, parent, role, made_by, created_ms, expires_ms) \
-                 SELECT $1, $2, $3, $4, $5, $6 WHERE NOT EXISTS (SELECT 1 FROM tokens WHERE id = $2 AND revoked_ms IS NOT NULL) \
-                 ON CONFLICT (id) DO NOTHING",
-            )
-            .bind(id)
-            .bind(parent)
-            .bind(role.claim())
-            .bind(made_by)
-            .bind(now_ms())
-            .bind(expires_ms)
-            .execute(&mut *tx)
-            .await?
-            .rows_affected()
-        });
-        Ok(made > 0)
+    /// Keeps what is known of a token that is about to be signed. False when there is one of that id, or it was revoked beforehand.
+    pub(crate) async fn insert_token(
+        &self,
+        id: &str,
+        role: Role,
+        made_by: &str,
+        expires_ms: i64,
+        asker: Asker<'_>,
+    ) -> Result<Result<bool, Gone>, DbError> {
+        let parent = if let Asker::Token { id, .. } = asker { id } else { "" };
+        Ok(convox_db::transaction!(&self.db, |tx| {
+            if counts!(tx, asker) {
+                let made = sqlx::query(
+                    "INSERT INTO tokens (id, parent, role, made_by, created_ms, expires_ms) VALUES ($1, $2, $3, $4, $5, $6) \
+                     ON CONFLICT (id) DO NOTHING",
+                )
+                .bind(id)
+                .bind(parent)
+                .bind(role.claim())
+                .bind(made_by)
+                .bind(now_ms())
+                .bind(expires_ms)
+                .execute(&mut *tx)
+                .await?;
+                Ok(made.rows_affected() > 0)
+            } else {
+                Err(Gone)
+            }
+        }))
     }
 
     /// Tokens that have not ended by themselves, newest first; those that were revoked before they were made are not among them.
@@ -346,33 +432,60 @@ mod tests {
     #[tokio::test]
     async fn a_roll_has_two_phases_and_can_be_undone_or_finished_at_any_time() {
         let (_dir, state) = state().await;
+        let accept = async |password: &str| state.accept_password(&secret(password), None, Asker::Host).await.unwrap().unwrap();
         assert!(state.passwords().await.unwrap().is_none());
         assert!(!state.start_password(&secret("one")).await.unwrap());
         for _ in 0..2 {
-            assert_eq!(state.accept_password(&secret("two"), None).await.unwrap(), Accepted::Yes, "the same again changes nothing");
+            assert_eq!(accept("two").await, Accepted::Yes, "the same again changes nothing");
         }
         assert!(accepts(&state, "one").await && accepts(&state, "two").await);
-        assert!(matches!(state.accept_password(&secret("three"), None).await.unwrap(), Accepted::Another(_)));
-        assert_eq!(state.accept_password(&secret("one"), None).await.unwrap(), Accepted::IsCurrent);
-        assert!(state.undo_password().await.unwrap() && !state.undo_password().await.unwrap());
+        assert!(matches!(accept("three").await, Accepted::Another(_)));
+        assert_eq!(accept("one").await, Accepted::IsCurrent);
+        assert_eq!(state.undo_password(Asker::Host).await.unwrap(), Ok(true));
+        assert_eq!(state.undo_password(Asker::Host).await.unwrap(), Ok(false));
         assert!(accepts(&state, "one").await && !accepts(&state, "two").await);
-        state.accept_password(&secret("two"), None).await.unwrap();
-        assert_eq!(state.retire_password().await.unwrap(), Some(state.hash_password("one")));
-        assert_eq!(state.retire_password().await.unwrap(), None);
+        accept("two").await;
+        assert_eq!(state.retire_password(Asker::Host).await.unwrap(), Ok(Some(state.hash_password("one"))));
+        assert_eq!(state.retire_password(Asker::Host).await.unwrap(), Ok(None));
         assert!(!accepts(&state, "one").await && accepts(&state, "two").await);
+    }
+
+    #[tokio::test]
+    async fn what_was_ended_meanwhile_changes_no_credential() {
+        let (_dir, state) = state().await;
+        state.start_password(&secret("one")).await.unwrap();
+        let (one, two) = (state.hash_password("one"), state.hash_password("two"));
+        state.accept_password(&secret("two"), None, Asker::Password(&one)).await.unwrap().unwrap();
+        // The old one cannot end itself, the new one cannot take itself back.
+        assert_eq!(state.retire_password(Asker::Password(&one)).await.unwrap(), Err(Gone));
+        assert_eq!(state.undo_password(Asker::Password(&two)).await.unwrap(), Err(Gone));
+        assert_eq!(state.retire_password(Asker::Password(&two)).await.unwrap(), Ok(Some(one)));
+        // A request that came in by the old one, and was held open until now.
+        let late = Asker::Password(&one);
+        assert_eq!(state.accept_password(&secret("three"), None, late).await.unwrap(), Err(Gone));
+        assert_eq!(state.undo_password(late).await.unwrap(), Err(Gone));
+        assert_eq!(state.rotate_signers(0, late).await.unwrap(), Err(Gone));
+        assert_eq!(state.insert_token("a", Role::Admin, "eve", now_ms() + 60_000, late).await.unwrap(), Err(Gone));
+        assert!(!accepts(&state, "three").await && accepts(&state, "two").await);
+        // And one by a token whose key was rotated.
+        let kid = state.signers().await.unwrap().remove(0).kid().to_owned();
+        let token = Asker::Token { id: "t", kid: &kid };
+        assert_eq!(state.insert_token("b", Role::Admin, "ada", now_ms() + 60_000, token).await.unwrap(), Ok(true));
+        state.rotate_signers(0, Asker::Host).await.unwrap().unwrap();
+        assert_eq!(state.insert_token("c", Role::Admin, "eve", now_ms() + 60_000, token).await.unwrap(), Err(Gone));
     }
 
     #[tokio::test]
     async fn the_file_counts_when_somebody_changed_it_and_not_when_a_roll_did() {
         let (_dir, state) = state().await;
         state.start_password(&secret("file")).await.unwrap();
-        state.accept_password(&secret("rolled"), None).await.unwrap();
+        state.accept_password(&secret("rolled"), None, Asker::Host).await.unwrap().unwrap();
         // Started by a Console in the middle of a roll, with either.
         for given in ["file", "rolled", "file"] {
             assert!(!state.start_password(&secret(given)).await.unwrap(), "{given}");
             assert!(accepts(&state, "file").await && accepts(&state, "rolled").await);
         }
-        state.retire_password().await.unwrap();
+        state.retire_password(Asker::Host).await.unwrap().unwrap();
         assert!(!state.start_password(&secret("file")).await.unwrap(), "the file still says what it said");
         assert!(!accepts(&state, "file").await && accepts(&state, "rolled").await);
         assert!(state.start_password(&secret("changed")).await.unwrap());
@@ -383,16 +496,21 @@ mod tests {
     async fn what_came_from_a_revoked_token_is_revoked_and_none_can_follow() {
         let (_dir, state) = state().await;
         let later = now_ms() + 60_000;
+        let kid = state.signers().await.unwrap().remove(0).kid().to_owned();
+        let insert = async |id: &str, parent: &str| {
+            let asker = if parent.is_empty() { Asker::Host } else { Asker::Token { id: parent, kid: &kid } };
+            state.insert_token(id, Role::Admin, "ada", later, asker).await.unwrap()
+        };
         for (id, parent) in [("a", ""), ("b", "a"), ("c", "b"), ("x", "")] {
-            assert!(state.insert_token(id, parent, Role::Admin, "ada", later).await.unwrap(), "{id}");
+            assert_eq!(insert(id, parent).await, Ok(true), "{id}");
         }
-        assert!(!state.insert_token("a", "", Role::Read, "eve", later).await.unwrap(), "an id stands for one token");
+        assert_eq!(insert("a", "").await, Ok(false), "an id stands for one token");
         assert!(state.revoke_token("a", false).await.unwrap());
         assert_eq!(state.revoked_tokens().await.unwrap(), ["a", "b", "c"].map(str::to_owned).into());
-        assert!(!state.insert_token("d", "c", Role::Admin, "ada", later).await.unwrap());
+        assert_eq!(insert("d", "c").await, Err(Gone));
         assert!(!state.revoke_token("unknown", false).await.unwrap());
         assert!(!state.revoke_token("early", true).await.unwrap());
-        assert!(!state.insert_token("early", "", Role::Read, "ada", later).await.unwrap(), "it was revoked before it was made");
+        assert_eq!(insert("early", "").await, Ok(false), "it was revoked before it was made");
         let listed: HashSet<String> = state.tokens().await.unwrap().into_iter().map(|token| token.id).collect();
         assert_eq!(listed, ["a", "b", "c", "x"].map(str::to_owned).into());
     }
@@ -401,12 +519,16 @@ mod tests {
     async fn an_older_key_keeps_its_end_when_a_newer_one_is_rotated() {
         let (_dir, state) = state().await;
         let first = state.signers().await.unwrap().remove(0).kid().to_owned();
-        let signers = state.rotate_signers(60_000).await.unwrap();
+        let rotate = async |overlap_ms| {
+            state.rotate_signers(overlap_ms, Asker::Host).await.unwrap().unwrap();
+            state.signers().await.unwrap()
+        };
+        let signers = rotate(60_000).await;
         assert!(signers.len() == 2 && signers[0].ends_at().is_none() && signers[1].kid() == first);
         let end = signers[1].ends_at().unwrap();
-        let signers = state.rotate_signers(3_600_000).await.unwrap();
+        let signers = rotate(3_600_000).await;
         assert_eq!(signers.iter().find(|signer| signer.kid() == first).unwrap().ends_at(), Some(end));
         assert_eq!(signers.len(), 3);
-        assert_eq!(state.rotate_signers(0).await.unwrap().len(), 1, "and without an overlap all of them are gone");
+        assert_eq!(rotate(0).await.len(), 1, "and without an overlap all of them are gone");
     }
 }

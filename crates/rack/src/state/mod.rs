@@ -20,7 +20,7 @@ use convox_seal::{Binding, DataKey, Keyring, PasswordKey, RootKey, Sealed, Secre
 
 pub(crate) use apps::AppRow;
 pub(crate) use builds::BuildRow;
-pub(crate) use credentials::{Accepted, PasswordRow, Passwords, TokenRow};
+pub(crate) use credentials::{Accepted, Asker, Gone, PasswordRow, Passwords, TokenRow};
 pub(crate) use hosts::{HostKeys, KeyPair, Rolling};
 pub(crate) use releases::ReleaseRow;
 

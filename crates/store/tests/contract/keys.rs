@@ -126,7 +126,7 @@ fn tokens_of_racks_go_on_with_a_key_that_is_rolled_and_end_with_one_that_is_revo
         let [first, second, third, fourth] = std::array::from_fn(|_| key(&ada, "default", KeyKind::User));
         store.insert_key(&first, &act("KeyCreate")).await.unwrap();
         store.note_token("t1", &main.id, &ada, &first.id, NOW, NOW + 900_000).await.unwrap();
-        let dead = async || store.dead_tokens(NOW + 100_000).await.unwrap().len();
+        let dead = async || store.dead_tokens(None, NOW + 100_000).await.unwrap().len();
         store.begin_key_roll(&first.id, &second, 0, &act("KeyRollBegin")).await.unwrap();
         store.finish_key_roll(&second.id, &act("KeyRoll")).await.unwrap();
         assert_eq!(dead().await, 0, "rolled by itself");
@@ -240,6 +240,29 @@ fn an_old_data_key_is_destroyed_when_nothing_is_sealed_under_it_and_nothing_is_s
         assert!(matches!(late, Err(StoreError::Refused(_))), "it would never open: {late:?}");
         store.insert_rack(&rack("late", &both), &act("RackAdd")).await.unwrap();
     });
+}
+
+#[tokio::test]
+async fn a_destroyed_data_key_is_in_no_file_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::new(convox_db::Db::open_sqlite(&dir.path().join("console.db")).await.unwrap()).await.unwrap();
+    let (keyring, acme) = (keyring(), OrgId::new());
+    let first = keyring.new_data_key(acme.as_str());
+    store.insert_org(&acme, &"acme".parse().unwrap(), &first, None, &act("OrganizationCreate")).await.unwrap();
+    let id = |key| keyring.unwrap_data_key(key, acme.as_str()).unwrap().id();
+    store.name_data_key(acme.as_str(), 1, &id(&first)).await.unwrap();
+    let next = keyring.new_data_key(acme.as_str());
+    let row = DataKeyRow { owner: acme.to_string(), version: 2, key_id: Some(id(&next).to_vec()), wrapped: next, created_ms: NOW };
+    store.add_data_key(&row, &act("DataKeyRoll")).await.unwrap();
+    let is_somewhere = || {
+        let files = std::fs::read_dir(dir.path()).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+        let wrapped = first.as_bytes();
+        files.into_iter().any(|bytes| bytes.windows(wrapped.len()).any(|window| window == wrapped))
+    };
+    assert!(is_somewhere(), "or this proves nothing");
+    store.destroy_old_data_keys(acme.as_str(), &act("DataKeyDestroy")).await.unwrap();
+    assert!(!is_somewhere());
+    store.close().await;
 }
 
 #[test]

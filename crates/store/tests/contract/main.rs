@@ -6,6 +6,7 @@
 mod audit;
 mod authorizations;
 mod changes;
+mod due;
 mod factors;
 mod keys;
 mod people;

@@ -80,7 +80,7 @@ fn a_roll_is_one_at_a_time_and_moves_on_only_from_where_it_stands() {
         for late in [
             store.roll_accepted(&begun, Kind::Phases, &act("RackRollAccept")).await,
             store.roll_reverted(&begun, &act("RackRollUndo")).await,
-            store.end_roll(&begun, true, &act("RackRollEnd")).await,
+            store.end_roll(&begun, "", &act("RackRollEnd")).await,
         ] {
             assert!(matches!(late, Err(StoreError::Conflict(_))), "{late:?}");
         }
@@ -93,8 +93,9 @@ fn a_roll_is_one_at_a_time_and_moves_on_only_from_where_it_stands() {
         let row = store.find_rack_by_id(&main.id).await.unwrap().unwrap();
         assert_eq!((&row.password, row.password_ms, row.generation), (&begun.next, NOW + 2, main.generation), "what is open stays open");
         let switched = rolling(&store, &main.id).await;
-        store.end_roll(&switched, true, &act("RackRollEnd")).await.unwrap();
-        assert_eq!((store.find_roll(&main.id).await.unwrap(), store.roll_rule(&main.id).await.unwrap()), (None, (0, false)));
+        store.end_roll(&switched, "", &act("RackRollEnd")).await.unwrap();
+        let rule = store.roll_rule(&main.id).await.unwrap();
+        assert_eq!((store.find_roll(&main.id).await.unwrap(), rule.every_days, rule.is_known), (None, 0, false));
         // A Rack that is removed takes its roll with it.
         store.begin_roll(&row, &roll(&row, Sealed::from_bytes(vec![8; 60])), &act("RackRoll")).await.unwrap();
         store.delete_rack(&main.id, &act("RackRemove")).await.unwrap();
@@ -116,8 +117,9 @@ fn a_roll_that_is_taken_back_leaves_the_password_that_was() {
         store.roll_switched(&main, &switched, Step::Reverted, &switched.before, &act_at("RackRollUndo", NOW + 3)).await.unwrap();
         let row = store.find_rack_by_id(&main.id).await.unwrap().unwrap();
         assert_eq!((&row.password, row.password_ms), (&main.password, main.password_ms), "as old as it was");
-        store.end_roll(&rolling(&store, &main.id).await, false, &act("RackRollEnd")).await.unwrap();
-        assert_eq!(store.roll_rule(&main.id).await.unwrap(), (0, true), "a person still knows it");
+        store.end_roll(&rolling(&store, &main.id).await, "it was taken back", &act("RackRollEnd")).await.unwrap();
+        let rule = store.roll_rule(&main.id).await.unwrap();
+        assert_eq!((rule.every_days, rule.is_known), (0, true), "a person still knows it");
         // Before anything was switched, it only turns around.
         store.begin_roll(&row, &begun, &act("RackRoll")).await.unwrap();
         store.roll_reverted(&begun, &act("RackRollUndo")).await.unwrap();
@@ -173,8 +175,9 @@ fn tokens_are_dead_with_the_key_the_role_or_the_membership_of_who_asked_and_are_
             store.insert_key(key, &act("KeyCreate")).await.unwrap();
             store.note_token(&format!("t{number}"), &main.id, &ada, &key.id, NOW, NOW + 1_000).await.unwrap();
         }
-        let dead =
-            async |at_ms: i64| store.dead_tokens(at_ms).await.unwrap().into_iter().map(|token| (token.id, token.rack)).collect::<Vec<_>>();
+        let dead = async |at_ms: i64| {
+            store.dead_tokens(None, at_ms).await.unwrap().into_iter().map(|token| (token.id, token.rack)).collect::<Vec<_>>()
+        };
         assert_eq!(dead(NOW).await, []);
         let of = |ids: &[&str]| ids.iter().map(|id| ((*id).to_owned(), main.id.clone())).collect::<Vec<_>>();
         assert_eq!(dead(NOW + 500).await, of(&["t2"]), "its key has ended");
@@ -193,12 +196,12 @@ fn tokens_are_dead_with_the_key_the_role_or_the_membership_of_who_asked_and_are_
         assert_eq!(dead(NOW).await.len(), 2);
         store.forget_ended_tokens(NOW + 1_000).await.unwrap();
         assert_eq!(dead(NOW).await, []);
-        // A key that is rolled is another one: what it made ends with the overlap, and at once without one.
+        // A key that is rolled hands on what it made: that ends neither with the overlap, nor at once without one.
         let next = key(&ada, "two", KeyKind::User);
         store.note_token("t3", &main.id, &ada, &keys[1].id, NOW, NOW + 1_000).await.unwrap();
         store.update_member(&acme, &ada, Role::Administrator, &act("MemberRole")).await.unwrap();
         store.roll_key(&keys[1].id, &next, 100, &act("KeyRoll")).await.unwrap();
-        assert_eq!((dead(NOW + 99).await, dead(NOW + 100).await), (of(&[]), of(&["t3"])));
+        assert_eq!((dead(NOW + 99).await, dead(NOW + 100).await), (of(&[]), of(&[])));
     });
 }
 
@@ -271,7 +274,7 @@ fn a_data_key_is_destroyed_only_when_both_passwords_of_a_roll_are_under_the_next
         assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
         assert!(matches!(store.reseal_roll(&main, &accepted, &dead, &accepted.before).await, Err(StoreError::Refused(_))));
         store.roll_reverted(&accepted, &act("RackRollUndo")).await.unwrap();
-        store.end_roll(&rolling(&store, &main.id).await, false, &act("RackRollEnd")).await.unwrap();
+        store.end_roll(&rolling(&store, &main.id).await, "it was taken back", &act("RackRollEnd")).await.unwrap();
         for late in [roll(&main, dead.clone()), RollRow { before: dead, ..roll(&main, newest.seal(&place, &secret())) }] {
             let begun = store.begin_roll(&main, &late, &act("RackRoll")).await;
             assert!(matches!(begun, Err(StoreError::Refused(_))), "{begun:?}");
