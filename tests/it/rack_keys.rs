@@ -219,6 +219,75 @@ fn tokens_are_listed_revoked_and_roll_with_their_key() {
     assert!(!alive(&last));
 }
 
+/// What a token says of itself.
+fn claims(token: &str) -> serde_json::Value {
+    use base64::Engine as _;
+    let body = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(body).unwrap()).unwrap()
+}
+
+/// T27. How tokens are forged otherwise: `crates/seal/src/access/tests.rs`.
+#[test]
+fn a_child_token_is_never_more_than_its_parent_and_dies_with_it() {
+    const ROLES: [&str; 3] = ["read", "write", "admin"];
+    struct Made {
+        client: GoClient,
+        parent: Option<usize>,
+        role: usize,
+        ends: i64,
+        id: String,
+    }
+    let stack = Stack::start().unwrap();
+    let direct = stack.go_direct(Generation::V3);
+    let mut tokens: Vec<Made> = Vec::new();
+    // The same walk each time: multiplied and folded, as a poor man's dice.
+    let mut dice = 7u64;
+    let mut roll = |below: u64| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) % below
+    };
+    for _ in 0..120 {
+        let parent = (!tokens.is_empty() && roll(6) > 0).then(|| roll(tokens.len() as u64) as usize);
+        let (role, hours) = (roll(3) as usize, 1 + roll(8760));
+        let by = parent.map_or(&direct, |parent| &tokens[parent].client);
+        let reply = by.form("POST", "/system/jwt/token", &[("role", ROLES[role]), ("durationInHour", &hours.to_string())]).unwrap();
+        // Only an administrator's token makes others, and none with more than it has.
+        let may = parent.is_none_or(|parent| tokens[parent].role == 2);
+        assert_eq!(reply.status == 200, may, "{}", reply.text());
+        if may {
+            let token = reply.json()["token"].as_str().unwrap().to_owned();
+            let said = claims(&token);
+            let (ends, id) = (said["exp"].as_i64().unwrap(), said["jti"].as_str().unwrap().to_owned());
+            assert_eq!(said["role"], ["r", "rw", "rwa"][role]);
+            if let Some(parent) = parent {
+                assert!(ends <= tokens[parent].ends && role <= tokens[parent].role, "{said}");
+            }
+            let client = GoClient { user: "jwt".to_owned(), password: token, ..direct.clone() };
+            tokens.push(Made { client, parent, role, ends, id });
+        }
+    }
+    assert!(tokens.iter().filter(|made| made.parent.is_some()).count() > 10, "the walk goes down, too");
+    // One in the middle of the tree is revoked: what came from it is dead, and nothing else.
+    let children = |of: usize| tokens.iter().filter(|made| made.parent == Some(of)).count();
+    let revoked = (0..tokens.len()).filter(|&at| tokens[at].parent.is_some()).max_by_key(|&at| children(at)).unwrap();
+    assert!(children(revoked) > 0);
+    assert_eq!(direct.raw("DELETE", &format!("/system/jwt/tokens/{}", tokens[revoked].id), &[], b"").unwrap().status, 200);
+    let dead = |mut at: usize| loop {
+        match tokens[at].parent {
+            _ if at == revoked => break true,
+            Some(parent) => at = parent,
+            None => break false,
+        }
+    };
+    for (at, made) in tokens.iter().enumerate() {
+        assert_eq!(made.client.get("/apps", "").unwrap().status == 200, !dead(at), "token {at}");
+        if dead(at) {
+            let child = made.client.form("POST", "/system/jwt/token", &[("role", "read"), ("durationInHour", "1")]).unwrap();
+            assert_eq!(child.status, 401, "{}", child.text());
+        }
+    }
+}
+
 #[test]
 fn the_password_is_rolled_on_the_racks_own_machine() {
     let stack = Stack::start().unwrap();

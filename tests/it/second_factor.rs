@@ -174,6 +174,45 @@ fn both_clients_are_let_in_by_a_security_key_as_each_asks_it() {
 }
 
 #[test]
+fn an_authenticator_app_goes_on_when_the_data_key_of_people_is_rolled() {
+    use convox_seal::{Secret, TotpSecret};
+    let mut stack = Stack::start_with(&["--url", URL]).unwrap();
+    let made = stack.admin(&["user", "reset-link", "admin@example.com", "--url", URL]).unwrap();
+    let code = made["link"].as_str().unwrap().split_once('#').unwrap().1.to_owned();
+    let mut browser = Browser { stack: &stack, cookie: String::new() };
+    let fields = [("code", code.as_str()), ("email", "admin@example.com"), ("password", "tall-vexed-otter-19")];
+    assert_eq!(browser.send("POST", "/console/reset/finish", &fields).status, 303);
+    let page = browser.get("/console/account/factors/totp");
+    let secret = TotpSecret::parse(&Secret::new(between(&page, "<code id=\"secret\">", "<").replace(' ', ""))).unwrap();
+    let id = between(&page, "name=\"id\" value=\"", "\"");
+    let now_ms = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    // The step before this one, so that each code below is of a step of its own, without waiting for the next.
+    let added = browser.send("POST", "/console/account/factors/totp", &[("id", &id), ("code", &secret.code_at(now_ms() - 30_000))]);
+    assert!(added.status == 200 && added.text().contains("Your recovery codes"), "{}: {}", added.status, added.text());
+    let prove = |browser: &mut Browser<'_>, code: &str| {
+        let reply = browser.send("POST", "/console/prove", &[("code", code), ("next", "/console/account")]);
+        (reply.status, reply.text())
+    };
+    let cookie = browser.cookie.clone();
+
+    let rolled = stack.admin(&["keys", "roll-data"]).unwrap();
+    assert_eq!(rolled["resealed"], 2, "the Rack's password and the app's secret: {rolled}");
+    let of_people = stack.admin(&["keys", "list"]).unwrap().as_array().unwrap().iter().find(|row| row["owner"] == "users").cloned();
+    assert_eq!(of_people.map(|row| (row["version"].as_i64(), row["state"] == "active")), Some((Some(2), true)));
+    let mut browser = Browser { stack: &stack, cookie };
+    let now = secret.code_at(now_ms());
+    let (status, words) = prove(&mut browser, &now);
+    assert_eq!(status, 303, "{words}");
+    assert_ne!(prove(&mut browser, &now).0, 303, "each code counts once, as before");
+    // After a restart there is no other key to open it with.
+    let cookie = browser.cookie.clone();
+    stack.console.restart().unwrap();
+    let mut browser = Browser { stack: &stack, cookie };
+    let (status, words) = prove(&mut browser, &secret.code_at(now_ms() + 30_000));
+    assert_eq!(status, 303, "{words}");
+}
+
+#[test]
 fn what_is_no_answer_lets_nobody_in() {
     let stack = Stack::start_with(&["--url", URL]).unwrap();
     let (_browser, mut key) = strict(&stack);

@@ -11,17 +11,17 @@ use convox_testkit::go::{Reply, connect, form, read_reply};
 use convox_testkit::{Cli, Server, Stack, binary};
 use serde_json::Value;
 
-const PASSWORD: &str = "tall-vexed-otter-19";
+pub(crate) const PASSWORD: &str = "tall-vexed-otter-19";
 
 /// A browser of somebody who is signed in to the Console's pages.
-struct Web<'a> {
+pub(crate) struct Web<'a> {
     console: &'a Server,
-    cookie: String,
+    pub(crate) cookie: String,
 }
 
 impl<'a> Web<'a> {
     /// Chooses a password by a link of the administrator, which signs in.
-    fn sign_in(stack: &'a Stack, email: &str) -> Self {
+    pub(crate) fn sign_in(stack: &'a Stack, email: &str) -> Self {
         let mut web = Self { console: &stack.console, cookie: String::new() };
         let link = stack.admin(&["user", "reset-link", email, "--url", "https://x"]).unwrap();
         let code = link["link"].as_str().unwrap().split_once('#').unwrap().1.to_owned();
@@ -46,16 +46,16 @@ impl<'a> Web<'a> {
         read_reply(&mut stream, false).unwrap()
     }
 
-    fn get(&self, path: &str) -> Reply {
+    pub(crate) fn get(&self, path: &str) -> Reply {
         self.send("GET", path, "")
     }
 
-    fn post(&self, path: &str, pairs: &[(&str, &str)]) -> Reply {
+    pub(crate) fn post(&self, path: &str, pairs: &[(&str, &str)]) -> Reply {
         self.send("POST", path, &form(pairs))
     }
 
     /// Opens the page that a command line asked for and gives the answer that its form gets: where the browser is led.
-    fn decide(&self, url: &str, decision: &str) -> String {
+    pub(crate) fn decide(&self, url: &str, decision: &str) -> String {
         let path = url.strip_prefix(&format!("https://{}", self.console.host)).unwrap();
         let page = self.get(path);
         assert_eq!(page.status, 200, "{}", page.text());

@@ -35,7 +35,7 @@ impl Roll for SigningKey {
         &["asked", "overlap"]
     }
 
-    fn victims(&self) -> &'static [Victim] {
+    fn victims(&self, _: &str) -> &'static [Victim] {
         &[Victim::Rack, Victim::Console(0)]
     }
 

@@ -92,9 +92,10 @@ impl Roll for ApiKey {
         &["asked", "both", "finishing", "overlap"]
     }
 
-    fn victims(&self) -> &'static [Victim] {
-        // The one that is asked; for one kind of key the other one too.
-        if self.whose == Whose::Person { &[Victim::Console(0), Victim::Console(1)] } else { &[Victim::Console(0)] }
+    fn victims(&self, step: &str) -> &'static [Victim] {
+        // The one that is asked; and where both must know of two keys, the other one too.
+        let both_know = self.whose == Whose::Person && ["both", "overlap"].contains(&step);
+        if both_know { &[Victim::Console(0), Victim::Console(1)] } else { &[Victim::Console(0)] }
     }
 
     async fn begin(&mut self, ground: &Ground, _: Option<&'static str>) -> anyhow::Result<()> {

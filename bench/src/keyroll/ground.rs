@@ -103,18 +103,41 @@ impl Drop for Server {
     }
 }
 
-/// Where everybody knocks, with what they pinned at first; ports stay the same over restarts.
+/// One of them: its port stays the same over restarts; the pin is that of whoever connected lately.
+struct Door {
+    host: String,
+    pin: Mutex<Fingerprint>,
+}
+
+impl Door {
+    fn of(server: &Server) -> Self {
+        Self { host: server.host.clone(), pin: Mutex::new(server.pin) }
+    }
+
+    fn pin(&self) -> Fingerprint {
+        *self.pin.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where everybody knocks.
 pub(crate) struct Doors {
-    consoles: Vec<(String, Fingerprint)>,
-    rack: (String, Fingerprint),
+    consoles: Vec<Door>,
+    rack: Door,
 }
 
 impl Doors {
+    /// Everybody has followed this server to its next certificate, as clients of ours do, and keeps its pin from now on; `None` for the Rack.
+    pub(crate) fn follow(&self, console: Option<usize>, pin: Fingerprint) -> anyhow::Result<()> {
+        let door = console.map_or(Some(&self.rack), |console| self.consoles.get(console)).context("no such Console")?;
+        *door.pin.lock().unwrap_or_else(PoisonError::into_inner) = pin;
+        Ok(())
+    }
+
     /// At a Console, with any key; for the Console itself without a Rack.
     pub(crate) fn console(&self, console: usize, key: &str, rack: Option<String>) -> anyhow::Result<Client> {
-        let (host, pin) = self.consoles.get(console).context("no such Console")?;
+        let door = self.consoles.get(console).context("no such Console")?;
         let context = Context { rack, ..Context::default() };
-        Ok(Client::new(Endpoint::console(host, Key::new(key))?, Trust::Pinned(*pin), context))
+        Ok(Client::new(Endpoint::console(&door.host, Key::new(key))?, Trust::Pinned(door.pin()), context))
     }
 
     /// At a Console, for the Rack.
@@ -124,8 +147,9 @@ impl Doors {
 
     /// Straight to the Rack: user `convox` with a password, or `jwt` with a token.
     pub(crate) fn straight(&self, user: &str, secret: &str) -> anyhow::Result<Client> {
-        let (host, pin) = &self.rack;
-        Ok(Client::new(Endpoint::parse(&format!("https://{user}:{secret}@{host}"))?, Trust::Pinned(*pin), Context::default()))
+        let Door { host, .. } = &self.rack;
+        let endpoint = Endpoint::parse(&format!("https://{user}:{secret}@{host}"))?;
+        Ok(Client::new(endpoint, Trust::Pinned(self.rack.pin()), Context::default()))
     }
 }
 
@@ -170,7 +194,7 @@ impl Ground {
         let rack = Server::start(bin.join("convox-rack"), args, Vec::new(), at("rack.log"), false)?;
         run(&bin, &["root-key", "--out", &text(at("root.key"))], &[])?;
         let (people, dead) = (People::default(), Mutex::default());
-        let doors = Arc::new(Doors { consoles: Vec::new(), rack: (rack.host.clone(), rack.pin) });
+        let doors = Arc::new(Doors { consoles: Vec::new(), rack: Door::of(&rack) });
         let (consoles, key) = (Vec::new(), String::new());
         let mut ground = Self { bin, consoles, rack, host, doors, key, people, dead, database, postgres, directory };
         ground.add_console()?;
@@ -178,8 +202,7 @@ impl Ground {
         let made = ground.admin(&["setup", "--code", &code, "--org", ORG, "--email", "ada@example.com"])?;
         made["api_key"].as_str().context("no API key")?.clone_into(&mut ground.key);
         ground.add_console()?;
-        let consoles = ground.consoles.iter().map(|console| (console.host.clone(), console.pin)).collect();
-        ground.doors = Arc::new(Doors { consoles, rack: (ground.rack.host.clone(), ground.rack.pin) });
+        ground.doors = Arc::new(Doors { consoles: ground.consoles.iter().map(Door::of).collect(), rack: Door::of(&ground.rack) });
         let (host, pin) = (ground.rack.host.clone(), ground.rack.pin.to_string());
         ground.admin(&["rack", "add", RACK, "--org", ORG, "--host", &host, "--pin", &pin, "--password-file", &text(password)])?;
         ground.employ().await?;

@@ -117,7 +117,7 @@ impl Roll for HostKey {
         &["asked", "added"]
     }
 
-    fn victims(&self) -> &'static [Victim] {
+    fn victims(&self, _: &str) -> &'static [Victim] {
         &[Victim::Rack, Victim::Console(1)]
     }
 

@@ -85,10 +85,10 @@ impl std::fmt::Display for Victim {
 pub(crate) trait Roll {
     /// As the table of keys in docs/security.md calls it.
     fn key(&self) -> &'static str;
-    /// Its steps, in order: at each, each victim is killed once.
+    /// Its steps, in order.
     fn steps(&self) -> &'static [&'static str];
-    /// Whose death could leave it half-done.
-    fn victims(&self) -> &'static [Victim];
+    /// Who is killed at a step, each once: whose death could leave it half-done.
+    fn victims(&self, step: &str) -> &'static [Victim];
     /// Begins a roll, and comes back while it is under way or when it is over. A program that does it may be killed as soon as it reaches a step, which
     /// is asked for then.
     async fn begin(&mut self, ground: &Ground, kill_at: Option<&'static str>) -> anyhow::Result<()>;
@@ -157,7 +157,7 @@ impl Trial<'_> {
         }
         let mut plan = vec![("none", Victim::Nobody)];
         for _ in 0..if self.arguments.quick { 0 } else { self.arguments.repeat } {
-            plan.extend(roll.steps().iter().flat_map(|step| roll.victims().iter().map(|victim| (*step, *victim))));
+            plan.extend(roll.steps().iter().flat_map(|step| roll.victims(step).iter().map(|victim| (*step, *victim))));
         }
         for (number, (step, victim)) in plan.into_iter().enumerate() {
             let done = once(&mut roll, step, victim, number, self.arguments.rate, &mut self.ground)
@@ -255,7 +255,7 @@ async fn once(
 ) -> anyhow::Result<Done> {
     let load = Load::start(ground, rate);
     // Something is under way on every connection before it begins.
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_millis(250)).await;
     let began = Instant::now();
     let (mut killed, mut down, mut start) = (victim == Victim::Nobody, Duration::ZERO, Duration::ZERO);
     roll.begin(ground, (victim == Victim::Roller).then_some(step)).await?;
@@ -287,6 +287,6 @@ async fn once(
     }
     let seconds = began.elapsed().saturating_sub(down).as_secs_f64();
     roll.check(ground).await?;
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_millis(250)).await;
     Ok(Done { key: roll.key(), step: step.to_owned(), victim, seconds, start, answers: load.stop().await })
 }

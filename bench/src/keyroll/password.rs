@@ -24,7 +24,7 @@ impl Roll for Password {
         &["begun", "accepted", "switched"]
     }
 
-    fn victims(&self) -> &'static [Victim] {
+    fn victims(&self, _: &str) -> &'static [Victim] {
         &[Victim::Console(0), Victim::Console(1), Victim::Rack]
     }
 

@@ -55,7 +55,7 @@ impl Roll for Certificate {
         &["rolling", "written"]
     }
 
-    fn victims(&self) -> &'static [Victim] {
+    fn victims(&self, _: &str) -> &'static [Victim] {
         if self.of_console { &[Victim::Roller, Victim::Console(0)] } else { &[Victim::Roller, Victim::Rack, Victim::Console(0)] }
     }
 
@@ -85,14 +85,20 @@ impl Roll for Certificate {
     }
 
     async fn check(&mut self, ground: &Ground) -> anyhow::Result<()> {
-        // Everybody here still has the pin of the first certificate.
+        // Everybody here still has the pin from before the roll.
         if self.of_console {
-            ground.person(0)?.system().await.context("a client with the first pin is refused")?;
+            ground.person(0)?.system().await.context("a client with the pin of before is refused")?;
         } else {
+            ground
+                .doors
+                .straight("jwt", &ground.people.token.holds())?
+                .system()
+                .await
+                .context("a client with the pin of before is refused")?;
             for console in 0..ground.consoles.len() {
-                ground.person(console)?.system().await.context("a Console with an older pin is refused")?;
+                ground.person(console)?.system().await.context("a Console with the pin of before is refused")?;
             }
         }
-        Ok(())
+        ground.doors.follow(self.of_console.then_some(0), self.shown(ground).await?.parse()?)
     }
 }

@@ -47,6 +47,8 @@ pub enum Credential {
     AppEnvironment,
     /// Of a private image registry.
     RegistryPassword,
+    /// Of a database or queue that a Rack runs for an app.
+    ResourcePassword,
     /// By which a Rack logs in to its hosts.
     HostKey,
     /// Of a server.
@@ -77,6 +79,7 @@ impl Credential {
             Self::RackStateKey,
             Self::AppEnvironment,
             Self::RegistryPassword,
+            Self::ResourcePassword,
             Self::HostKey,
             Self::TlsKey,
         ];
@@ -114,6 +117,7 @@ impl Credential {
             Self::RackStateKey => "Rack state key",
             Self::AppEnvironment => "environment of an app",
             Self::RegistryPassword => "password of an image registry",
+            Self::ResourcePassword => "password of a resource",
             Self::HostKey => "SSH key of an instance",
             Self::TlsKey => "TLS key",
         }
@@ -137,6 +141,7 @@ impl Credential {
             Self::RackSigningKey => (&[], &["signers.key"]),
             Self::AppEnvironment => (&[], &["releases.env", "configs.value"]),
             Self::RegistryPassword => (&[], &["registries.password"]),
+            Self::ResourcePassword => (&[], &["resources.password"]),
             Self::HostKey => (&[], &["host_keys.private", "host_keys.other_private"]),
             Self::DeviceCookie => (&["guesses.subject"], &[]),
             // Argon2's own text, in `users`; what lives in files, variables and memory only; ids of tokens.

@@ -55,7 +55,10 @@ fn columns_of_bytes(directory: &str) -> BTreeSet<String> {
             ["CREATE", "TABLE", name, ..] => name.clone_into(&mut table),
             ["DROP", "TABLE", name] => columns.retain(|column: &String| !column.starts_with(&format!("{name}."))),
             ["ALTER", "TABLE", name, "DROP", "COLUMN", column] => drop(columns.remove(&format!("{name}.{column}"))),
-            ["ALTER", "TABLE", _, "RENAME", ..] => panic!("this test does not read `{code}`"),
+            ["ALTER", "TABLE", name, "RENAME", "COLUMN", from, "TO", to] if columns.remove(&format!("{name}.{from}")) => {
+                columns.insert(format!("{name}.{to}"));
+            }
+            ["ALTER", "TABLE", _, "RENAME", "TO", ..] => panic!("this test does not read `{code}`"),
             ["ALTER", "TABLE", name, "ADD", "COLUMN", column, "BLOB", ..] => drop(columns.insert(format!("{name}.{column}"))),
             [column, "BLOB", ..] => drop(columns.insert(format!("{table}.{column}"))),
             _ => {}

@@ -14,6 +14,7 @@ use convox_tls::Fingerprint;
 pub struct Server {
     program: &'static str,
     args: Vec<String>,
+    env: Vec<(String, String)>,
     log: PathBuf,
     child: Option<Child>,
     /// `127.0.0.1:PORT`; stays the same over restarts.
@@ -27,9 +28,15 @@ pub struct Server {
 impl Server {
     /// Starts `program` with `args` plus `--listen 127.0.0.1:0`; its log goes to `log`.
     pub fn start(program: &'static str, args: &[&str], log: &Path) -> Result<Self> {
+        Self::start_with(program, args, &[], log)
+    }
+
+    /// The same with these variables.
+    pub fn start_with(program: &'static str, args: &[&str], env: &[(&str, &str)], log: &Path) -> Result<Self> {
         let mut server = Self {
             program,
             args: args.iter().map(ToString::to_string).collect(),
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             log: log.to_path_buf(),
             child: None,
             host: "127.0.0.1:0".to_owned(),
@@ -49,6 +56,7 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(log)
             .env_remove("CONVOX_PASSWORD")
+            .envs(self.env.iter().cloned())
             .spawn()
             .with_context(|| format!("could not start {}", self.program))?;
         let stdout = child.stdout.take().context("no stdout")?;

@@ -35,7 +35,12 @@ impl Stack {
 
     /// The same, with further arguments for the Console.
     pub fn start_with(more: &[&str]) -> Result<Self> {
-        Self::start_both(PLAIN, more)
+        Self::start_both(PLAIN, more, &[])
+    }
+
+    /// The same with further options of the Rack, and with options and variables of the Console.
+    pub fn start_as(rack: &[&str], console: &[&str], env: &[(&str, &str)]) -> Result<Self> {
+        Self::start_both(&[PLAIN, rack].concat(), console, env)
     }
 
     /// The same with a Rack that runs containers of this engine.
@@ -46,10 +51,10 @@ impl Stack {
 
     /// The same with these options of the Rack.
     pub fn start_rack_with(options: &[&str]) -> Result<Self> {
-        Self::start_both(options, &[])
+        Self::start_both(options, &[], &[])
     }
 
-    fn start_both(options: &[&str], more: &[&str]) -> Result<Self> {
+    fn start_both(options: &[&str], more: &[&str], env: &[(&str, &str)]) -> Result<Self> {
         let dir = TempDir::new()?;
         let rack = start_rack_with(dir.path(), "main", options)?;
         let data = dir.path().join("console");
@@ -57,7 +62,7 @@ impl Stack {
         let root_key = data.join("root.key");
         console_command(&data, &["root-key", "--out", path_text(&root_key)?], false)?;
         let args = [&["serve", "--data", path_text(&data)?, "--root-key-file", path_text(&root_key)?], more].concat();
-        let console = Server::start("convox-console", &args, &dir.path().join("console.log"))?;
+        let console = Server::start_with("convox-console", &args, env, &dir.path().join("console.log"))?;
         let mut stack = Self { console, rack, key: String::new(), people: 0.into(), dir };
         let code = stack.console.setup_code.clone().context("a new Console prints a setup code")?;
         let made = stack.admin(&["setup", "--code", &code, "--org", "acme", "--email", "admin@example.com"])?;
