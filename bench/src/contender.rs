@@ -107,7 +107,15 @@ impl Ground {
         self.nginx("nginx", self.core, free_port()?, tls, &server, &http)
     }
 
-    fn nginx(&self, name: &'static str, core: usize, port: u16, tls: bool, server: &str, http: &str) -> anyhow::Result<Contender> {
+    pub(crate) fn nginx(
+        &self,
+        name: &'static str,
+        core: usize,
+        port: u16,
+        tls: bool,
+        server: &str,
+        http: &str,
+    ) -> anyhow::Result<Contender> {
         let prefix = self.directory.join(format!("{name}-{port}"));
         std::fs::create_dir_all(&prefix)?;
         let (listen, certificate) = if tls {

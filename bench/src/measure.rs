@@ -46,7 +46,13 @@ pub(crate) struct Load {
     /// Milliseconds.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
+    /// Not a number where the script does not print it.
+    pub(crate) p999: f64,
 }
+
+/// For a script of wrk: one more line, like those that wrk prints itself.
+pub(crate) const LAST_PERCENTILE: &str =
+    "done = function(summary, latency, requests) print(string.format('99.9%% %.2fus', latency:percentile(99.9))) end\n";
 
 /// Drives `url` with one thread of `wrk` on `core`. Fails if any answer was not a good one.
 pub(crate) fn load(
@@ -89,7 +95,7 @@ fn parse(text: &str) -> anyhow::Result<Load> {
             .and_then(|rest| milliseconds(rest.trim()))
             .with_context(|| format!("no {name}"))
     };
-    Ok(Load { requests, seconds, p50: percentile("50%")?, p99: percentile("99%")? })
+    Ok(Load { requests, seconds, p50: percentile("50%")?, p99: percentile("99%")?, p999: percentile("99.9%").unwrap_or(f64::NAN) })
 }
 
 /// `1.50ms`, `900.00us`, `6.10s`.

@@ -1,4 +1,4 @@
-//! The comparison with nginx: same upstream, same load, same core, in turns.
+//! The comparison with nginx, HAProxy and Caddy: same upstream, same load, same core, in turns.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -66,6 +66,7 @@ pub(crate) struct Round {
     pub(crate) cpu: f64,
     pub(crate) p50: f64,
     pub(crate) p99: f64,
+    pub(crate) p999: f64,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -77,7 +78,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let conditions = report::Conditions {
         machine: measure::machine(),
-        nginx: measure::version("nginx", "-v"),
+        peers: [
+            measure::version("nginx", "-v"),
+            measure::version("haproxy", "-v"),
+            format!("Caddy {}", measure::version("caddy", "version")),
+        ]
+        .join("; "),
         wrk: measure::version("wrk", "-v"),
         rounds: arguments.rounds,
         seconds: arguments.seconds,
@@ -94,10 +100,19 @@ fn measure(arguments: &Arguments, variant: Variant) -> anyhow::Result<Vec<Series
     let tls = variant.tls;
     let directory = tempfile::tempdir()?;
     let script = directory.path().join("method.lua");
-    std::fs::write(&script, format!("wrk.method = \"{}\"\n", variant.method))?;
+    std::fs::write(&script, format!("wrk.method = \"{}\"\n{}", variant.method, measure::LAST_PERCENTILE))?;
     let ground = Ground::new(directory.path(), arguments.core, arguments.load_core)?;
     let (_upstream, port) = ground.upstream(tls)?;
-    let mut contenders = vec![ground.nginx_proxy(port, tls)?, ground.gate(port, tls)?];
+    let mut contenders = vec![ground.nginx_proxy(port, tls)?];
+    // Nobody but the Console audits, so the others are asked for reads only.
+    if variant.method == "GET" {
+        contenders.push(ground.nginx_asking(port, tls)?);
+        contenders.push(ground.haproxy(port, tls)?);
+        if tls {
+            contenders.push(ground.caddy(port)?);
+        }
+    }
+    contenders.push(ground.gate(port, tls)?);
     if let Some(program) = &arguments.console
         && tls
     {
@@ -147,7 +162,7 @@ fn once(arguments: &Arguments, contender: &Contender, variant: Variant, script: 
         arguments.connections,
         Duration::from_secs(seconds),
         &headers,
-        (variant.method != "GET").then_some(script),
+        Some(script),
     )?;
     let used = measure::cpu(contender.pid())? - before;
     Ok(Round {
@@ -156,5 +171,6 @@ fn once(arguments: &Arguments, contender: &Contender, variant: Variant, script: 
         cpu: used as f64 / 1000.0 / load.requests as f64,
         p50: load.p50,
         p99: load.p99,
+        p999: load.p999,
     })
 }

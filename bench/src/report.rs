@@ -7,7 +7,7 @@ use crate::relay::{Series, Variant};
 
 pub(crate) struct Conditions {
     pub(crate) machine: String,
-    pub(crate) nginx: String,
+    pub(crate) peers: String,
     pub(crate) wrk: String,
     pub(crate) rounds: usize,
     pub(crate) seconds: u64,
@@ -42,12 +42,13 @@ pub(crate) fn relay(conditions: &Conditions, all: &[Series]) -> (String, String)
                 "cpu_times_nginx": median(&cpu) / yardstick(series.variant),
                 "p50_ms": median(&of(series, |round| round.p50)),
                 "p99_ms": median(&of(series, |round| round.p99)),
+                "p999_ms": median(&of(series, |round| round.p999)),
             })
         })
         .collect();
     let json = json!({
         "machine": conditions.machine,
-        "nginx": conditions.nginx,
+        "peers": conditions.peers,
         "wrk": conditions.wrk,
         "rounds": conditions.rounds,
         "seconds_per_round": conditions.seconds,
@@ -56,15 +57,15 @@ pub(crate) fn relay(conditions: &Conditions, all: &[Series]) -> (String, String)
     });
     let mut table = format!(
         "{}; {}; {} interleaved rounds of {} s, {} kept connections, replies of a quarter of a kilobyte; medians.\n\n\
-         | asked | contender | requests/s | CPU us/request | range | times nginx | p50 ms | p99 ms |\n\
-         |---|---|--:|--:|--:|--:|--:|--:|\n",
-        conditions.machine, conditions.nginx, conditions.rounds, conditions.seconds, conditions.connections
+         | asked | contender | requests/s | CPU us/request | range | times nginx | p50 ms | p99 ms | p99.9 ms |\n\
+         |---|---|--:|--:|--:|--:|--:|--:|--:|\n",
+        conditions.machine, conditions.peers, conditions.rounds, conditions.seconds, conditions.connections
     );
     for series in all {
         let cpu = of(series, |round| round.cpu);
         let (low, high) = range(&cpu);
         table.push_str(&format!(
-            "| {} | {} | {:.0} | {:.1} | {low:.1}-{high:.1} | {:.2} | {:.2} | {:.2} |\n",
+            "| {} | {} | {:.0} | {:.1} | {low:.1}-{high:.1} | {:.2} | {:.2} | {:.2} | {:.2} |\n",
             series.variant.title,
             series.contender,
             median(&of(series, |round| round.per_second)),
@@ -72,6 +73,7 @@ pub(crate) fn relay(conditions: &Conditions, all: &[Series]) -> (String, String)
             median(&cpu) / yardstick(series.variant),
             median(&of(series, |round| round.p50)),
             median(&of(series, |round| round.p99)),
+            median(&of(series, |round| round.p999)),
         ));
     }
     (format!("{json:#}\n"), table)

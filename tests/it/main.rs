@@ -2,6 +2,7 @@
 //!
 //! - `containers`: apps in containers of a real Podman
 //! - `commands`: every command of the CLI, through the Console and straight to the Rack
+//! - `doctor`: what keeps commands from working
 //! - `faults`: what a person is told when something is wrong
 //! - `original_clients`: what the unmodified v2 and v3 clients send, and the answers that they expect
 //! - `crash`: nothing that was confirmed is lost to `kill -9`
@@ -19,6 +20,7 @@
 mod commands;
 mod containers;
 mod crash;
+mod doctor;
 mod faults;
 mod instances;
 mod original_clients;

@@ -207,7 +207,7 @@ impl Client {
         Ok(request)
     }
 
-    async fn exchange(&self, call: Call) -> Result<Reply, Error> {
+    pub(crate) async fn exchange(&self, call: Call) -> Result<Reply, Error> {
         let safe = matches!(call.method, Method::GET | Method::HEAD | Method::OPTIONS);
         let mut request = self.request(call)?;
         let kept = lock(&self.idle).take().filter(|kept| !kept.sender.is_closed());
@@ -269,7 +269,7 @@ impl Client {
     }
 
     /// Turns every status that is not a success into its error.
-    async fn accept(&self, reply: Reply) -> Result<Reply, Error> {
+    pub(crate) async fn accept(&self, reply: Reply) -> Result<Reply, Error> {
         if (200..300).contains(&reply.status) {
             return Ok(reply);
         }

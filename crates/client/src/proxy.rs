@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::{Error, Key, Scheme};
+use crate::{Endpoint, Error, Key, Scheme};
 
 /// The proxies that the environment names; [`Proxies::default`] is none.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +35,15 @@ impl Proxies {
                 .map(|list| list.split(',').map(|item| item.trim().to_ascii_lowercase()).filter(|item| !item.is_empty()).collect())
                 .unwrap_or_default(),
         }
+    }
+
+    /// `host:port` of the proxy that lies between us and an endpoint, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Proxy`] when the variable names none that can be used.
+    pub fn between(&self, endpoint: &Endpoint) -> Result<Option<String>, Error> {
+        let proxy = self.of(endpoint.scheme(), endpoint.host(), endpoint.port())?;
+        Ok(proxy.map(|proxy| format!("{}:{}", proxy.host, proxy.port)))
     }
 
     pub(crate) fn of(&self, scheme: Scheme, host: &str, port: u16) -> Result<Option<Proxy>, Error> {

@@ -20,6 +20,7 @@ use crate::snapshot::{KnownKey, Snapshot};
 pub(crate) const ROOM: usize = 512;
 
 const SESSION: HeaderName = HeaderName::from_static("session");
+const VERSION: HeaderName = HeaderName::from_static("version");
 
 /// Somebody whose key or cookie is good, and who may still owe a second factor. Opens only what asks for that factor.
 #[derive(Clone, Debug)]
@@ -160,16 +161,22 @@ impl AuthError {
         }
     }
 
-    /// The demand for a session that goes with the answer, in the form of the original clients (protocol 3.4).
-    pub(crate) fn demand(&self) -> Option<HeaderValue> {
+    /// The demand for a session that goes with the answer, in the form of the original clients (protocol 3.4). v2 can ask a security key and
+    /// nothing else: for whoever has none it is to ask for the session right away, and is told where to answer (ADR 0024).
+    pub(crate) fn demand(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         match self {
             Self::Unproven(known) if known.has_factor => {
-                let demand = SessionDemand { path: SESSION_PATH.to_owned(), token: true };
+                let demand = SessionDemand { path: SESSION_PATH.to_owned(), token: known.has_security_key || !is_v2(headers) };
                 HeaderValue::from_str(&demand.to_string()).ok()
             }
             _ => None,
         }
     }
+}
+
+/// Whether a released v2 client asks.
+pub(crate) fn is_v2(headers: &HeaderMap) -> bool {
+    headers.get(VERSION).and_then(|value| value.to_str().ok()).is_some_and(convox_wire::session::is_v2)
 }
 
 /// Where a command line proves its second factor.

@@ -237,7 +237,7 @@ impl Asked<'_> {
             let further = Some((RETRY_AFTER, HeaderValue::from(wait_s)));
             return Refused { further, ..refuse(StatusCode::TOO_MANY_REQUESTS, strangers::words(wait_s)) };
         }
-        let further = error.demand().map(|demand| (WWW_AUTHENTICATE, demand));
+        let further = error.demand(&self.head.headers).map(|demand| (WWW_AUTHENTICATE, demand));
         Refused { further, ..refuse(error.status(), error.to_string()) }
     }
 

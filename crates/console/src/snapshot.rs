@@ -36,6 +36,8 @@ pub(crate) struct KnownKey {
     /// Whether its owner has a second factor, and whether an organization of theirs requires one.
     pub(crate) has_factor: bool,
     pub(crate) needs_factor: bool,
+    /// Whether a security key is among their factors.
+    pub(crate) has_security_key: bool,
     /// Keyed hash, under which it is found.
     hash: [u8; 32],
     /// Last use, milliseconds since 1970; 0 before the first. Outlives the snapshot.
@@ -72,8 +74,15 @@ struct Person {
     keys: Arc<[KeyId]>,
 }
 
+/// What somebody can prove themselves by.
+#[derive(Clone, Copy)]
+struct Has {
+    factor: bool,
+    security_key: bool,
+}
+
 impl Person {
-    fn new(user: &UserId, email: String, grants: Arc<[Grant]>, has_factor: bool, needs_factor: bool) -> Self {
+    fn new(user: &UserId, email: String, grants: Arc<[Grant]>, has: Has, needs_factor: bool) -> Self {
         // Addresses are plain ASCII when they come in; a row that was edited to something else names nobody.
         let actor = HeaderValue::from_str(&email).unwrap_or(HeaderValue::from_static("unknown"));
         let known = KnownKey {
@@ -85,8 +94,9 @@ impl Person {
             proven_ms: 0,
             factor: None,
             goes_with: None,
-            has_factor,
+            has_factor: has.factor,
             needs_factor,
+            has_security_key: has.security_key,
             hash: [0; 32],
             used_ms: Arc::default(),
         };
@@ -113,6 +123,7 @@ impl Person {
             goes_with: key.goes_with,
             has_factor: self.known.has_factor,
             needs_factor: self.known.needs_factor,
+            has_security_key: self.known.has_security_key,
             hash: key.hash,
             used_ms,
         }
@@ -132,6 +143,7 @@ impl Person {
             goes_with: known.goes_with.clone(),
             has_factor: self.known.has_factor,
             needs_factor: self.known.needs_factor,
+            has_security_key: self.known.has_security_key,
             hash: known.hash,
             used_ms: Arc::clone(&known.used_ms),
         }
@@ -163,7 +175,7 @@ impl Snapshot {
         let mut snapshot = Self { seq: rows.seq, ..Self::default() };
         snapshot.data_keys = rows.orgs.into_iter().map(|(org, (_, keys))| (org, Arc::from(keys))).collect();
         snapshot.strict = rows.strict.into_iter().collect();
-        snapshot.take_people(rows.users, rows.members, &rows.factored);
+        snapshot.take_people(rows.users, rows.members, &rows.factored, &rows.with_security_key);
         for key in rows.keys {
             let used_ms = before.key_ids.get(&key.id).map(|known| Arc::clone(&known.used_ms)).unwrap_or_default();
             snapshot.take_key(key, used_ms);
@@ -191,7 +203,7 @@ impl Snapshot {
         next.data_keys.extend(now.orgs.into_iter().map(|(org, (_, keys))| (org, Arc::from(keys))));
 
         let gone: Vec<Option<Person>> = users.iter().map(|user| next.people.remove(user)).collect();
-        next.take_people(now.users, now.members, &now.factored);
+        next.take_people(now.users, now.members, &now.factored, &now.with_security_key);
         for before in gone.into_iter().flatten() {
             next.hand_over(&before);
         }
@@ -216,7 +228,13 @@ impl Snapshot {
     }
 
     /// Without their keys. Organizations are there already.
-    fn take_people(&mut self, users: BTreeMap<UserId, String>, members: Vec<(OrgId, UserId, Role)>, factored: &BTreeSet<UserId>) {
+    fn take_people(
+        &mut self,
+        users: BTreeMap<UserId, String>,
+        members: Vec<(OrgId, UserId, Role)>,
+        factored: &BTreeSet<UserId>,
+        with_security_key: &BTreeSet<UserId>,
+    ) {
         let mut grants: Gathered<UserId, Vec<Grant>> = Gathered::new();
         for (org, user, role) in members {
             grants.entry(user).or_default().push(Grant { org, role });
@@ -224,7 +242,8 @@ impl Snapshot {
         for (user, email) in users {
             let grants: Arc<[Grant]> = grants.remove(&user).unwrap_or_default().into();
             let needs_factor = grants.iter().any(|grant| self.strict.contains(&grant.org));
-            let person = Person::new(&user, email, grants, factored.contains(&user), needs_factor);
+            let has = Has { factor: factored.contains(&user), security_key: with_security_key.contains(&user) };
+            let person = Person::new(&user, email, grants, has, needs_factor);
             self.people.insert(user, person);
         }
     }
@@ -474,6 +493,7 @@ mod tests {
                     .collect(),
                 strict: self.orgs.iter().filter(|(_, (_, key))| key % 2 == 1).map(|(id, _)| id.clone()).collect(),
                 factored: BTreeSet::new(),
+                with_security_key: BTreeSet::new(),
             }
         }
 

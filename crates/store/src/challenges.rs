@@ -24,8 +24,12 @@ pub enum Purpose {
     AddSecurityKey,
     /// To add an authenticator app.
     AddTotp,
-    /// To let a command line in.
+    /// To let a command line in, which brings the answer itself.
     CommandLine,
+    /// To let a command line in that can bring no answer: it waits until a page has taken one.
+    LetIn,
+    /// To prove oneself on that page.
+    ProveLetIn,
 }
 
 impl Purpose {
@@ -38,6 +42,8 @@ impl Purpose {
             Self::AddSecurityKey => "add-security-key",
             Self::AddTotp => "add-totp",
             Self::CommandLine => "command-line",
+            Self::LetIn => "let-in",
+            Self::ProveLetIn => "prove-let-in",
         }
     }
 }
@@ -170,6 +176,28 @@ impl Store {
             .rows_affected()
         });
         Ok(done == 1)
+    }
+
+    /// Takes away a [`Purpose::LetIn`] of this key, asked from this address, that was answered: by which factor. Each lets in once.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn take_let_in(&self, user: &UserId, key: &KeyId, peer: &str, now_ms: i64) -> Result<Option<Factor>, StoreError> {
+        let taken: Option<(String,)> = convox_db::transaction!(&self.db, |tx| {
+            sqlx::query_as(
+                "DELETE FROM challenges WHERE proof_hash IS NOT NULL AND id_hash = (SELECT id_hash FROM challenges WHERE purpose = $1 \
+                 AND user_id = $2 AND key_id = $3 AND peer = $4 AND proof_hash IS NOT NULL AND expires_ms > $5 \
+                 ORDER BY created_ms DESC, id_hash LIMIT 1) RETURNING proof_factor",
+            )
+            .bind(Purpose::LetIn.as_str())
+            .bind(user.as_str())
+            .bind(key.as_str())
+            .bind(peer)
+            .bind(now_ms)
+            .fetch_optional(&mut *tx)
+            .await?
+        });
+        Ok(taken.and_then(|(factor,)| Factor::from_name(&factor)))
     }
 }
 

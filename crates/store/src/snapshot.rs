@@ -62,6 +62,8 @@ pub struct Rows {
     pub strict: BTreeSet<OrgId>,
     /// Users who have one.
     pub factored: BTreeSet<UserId>,
+    /// Those of them who have a security key.
+    pub with_security_key: BTreeSet<UserId>,
 }
 
 /// What changed between two positions of the feed: the ids of all rows that did, and those of them that are still there.
@@ -82,8 +84,8 @@ pub struct Delta {
 /// A key's row: id, user, kind, hash, last four characters, expiry, whether it is due for a new id, proven, factor, API key, organization,
 /// scope.
 type KeyRow = (String, String, String, Vec<u8>, String, Option<i64>, i64, i64, String, Option<String>, Option<String>, String);
-/// A user's row: id, address, number of second factors.
-type UserRow = (String, String, i64);
+/// A user's row: id, address, number of second factors, number of security keys.
+type UserRow = (String, String, i64, i64);
 /// An organization's row: id, name, whether a second factor is needed.
 type OrgRow = (String, String, i64);
 /// A data key's row: whose, the key.
@@ -111,7 +113,8 @@ macro_rules! users {
     ($narrow:literal) => {
         concat!(
             "SELECT id, email, \
-             (SELECT COUNT(*) FROM passkeys WHERE user_id = users.id) + (SELECT COUNT(*) FROM totp WHERE user_id = users.id) FROM users ",
+             (SELECT COUNT(*) FROM passkeys WHERE user_id = users.id) + (SELECT COUNT(*) FROM totp WHERE user_id = users.id), \
+             (SELECT COUNT(*) FROM passkeys WHERE user_id = users.id AND kind = 'security-key') FROM users ",
             $narrow
         )
     };
@@ -274,7 +277,9 @@ impl From<Raw> for Rows {
         let member =
             |(org, user, role): (String, String, String)| Some((OrgId::from_text(org), UserId::from_text(user), role.parse().ok()?));
         let strict = raw.orgs.iter().filter(|(.., needs_factor)| *needs_factor != 0).map(|(id, ..)| OrgId::from_text(id.clone())).collect();
-        let factored = raw.users.iter().filter(|(.., factors)| *factors != 0).map(|(id, ..)| UserId::from_text(id.clone())).collect();
+        let who =
+            |has: fn(&UserRow) -> bool| raw.users.iter().filter(|row| has(row)).map(|(id, ..)| UserId::from_text(id.clone())).collect();
+        let (factored, with_security_key) = (who(|(.., factors, _)| *factors != 0), who(|(.., security_keys)| *security_keys != 0));
         let mut keys: BTreeMap<String, Vec<WrappedDataKey>> = BTreeMap::new();
         for (owner, wrapped) in raw.data_keys {
             keys.entry(owner).or_default().push(WrappedDataKey::from_bytes(wrapped));
@@ -286,12 +291,13 @@ impl From<Raw> for Rows {
         Self {
             seq: raw.seq,
             keys: raw.keys.into_iter().filter_map(key).collect(),
-            users: raw.users.into_iter().map(|(id, email, _)| (UserId::from_text(id), email)).collect(),
+            users: raw.users.into_iter().map(|(id, email, ..)| (UserId::from_text(id), email)).collect(),
             members: raw.members.into_iter().filter_map(member).collect(),
             racks: raw.racks.into_iter().map(rack_row).collect(),
             orgs: raw.orgs.into_iter().map(org).collect(),
             strict,
             factored,
+            with_security_key,
         }
     }
 }

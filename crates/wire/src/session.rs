@@ -29,6 +29,12 @@ impl fmt::Display for SessionDemand {
     }
 }
 
+/// Whether a `Version` header is a released v2 client's: those are moments, 14 digits; v3's are `3.x`. One that was built from its source says
+/// `dev` in both generations.
+pub fn is_v2(version: &str) -> bool {
+    version.len() == 14 && version.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -43,6 +49,14 @@ mod tests {
         }
         for bad in ["", "Session", "Session path=\"\" token=\"true\"", "Session  path=\"/s\" token=\"true\"", "Basic realm=\"x\""] {
             assert_eq!(SessionDemand::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn generations_are_told_apart_by_their_version() {
+        assert!(is_v2("20240312153045"));
+        for other in ["", "dev", "3.18.9", "2024031215304", "202403121530456", "2024031215304x"] {
+            assert!(!is_v2(other), "{other}");
         }
     }
 

@@ -64,6 +64,9 @@ done; also when whoever read standard output closed it
 \fB1\fR
 failed, as told on standard error
 .TP
+\fB2\fR
+\fBdoctor\fR found nothing that keeps commands from working, but something to look after
+.TP
 \fB130\fR
 Ctrl\-C at a question
 .TP

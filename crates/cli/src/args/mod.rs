@@ -81,6 +81,9 @@ pub(crate) enum Command {
     /// create and promote a build
     #[command(after_help = "EXAMPLES\n  convox deploy -a shop --wait\n  convox deploy ./web -a shop -r acme/staging")]
     Deploy(Deploy),
+    /// find out what keeps commands from working, and what to do: exit code 0 when nothing does, 1 for a fault, 2 for a warning alone
+    #[command(after_help = "EXAMPLES\n  convox doctor\n  convox doctor -r acme/production --json")]
+    Doctor(RackFlag),
     /// list env vars
     #[command(after_help = "EXAMPLES\n  convox env -a shop\n  convox env -a shop --json")]
     Env(Env),

@@ -1,6 +1,6 @@
 //! `logs` and `rack logs`: a stream of lines, passed through unchanged.
 
-use convox_client::Socket;
+use convox_client::{Piece, Socket};
 use convox_wire::options::LogOptions;
 
 use crate::Ctx;
@@ -27,30 +27,52 @@ pub(super) async fn app(ctx: &Ctx, args: Logs) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// How a message begins with which a server says that it refuses, or why it ends the stream. No line of a log looks like it: those begin with
+/// a time.
+const REFUSAL: &[u8] = b"ERROR: ";
+
 /// Prints a log until its end. With `--json`, one object a line.
 pub(super) async fn show(out: &Printer, socket: Socket) -> Result<(), Failure> {
     let (mut reader, _writer) = socket.split();
     let mut rest: Vec<u8> = Vec::new();
     let mut is_first = true;
-    while let Some(piece) = reader.next().await? {
-        // A server refuses after the upgrade with one message; no line of a log looks like it, since those begin with a time.
-        if is_first && piece.first && piece.data.starts_with(b"ERROR: ") {
-            let message = String::from_utf8_lossy(&piece.data).trim_start_matches("ERROR: ").trim().to_owned();
-            return Err(Failure::new(message));
+    // A message that may be a server's last words, and whether it was the first one too.
+    let mut held: Option<(Piece, bool)> = None;
+    loop {
+        let next = reader.next().await;
+        if let Some((piece, was_first)) = held.take() {
+            let words = String::from_utf8_lossy(piece.data.strip_prefix(REFUSAL).unwrap_or_default()).trim().to_owned();
+            match &next {
+                // Refused after the upgrade.
+                Ok(None) if was_first => return Err(Failure::new(words)),
+                // Closed with a reason that says the same.
+                Err(error) if error.to_string().contains(&words) => {}
+                _ => print(out, &piece, &mut rest)?,
+            }
+        }
+        let Some(piece) = next? else { break };
+        if piece.first && piece.last && piece.data.starts_with(REFUSAL) && rest.is_empty() {
+            held = Some((piece, is_first));
+        } else {
+            print(out, &piece, &mut rest)?;
         }
         is_first = false;
-        if !out.is_json() {
-            out.raw(&piece.data)?;
-            continue;
-        }
-        rest.extend_from_slice(&piece.data);
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = rest.drain(..=end).collect();
-            json_line(out, &line)?;
-        }
     }
     if out.is_json() && !rest.is_empty() {
         json_line(out, &rest)?;
+    }
+    Ok(())
+}
+
+/// As it is, or whole lines of it as JSON.
+fn print(out: &Printer, piece: &Piece, rest: &mut Vec<u8>) -> Result<(), Failure> {
+    if !out.is_json() {
+        return out.raw(&piece.data);
+    }
+    rest.extend_from_slice(&piece.data);
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let line: Vec<u8> = rest.drain(..=end).collect();
+        json_line(out, &line)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod apps;
 mod builds;
 mod bundle;
 mod certs;
+mod doctor;
 mod env;
 mod exec;
 mod files;
@@ -52,6 +53,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<u8, Failure> {
         Command::Completion(args) => meta::completion(ctx, &args),
         Command::Cp(args) => files::run(ctx, args).await,
         Command::Deploy(args) => builds::deploy(ctx, args).await,
+        Command::Doctor(rack) => doctor::run(ctx, &rack).await,
         Command::Env(args) => env::run(ctx, args).await,
         Command::Exec(args) => exec::exec(ctx, args).await,
         Command::Help(words) => meta::help(ctx, &words.words),

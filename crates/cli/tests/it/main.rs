@@ -9,9 +9,12 @@
 //! - `texts`: tables, texts, errors and exit codes
 //! - `terminal`: what happens at a real terminal
 //! - `second_factor`: a Console that asks for one, at the terminal and by the browser
+//! - `doctor`: each of the usual faults by its name
 //! - `projects`: editors, projects, racks of one's own
 
 mod accounts;
+#[cfg(test)]
+mod doctor;
 mod keys;
 #[cfg(test)]
 mod person;

@@ -361,3 +361,72 @@ fn a_host_without_a_way_in_by_browser_says_so() {
     }
     assert!(server.seen().iter().all(|request| request.header("Authorization").is_none()), "nothing is sent of who one is");
 }
+
+/// As [`console`], and gives a key `good-old` a new one, `good-new`. `at_finish` is called when the roll is to be finished.
+fn rolling(at_finish: impl Fn() + Send + Sync + 'static) -> Server {
+    use base64::Engine as _;
+    let basic = |key: &str| format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("convox:{key}")));
+    Server::start(move |request| match (request.path.as_str(), request.header("Authorization")) {
+        ("/api/v1/keys/roll", Some(sent)) if sent == basic("good-old") => {
+            json(r#"{"id":"2","name":"default","kind":"user","api_key":"good-new","last4":"-new","expires":null}"#)
+        }
+        ("/api/v1/keys/roll/finish", Some(sent)) if sent == basic("good-new") => {
+            at_finish();
+            json(r#"{"rolled":true}"#)
+        }
+        _ => console(request),
+    })
+}
+
+#[test]
+fn a_key_in_a_keychain_is_rolled_there_and_comes_into_no_file() {
+    let person = with_helper("[ \"$1\" = store ] && [ -f \"$store/broken\" ] && { echo 'the keychain is locked'; exit 1; }");
+    let (store, seen) = (person.cwd().join("bin/store"), std::sync::Arc::new(std::sync::Mutex::new(String::new())));
+    let kept = {
+        let store = store.clone();
+        move || {
+            let entries = std::fs::read_dir(&store).into_iter().flatten().flatten();
+            entries.filter_map(|entry| std::fs::read_to_string(entry.path()).ok()).collect::<String>()
+        }
+    };
+    let server = rolling({
+        let (seen, kept) = (std::sync::Arc::clone(&seen), kept.clone());
+        move || *seen.lock().unwrap() = kept()
+    });
+    login(&person, &server, &["--store", "box", "--account", "work"], "good-work").ok();
+    login(&person, &server, &["--account", "home"], "good-old").ok();
+
+    // A keychain that cannot take it: nothing is lost, and the old key is not ended.
+    std::fs::write(store.join("broken"), "").unwrap();
+    let said = person.run(&["keys", "roll"]).err();
+    assert!(said.contains("the keychain is locked") && !said.contains("good-"), "{said}");
+    assert!(!server.lines().contains(&"POST /api/v1/keys/roll/finish".to_owned()));
+    assert_eq!(user(&person, &[]), "u-old@example.com");
+
+    std::fs::remove_file(store.join("broken")).unwrap();
+    let ran = person.run(&["keys", "roll"]);
+    assert!(ran.code == 0 && ran.stdout.is_empty() && ran.stderr.contains("the new key is saved"), "{ran:?}");
+    assert!(seen.lock().unwrap().contains("good-new"), "in the keychain before the old one ends");
+    assert!(!kept().contains("good-old"));
+    assert_eq!(holders(&person, "good-"), Vec::<String>::new());
+    assert_eq!(
+        (user(&person, &[]), user(&person, &[("CONVOX_ACCOUNT", "work")])),
+        ("u-new@example.com".to_owned(), "u-work@example.com".to_owned())
+    );
+}
+
+#[test]
+fn a_key_of_an_account_that_is_not_active_is_rolled_where_it_is() {
+    let server = rolling(|| ());
+    let person = Person::new();
+    login(&person, &server, &["--account", "work"], "good-old").ok();
+    login(&person, &server, &["--account", "home"], "good-home").ok();
+    let output = person.command(&["keys", "roll"]).env("CONVOX_ACCOUNT", "work").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(person.map("auth")[&server.host()], "good-home", "the active one's stays");
+    assert_eq!((holders(&person, "good-old"), holders(&person, "good-new")), (Vec::new(), vec!["accounts".to_owned()]));
+    assert_eq!(
+        (user(&person, &[]), user(&person, &[("CONVOX_ACCOUNT", "work")])),
+        ("u-home@example.com".to_owned(), "u-new@example.com".to_owned())
+    );
+}

@@ -1,5 +1,8 @@
 //! Tables, texts, errors and exit codes of the originals; JSON beside them.
 
+use convox_wire::exit::marker;
+use convox_wire::socket::Frame;
+
 use crate::person::Person;
 use crate::server::{Answer, Request, Server, json, status};
 
@@ -225,4 +228,39 @@ fn a_closed_pipe_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+#[test]
+fn why_a_stream_was_ended_is_told_once_and_is_no_line_of_the_log() {
+    const LINE: &str = "2026-01-02T03:04:05Z service/web/P1 ERROR: of the app\n";
+    let ended = |how: &'static str| {
+        Server::start(move |request| {
+            let words = "this API key was revoked";
+            let shell = request.path.ends_with("/exec");
+            let mut frames = vec![Frame::text(LINE), Frame::text(format!("ERROR: {words}\n"))];
+            frames.extend(shell.then(|| Frame::text(marker(255))));
+            frames.push(match how {
+                "closed" => Frame::close(1008, words),
+                "closed without a word" => Frame::close(1011, ""),
+                _ => Frame::end(),
+            });
+            Answer::Frames(frames)
+        })
+    };
+    let closed = ended("closed");
+    let person = Person::at(&closed);
+    let told = format!("ERROR: the connection to {} ended early: this API key was revoked\n", closed.host());
+    let ran = person.run(&["logs", "-a", "shop"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.lines().next()), (1, LINE, told.lines().next()));
+    let ran = person.run(&["logs", "-a", "shop", "--json"]);
+    assert_eq!((ran.code, ran.stdout.lines().count()), (1, 1), "{}", ran.stdout);
+    let ran = person.run(&["exec", "P1", "sh", "-a", "shop"]);
+    assert_eq!((ran.code, ran.stderr.lines().next()), (255, told.lines().next()));
+    // Nothing that was said is lost.
+    let unsaid = ended("closed without a word");
+    let ran = Person::at(&unsaid).run(&["logs", "-a", "shop"]);
+    assert!(ran.code == 1 && ran.stdout.ends_with("ERROR: this API key was revoked\n"), "{ran:?}");
+    let plain = ended("at its end");
+    let ran = Person::at(&plain).run(&["logs", "-a", "shop"]);
+    assert!(ran.code == 0 && ran.stdout.ends_with("ERROR: this API key was revoked\n"), "{ran:?}");
 }

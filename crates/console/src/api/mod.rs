@@ -133,7 +133,7 @@ fn unidentified(parts: &Parts, app: &App, error: &AuthError) -> Refused {
             further: Some((RETRY_AFTER, HeaderValue::from(wait_s))),
         };
     }
-    let further = error.demand().map(|demand| (WWW_AUTHENTICATE, demand));
+    let further = error.demand(&parts.headers).map(|demand| (WWW_AUTHENTICATE, demand));
     Refused { status: error.status(), message: error.to_string(), wants_json, further }
 }
 

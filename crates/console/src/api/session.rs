@@ -13,10 +13,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 
 use super::{Holder, Refused, plain};
-use crate::authn::SESSION_PATH;
-use crate::ops::sessions::Browser;
+use crate::authn::{SESSION_PATH, is_v2};
+use crate::ops::let_in::LetIn;
+use crate::ops::sessions::{Browser, SignedIn};
 use crate::reply;
 use crate::state::App;
+use crate::web::HOME;
 
 const CHALLENGE: HeaderName = HeaderName::from_static("challenge");
 /// By what the challenge can be answered; the original clients do not look at it.
@@ -42,14 +44,38 @@ async fn answer(State(app): State<Arc<App>>, holder: Holder, headers: HeaderMap,
     must_be_a_persons(&holder)?;
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let (id, answer) = (text(&CHALLENGE), String::from_utf8_lossy(&body));
+    let browser = Browser { peer: holder.actor.peer.clone(), agent: text(&http::header::USER_AGENT) };
+    if id.is_empty() && answer.is_empty() && is_v2(&headers) {
+        return enter(&app, &holder, &headers, &browser).await;
+    }
     if id.is_empty() || answer.is_empty() {
         return Err(holder.error(StatusCode::BAD_REQUEST, "a session needs the answer to a challenge; run the command again"));
     }
-    let browser = Browser { peer: holder.actor.peer.clone(), agent: text(&http::header::USER_AGENT) };
     let signed_in = app.ops().finish_cli_session(&holder.actor, &browser, &id, &answer).await.map_err(|error| holder.refused(&error))?;
-    // The client sends its request again at once, perhaps to another server.
+    Ok(signed_in_at(&app, signed_in).await)
+}
+
+/// The client sends its request again at once, perhaps to another server.
+async fn signed_in_at(app: &App, signed_in: SignedIn) -> Response {
     app.settle(signed_in.seq).await;
-    Ok(plain(reply::json(StatusCode::OK, &json!({ "id": signed_in.session.reveal() }))).into_response())
+    plain(reply::json(StatusCode::OK, &json!({ "id": signed_in.session.reveal() }))).into_response()
+}
+
+/// For v2, which was told to ask without an answer: it has none to give. Its error names the page where somebody can; after that the same
+/// request gives the session.
+async fn enter(app: &App, holder: &Holder, headers: &HeaderMap, browser: &Browser) -> Result<Response, Refused> {
+    match app.ops().claim_let_in(&holder.actor, browser).await.map_err(|error| holder.refused(&error))? {
+        LetIn::Session(signed_in) => Ok(signed_in_at(app, signed_in).await),
+        LetIn::Waits(id) => {
+            // The client takes its error for a format.
+            let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().replace('%', "");
+            let at = app.url.clone().unwrap_or_else(|| format!("https://{host}"));
+            let words = format!(
+                "your organization requires a second factor: open {at}{HOME}/let-in?id={id} in a browser, answer there, then run the command again"
+            );
+            Err(holder.error(StatusCode::FORBIDDEN, words))
+        }
+    }
 }
 
 /// A machine cannot be asked for a second factor, so its key needs no session.

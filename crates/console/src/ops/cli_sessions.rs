@@ -36,7 +36,7 @@ pub(crate) struct Shown {
     pub(crate) created_ms: i64,
     pub(crate) has_passkeys: bool,
     pub(crate) has_totp: bool,
-    row: ChallengeRow,
+    pub(super) row: ChallengeRow,
 }
 
 /// An answer that is none of an authenticator.
@@ -73,9 +73,14 @@ impl Ops {
 
     /// The challenge that a page was asked to show: its id, from the text that the command line put into the page's address.
     pub(crate) async fn show_cli_session(&self, id: &str) -> Result<Shown, OpsError> {
+        self.show_waiting(id, Purpose::CommandLine).await
+    }
+
+    /// A command line that waits for this.
+    pub(super) async fn show_waiting(&self, id: &str, purpose: Purpose) -> Result<Shown, OpsError> {
         let gone = || OpsError::Missing("your command line has stopped waiting for this; run its command again".to_owned());
         let hash = self.challenge_hash(id);
-        let row = self.store.find_challenge(&hash, Purpose::CommandLine, self.clock.now_ms()).await?.ok_or_else(gone)?;
+        let row = self.store.find_challenge(&hash, purpose, self.clock.now_ms()).await?.ok_or_else(gone)?;
         let user = row.user.clone().ok_or_else(gone)?;
         Ok(Shown {
             email: self.store.find_email(&user).await?.ok_or_else(gone)?,
@@ -122,6 +127,12 @@ impl Ops {
             }
             _ => self.prove_answer(&who.user, &row, answer).await?,
         };
+        self.open_cli_session(actor, browser, factor).await
+    }
+
+    /// A session for the actor's key, by the factor that was proven.
+    pub(super) async fn open_cli_session(&self, actor: &Actor, browser: &Browser, factor: Factor) -> Result<SignedIn, OpsError> {
+        let who = actor.principal.as_ref().ok_or_else(|| OpsError::Input("whose session?".to_owned()))?;
         let (mut session, _) = self.new_session(&who.user, browser, Some(factor));
         let text = ApiKey::generate(KeyKind::CliSession);
         session.key.kind = KeyKind::CliSession;

@@ -11,6 +11,7 @@ pub(crate) mod guesses;
 pub(crate) mod installs;
 pub(crate) mod invitations;
 pub(crate) mod keys;
+pub(crate) mod let_in;
 pub(crate) mod log;
 pub(crate) mod members;
 pub(crate) mod orgs;

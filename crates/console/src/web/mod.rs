@@ -18,6 +18,7 @@ mod guard;
 mod install;
 mod invitation;
 mod keys;
+mod let_in;
 mod organizations;
 mod page;
 mod person;
@@ -56,6 +57,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
                 .merge(factors::routes())
                 .merge(authorize::routes())
                 .merge(device::routes())
+                .merge(let_in::routes())
                 .merge(racks::routes())
                 .merge(rack_add::routes())
                 .merge(rack::routes())

@@ -18,6 +18,8 @@ pub(crate) struct Door {
     /// Of the administrator.
     pub key: String,
     pub dir: TempDir,
+    /// Its PostgreSQL database, if it has one.
+    database: Option<String>,
 }
 
 impl Door {
@@ -44,12 +46,30 @@ impl Door {
         Self::open_in(dir, options)
     }
 
+    /// Two servers on one PostgreSQL database of their own: the door, and another one. `None` where there is no PostgreSQL for tests.
+    pub(crate) fn open_pair() -> Option<(Self, Server)> {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let server = std::env::var("CONVOX_TEST_POSTGRES").ok()?;
+        let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("pair_{}_{number}", std::process::id());
+        let made = Command::new("psql").args([&server, "-qc", &format!("CREATE DATABASE {name}")]).status().unwrap();
+        assert!(made.success());
+        let database = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
+        let door = Self::open_with(&["--database", &database]);
+        let (data, root_key) = (door.dir.path().join("second"), door.data().join("root.key"));
+        std::fs::create_dir(&data).unwrap();
+        let args = ["serve", "--data", data.to_str().unwrap(), "--root-key-file", root_key.to_str().unwrap(), "--database", &database];
+        let second = Server::start("convox-console", &args, &door.dir.path().join("log2")).unwrap();
+        Some((door, second))
+    }
+
     /// In a directory that has its root key already.
     pub(crate) fn open_in(dir: TempDir, options: &[&str]) -> Self {
         let data = dir.path().join("data");
         let args = [&["serve", "--data", data.to_str().unwrap()], options].concat();
         let console = Server::start("convox-console", &args, &dir.path().join("log")).unwrap();
-        let mut door = Self { console, key: String::new(), dir };
+        let database = options.windows(2).find_map(|pair| (pair[0] == "--database").then(|| pair[1].to_owned()));
+        let mut door = Self { console, key: String::new(), dir, database };
         let code = door.console.setup_code.clone().expect("a new Console prints a setup code");
         // Those that say where the root key is.
         let kms = if options.iter().any(|option| option.contains("kms")) { options } else { &[] };
@@ -71,7 +91,12 @@ impl Door {
 
     /// `convox-console ARGS --data .. --json`
     pub(crate) fn try_admin(&self, args: &[&str]) -> Result<Value, String> {
-        let output = Command::new(binary("convox-console")).args(args).arg("--data").arg(self.data()).arg("--json").output().unwrap();
+        let mut command = Command::new(binary("convox-console"));
+        command.args(args).arg("--data").arg(self.data()).arg("--json");
+        if let Some(database) = &self.database {
+            command.args(["--database", database]);
+        }
+        let output = command.output().unwrap();
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
@@ -125,6 +150,12 @@ impl Door {
     /// The id of somebody's key.
     pub(crate) fn key_id(&self, email: &str) -> String {
         self.admin(&["key", "list", "--email", email])[0]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The id of the one of that name.
+    pub(crate) fn key_id_of(&self, email: &str, name: &str) -> String {
+        let all = self.admin(&["key", "list", "--email", email]);
+        all.as_array().unwrap().iter().find(|key| key["name"] == name).unwrap()["id"].as_str().unwrap().to_owned()
     }
 
     /// An original client with this key, switched to `rack`.

@@ -1,34 +1,50 @@
 //! Guessing is held up, and nobody is kept out by it (T17, T18).
 
 use std::io::Write as _;
+use std::time::SystemTime;
 
+use convox_seal::{Secret, TotpSecret};
+use convox_testkit::Server;
 use convox_testkit::go::{Reply, connect, read_reply};
 
 use crate::{Door, Recorder};
 
-const PASSWORD: &str = "tall-vexed-otter-19";
+pub(crate) const PASSWORD: &str = "tall-vexed-otter-19";
 
 /// Sends forms on one connection, as a browser of this Console does.
-struct Browser<'d> {
-    door: &'d Door,
+pub(crate) struct Browser {
+    host: String,
     stream: Box<dyn ReadWrite>,
-    cookie: String,
+    pub(crate) cookie: String,
 }
 
-trait ReadWrite: std::io::Read + std::io::Write {}
-impl<T: std::io::Read + std::io::Write> ReadWrite for T {}
+pub(crate) trait ReadWrite: std::io::Read + std::io::Write + Send {}
+impl<T: std::io::Read + std::io::Write + Send> ReadWrite for T {}
 
-impl<'d> Browser<'d> {
-    fn new(door: &'d Door) -> Self {
-        let stream = connect(&door.console.host, &door.console.fingerprint).unwrap();
-        Self { door, stream: Box::new(stream), cookie: String::new() }
+impl Browser {
+    fn new(door: &Door) -> Self {
+        Self::at(&door.console)
     }
 
-    fn post(&mut self, path: &str, body: &str) -> Reply {
+    /// At one of several servers.
+    pub(crate) fn at(server: &Server) -> Self {
+        let stream = connect(&server.host, &server.fingerprint).unwrap();
+        Self { host: server.host.clone(), stream: Box::new(stream), cookie: String::new() }
+    }
+
+    pub(crate) fn get(&mut self, path: &str) -> Reply {
+        self.send("GET", path, "")
+    }
+
+    pub(crate) fn post(&mut self, path: &str, body: &str) -> Reply {
+        self.send("POST", path, body)
+    }
+
+    fn send(&mut self, method: &str, path: &str, body: &str) -> Reply {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nSec-Fetch-Site: same-origin\r\nCookie: {}\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nSec-Fetch-Site: same-origin\r\nCookie: {}\r\n\
              Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
-            self.door.console.host,
+            self.host,
             self.cookie,
             body.len()
         );
@@ -37,24 +53,45 @@ impl<'d> Browser<'d> {
         read_reply(&mut self.stream, false).unwrap()
     }
 
-    fn sign_in(&mut self, email: &str, password: &str) -> Reply {
+    pub(crate) fn sign_in(&mut self, email: &str, password: &str) -> Reply {
         let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
         self.post("/console/sign-in", &format!("email={}&password={}", encode(email), encode(password)))
     }
 }
 
 /// Value of a cookie that an answer sets.
-fn cookie(reply: &Reply, name: &str) -> Option<String> {
+pub(crate) fn cookie(reply: &Reply, name: &str) -> Option<String> {
     let set = reply.headers.iter().filter(|(key, _)| key == "set-cookie").map(|(_, value)| value);
     set.filter_map(|value| value.split(';').next()?.split_once('=')).find(|(found, _)| *found == name).map(|(_, value)| value.to_owned())
 }
 
 /// Gives somebody a password, by the link that the server's command line makes.
-fn with_password(door: &Door, email: &str) {
+pub(crate) fn with_password(door: &Door, email: &str) {
     let made = door.admin(&["user", "reset-link", email, "--url", "https://console.example.com"]);
     let code = made["link"].as_str().unwrap().split_once('#').unwrap().1.to_owned();
     let body = format!("code={code}&email={email}&password={PASSWORD}");
     assert_eq!(Browser::new(door).post("/console/reset/finish", &body).status, 303);
+}
+
+/// A browser that gave the password at this server, and still owes the second factor.
+pub(crate) fn half_way(server: &Server) -> Browser {
+    let mut browser = Browser::at(server);
+    let reply = browser.sign_in("admin@example.com", PASSWORD);
+    assert_eq!(reply.status, 303, "{}", reply.text());
+    browser.cookie = format!("__Host-convox={}", cookie(&reply, "__Host-convox").unwrap());
+    browser
+}
+
+/// Adds an authenticator app to whoever is signed in: its secret, and the moment whose code was used for it.
+pub(crate) fn add_totp(browser: &mut Browser) -> (TotpSecret, i64) {
+    let page = browser.get("/console/account/factors/totp").text();
+    let field = |start: &str, end: &str| page.split_once(start).unwrap().1.split_once(end).unwrap().0.to_owned();
+    let (id, secret) = (field("name=\"id\" value=\"", "\""), field("<code id=\"secret\">", "<").replace(' ', ""));
+    let secret = TotpSecret::parse(&Secret::new(secret)).unwrap();
+    let now_ms = i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let added = browser.post("/console/account/factors/totp", &format!("id={id}&code={}", secret.code_at(now_ms)));
+    assert!(added.text().contains("Your recovery codes"), "{}", added.text());
+    (secret, now_ms)
 }
 
 #[test]

@@ -7,13 +7,16 @@ mod console;
 mod documented;
 mod identity;
 mod keys;
+mod let_in;
 mod limits;
 mod recorder;
+mod replicas;
 mod revocation;
 mod rights;
 mod rolls;
 mod secrets;
 mod standing;
+mod timing;
 mod transit;
 
 use console::Door;

@@ -9,7 +9,7 @@ use crate::console::Database;
 use crate::{Door, Recorder};
 
 /// What is promised.
-const AT_ONCE: Duration = Duration::from_secs(1);
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(1);
 
 fn open(door: &Door, key: &str, path: &str) -> Socket {
     match door.client(key, "acme/main").socket(path, &[]).unwrap() {
@@ -19,7 +19,7 @@ fn open(door: &Door, key: &str, path: &str) -> Socket {
 }
 
 /// Reads to the end: text, exit code, close code with reason.
-fn end(mut socket: Socket) -> (String, Option<i32>, Option<(u16, String)>) {
+pub(crate) fn end(mut socket: Socket) -> (String, Option<i32>, Option<(u16, String)>) {
     let (mut text, mut code) = (String::new(), None);
     loop {
         match socket.receive().unwrap() {

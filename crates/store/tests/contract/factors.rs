@@ -207,6 +207,40 @@ fn a_ceremony_is_answered_once_for_what_it_was_begun_for() {
 }
 
 #[test]
+fn a_command_line_is_let_in_once_by_its_key_from_its_address_and_only_when_somebody_answered() {
+    on_each(async |store| {
+        let ada = user(&store, "ada@example.com").await;
+        let (api, other) = (key(&ada, "default", KeyKind::User), key(&ada, "laptop", KeyKind::User));
+        store.insert_key(&api, &act("KeyCreate")).await.unwrap();
+        store.insert_key(&other, &act("KeyCreate")).await.unwrap();
+        let waits = |byte: u8, purpose| NewChallenge {
+            id_hash: [byte; 32],
+            purpose,
+            user: Some(ada.clone()),
+            key: Some(api.id.clone()),
+            state: Vec::new(),
+            peer: "10.0.0.1".to_owned(),
+            created_ms: NOW,
+            expires_ms: NOW + 1_000,
+        };
+        let take = async |key: &KeyId, peer: &str, at_ms| store.take_let_in(&ada, key, peer, at_ms).await.unwrap();
+        let soon = NOW + 500;
+        for (byte, purpose) in [(1, Purpose::LetIn), (2, Purpose::LetIn), (3, Purpose::CommandLine)] {
+            store.put_challenge(&waits(byte, purpose)).await.unwrap();
+        }
+        assert_eq!(take(&api.id, "10.0.0.1", soon).await, None, "nobody answered");
+        for byte in [1, 3] {
+            assert!(store.prove_challenge(&[byte; 32], &[9; 32], Factor::Totp, soon).await.unwrap());
+        }
+        assert_eq!(take(&other.id, "10.0.0.1", soon).await, None, "another key");
+        assert_eq!(take(&api.id, "10.0.0.2", soon).await, None, "from elsewhere");
+        assert_eq!(take(&api.id, "10.0.0.1", NOW + 1_000).await, None, "too late");
+        assert_eq!(take(&api.id, "10.0.0.1", soon).await, Some(Factor::Totp));
+        assert_eq!(take(&api.id, "10.0.0.1", soon).await, None, "once");
+    });
+}
+
+#[test]
 fn a_session_of_a_command_line_ends_with_its_key() {
     on_each(async |store| {
         let (ada, bob) = (user(&store, "ada@example.com").await, user(&store, "bob@example.com").await);

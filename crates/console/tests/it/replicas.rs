@@ -1,0 +1,206 @@
+//! Two servers on one PostgreSQL are one Console: what one forgets the other forgets (T26), and what one counts the other counts (T17).
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use convox_testkit::Server;
+use convox_testkit::go::{GoClient, connect, read_reply};
+
+use crate::limits::{Browser, PASSWORD, ReadWrite, add_totp, cookie, half_way, with_password};
+use crate::revocation::{AT_ONCE, end};
+use crate::{Door, Recorder};
+
+/// Revocations with requests under way.
+const RACES: usize = 200;
+
+/// A kept connection to one of the servers.
+struct Kept<'s> {
+    server: &'s Server,
+    stream: Box<dyn ReadWrite>,
+}
+
+impl<'s> Kept<'s> {
+    fn open(server: &'s Server) -> Self {
+        Self { server, stream: Box::new(connect(&server.host, &server.fingerprint).unwrap()) }
+    }
+
+    /// Status and body; `None` when the connection was cut instead, which is then made anew.
+    fn ask(&mut self, door: &Door, line: &str, key: &str, body: &str) -> Option<(u16, String)> {
+        let further = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+        let sent =
+            self.stream.write_all((door.head(line, key, "acme/main", &further) + body).as_bytes()).and_then(|()| self.stream.flush());
+        let answer = sent.ok().and_then(|()| read_reply(&mut self.stream, false).ok());
+        if answer.is_none() {
+            *self = Self::open(self.server);
+        }
+        answer.map(|reply| (reply.status, reply.text()))
+    }
+}
+
+#[test]
+fn no_request_that_begins_after_a_revocation_is_served_by_another_server() {
+    let rack = Recorder::start("rackPassword1");
+    let Some((door, second)) = Door::open_pair() else { return };
+    door.add_rack("acme", "main", &rack);
+    let (mut admin, mut callers) = (Kept::open(&door.console), [Kept::open(&second), Kept::open(&second)]);
+    // What the Rack may have seen: all that was served, and what was under way when its key was revoked.
+    let (mut known, mut served) = (BTreeSet::new(), 0);
+    for race in 0..RACES {
+        let (status, made) = admin.ask(&door, "POST /api/v1/keys", &door.key, &format!(r#"{{"name":"race{race}"}}"#)).unwrap();
+        assert_eq!(status, 200, "{made}");
+        let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+        let (id, key) = (made["id"].as_str().unwrap(), made["api_key"].as_str().unwrap());
+        let stop = AtomicBool::new(false);
+        let (answered, asked) = std::thread::scope(|scope| {
+            let asking: Vec<_> = callers
+                .iter_mut()
+                .enumerate()
+                .map(|(thread, caller)| {
+                    let (door, stop) = (&door, &stop);
+                    scope.spawn(move || {
+                        let (mut all, mut refused) = (Vec::new(), 0);
+                        // Some more after the first refusal: a later one must not get through again.
+                        while refused < 3 || !stop.load(Ordering::SeqCst) {
+                            let path = format!("/apps/{race}-{thread}-{}", all.len());
+                            let (method, begun) = (if all.len() % 2 == 0 { "GET" } else { "DELETE" }, Instant::now());
+                            let status = caller.ask(door, &format!("{method} {path}"), key, "").map(|(status, _)| status);
+                            refused += usize::from(status != Some(200));
+                            all.push((path, begun, status));
+                        }
+                        all
+                    })
+                })
+                .collect();
+            // At another moment of their work in each race.
+            std::thread::sleep(Duration::from_micros((race as u64 * 7919) % 5000));
+            let (status, words) = admin.ask(&door, &format!("DELETE /api/v1/keys/{id}"), &door.key, "").unwrap();
+            let answered = Instant::now();
+            stop.store(true, Ordering::SeqCst);
+            assert_eq!(status, 200, "{words}");
+            (answered, asking.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>())
+        });
+        for (path, begun, status) in asked {
+            match status {
+                Some(200) => {
+                    assert!(begun <= answered, "race {race}: {path} was begun after the revocation was answered, and served");
+                    served += 1;
+                    known.insert(path);
+                }
+                // So many refusals that the network is told to wait; good keys are not.
+                Some(401 | 429) => {}
+                // It was under way: it is told so, or cut.
+                Some(403) | None if begun <= answered => drop(known.insert(path)),
+                other => panic!("race {race}: {path}: {other:?}"),
+            }
+        }
+    }
+    assert!(served > RACES, "{served} requests served: they ran while keys were revoked");
+    let seen = rack.hits();
+    let unknown: Vec<&str> = seen
+        .iter()
+        .map(|hit| hit.line().split(' ').nth(1).unwrap_or_default().trim_end_matches('?'))
+        .filter(|path| path.starts_with("/apps/") && !known.contains(*path))
+        .collect();
+    assert_eq!(unknown, Vec::<&str>::new(), "refused, and the Rack saw it");
+    let all = door.admin(&["audit", "list", "--limit", "100000"]);
+    let revoked = all.as_array().unwrap().iter().filter(|event| event["action"] == "KeyRevoke");
+    assert_eq!(revoked.count(), RACES, "each is in the audit log");
+    assert_eq!(door.admin(&["audit", "verify"])["whole"], true);
+}
+
+#[test]
+fn what_is_open_at_another_server_ends_within_a_second_and_says_why() {
+    let rack = Recorder::start("rackPassword1");
+    let Some((door, second)) = Door::open_pair() else { return };
+    door.add_rack("acme", "main", &rack);
+    let key = door.person("ada@example.com", Some(("acme", "developer")));
+    let there = GoClient { host: second.host.clone(), fingerprint: second.fingerprint, ..door.client(&key, "acme/main") };
+    let mut shell = there.socket("/apps/web/processes/p1/exec", &[]).unwrap().ok().expect("101");
+    shell.text(b"hello").unwrap();
+    shell.receive().unwrap();
+    let mut log = there.socket("/apps/web/logs", &[]).unwrap().ok().expect("101");
+    log.receive().unwrap();
+    let (id, begun) = (door.key_id("ada@example.com"), Instant::now());
+    let path = format!("/organizations/acme/members/ada@example.com/keys/{id}");
+    let (status, answer) = door.api(&door.key, "DELETE", &path, &serde_json::Value::Null);
+    assert_eq!(status, 200, "{answer}");
+    for (socket, code) in [(shell, Some(255)), (log, None)] {
+        let (text, found, reason) = end(socket);
+        let (close, why) = reason.expect("a close frame");
+        assert!(close == 1008 && why.contains("revoked") && text.contains(&why), "{close} {why} {text}");
+        assert_eq!(found, code, "a cut shell is no success to those who read its exit code");
+        assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    }
+    assert_eq!(there.get("/apps", "").unwrap().status, 401);
+}
+
+#[test]
+fn two_servers_give_no_more_tries_than_one() {
+    let Some((door, second)) = Door::open_pair() else { return };
+    with_password(&door, "admin@example.com");
+    let spellings =
+        ["admin@example.com", "ADMIN@example.com", " admin@EXAMPLE.com ", "\tAdmin@Example.Com", "\u{a0}admin@example.com\u{3000}"];
+    let wrong = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            let (server, wrong) = (if thread % 2 == 0 { &door.console } else { &second }, &wrong);
+            scope.spawn(move || {
+                let mut browser = Browser::at(server);
+                for number in 0..5 {
+                    match browser.sign_in(spellings[(thread + number) % spellings.len()], "wrong").status {
+                        403 => drop(wrong.fetch_add(1, Ordering::Relaxed)),
+                        other => assert_eq!(other, 429),
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(wrong.into_inner(), 10, "on both together");
+    for server in [&door.console, &second] {
+        assert_eq!(Browser::at(server).sign_in("admin@example.com", PASSWORD).status, 429, "not even with the right one");
+    }
+    // What looks like the address, or is equivalent to it in Unicode, is nobody's: no way around, and no way in.
+    for other in ["ａdmin@example.com", "admin@example.com\u{200b}", "admın@example.com", "admin@ｅxample.com", "ad\u{ad}min@example.com"]
+    {
+        let reply = Browser::at(&second).sign_in(other, PASSWORD);
+        assert!(matches!(reply.status, 400 | 403 | 422 | 429), "{other}: {}", reply.status);
+        assert!(cookie(&reply, "__Host-convox").is_none());
+    }
+}
+
+#[test]
+fn a_code_counts_once_and_tries_are_counted_on_both_servers_together() {
+    let Some((door, second)) = Door::open_pair() else { return };
+    with_password(&door, "admin@example.com");
+    let mut browser = half_way(&door.console);
+    let (secret, added_ms) = add_totp(&mut browser);
+
+    // The code of the next step is taken ahead of time; that of adding is used up, at both.
+    let used = format!("code={}", secret.code_at(added_ms));
+    for server in [&door.console, &second] {
+        assert_eq!(half_way(server).post("/console/prove", &used).status, 403, "it was used to add the app");
+    }
+    let next = format!("code={}", secret.code_at(added_ms + 30_000));
+    let mut browsers: Vec<Browser> = (0..6).map(|number| half_way(if number % 2 == 0 { &door.console } else { &second })).collect();
+    let let_in = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for browser in &mut browsers {
+            let (next, let_in) = (&next, &let_in);
+            scope.spawn(move || {
+                let reply = browser.post("/console/prove", next);
+                assert!(matches!(reply.status, 303 | 403), "{}", reply.status);
+                let_in.fetch_add(u32::from(reply.status == 303), Ordering::Relaxed);
+            });
+        }
+    });
+    assert_eq!(let_in.into_inner(), 1, "of six who have the same code");
+    // Guesses: at whichever server, until there are no more; then they are told to wait.
+    let (mut told, mut guessers) = ([false; 2], [half_way(&door.console), half_way(&second)]);
+    for number in 0..12 {
+        let at = number % 2;
+        let reply = guessers[at].post("/console/prove", &format!("code={:06}", (number * 7919 + 13) % 1_000_000));
+        told[at] |= reply.text().contains("too many codes") || reply.text().contains("Too many codes");
+    }
+    assert_eq!(told, [true, true]);
+}
