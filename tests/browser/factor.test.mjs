@@ -332,3 +332,47 @@ test('a command line is let in by the page that it opens, on this machine only',
   await ada.getByText('That device is signed out.').waitFor();
   assert.equal((await context.request.get(`${at.url}/racks`, { headers: { ...headers, session: id } })).status(), 401);
 });
+
+test('the page that v2 names in its error lets its next command in by a passkey', async (t) => {
+  const at = await start(t);
+  const ada = await person(t, at);
+  await authenticator(ada);
+  const key = await setUp(ada, at);
+  await ada.goto('/console/account/factors');
+  await ada.getByRole('link', { name: 'Add a passkey' }).click();
+  await ada.getByLabel('Name').fill('laptop');
+  await ada.getByRole('button', { name: 'Add it' }).click();
+  await ada.getByRole('heading', { name: 'Your recovery codes' }).waitFor();
+  const [code] = (await ada.locator('#codes').textContent()).trim().split('\n');
+  await at.admin('org', 'require-factor', 'acme');
+
+  const { request } = await (await open()).newContext({ ignoreHTTPSErrors: true, baseURL: at.url });
+  later(t, () => request.dispose());
+  const headers = { authorization: `Basic ${Buffer.from(`convox:${key}`).toString('base64')}`, version: '20240312153045' };
+  const refused = await request.get('/racks', { headers });
+  assert.equal(refused.headers()['www-authenticate'], 'Session path="/session" token="false"');
+  const post = () => request.post('/session', { headers: { ...headers, 'content-type': 'application/octet-stream' } });
+  const link = async () => {
+    const told = await post();
+    assert.equal(told.status(), 403);
+    return /open (\S+) in a browser/.exec(await told.text())[1];
+  };
+  // Nobody is signed in there.
+  await ada.getByRole('button', { name: 'Sign out' }).first().click();
+  await ada.goto(await link());
+  await ada.getByText(key.slice(-4)).waitFor();
+  await look(ada, 'let-in');
+  await ada.getByRole('button', { name: 'Use your passkey or security key' }).click();
+  await ada.getByRole('heading', { name: 'Your command line is let in' }).waitFor();
+  await look(ada);
+  const made = await post();
+  assert.equal(made.status(), 200, await made.text());
+  const { id } = await made.json();
+  assert.equal((await request.get('/racks', { headers: { ...headers, session: id } })).status(), 200);
+  // By a recovery code too, and each time once.
+  await ada.goto(await link());
+  await ada.getByLabel('Recovery code').fill(code);
+  await ada.getByRole('button', { name: 'Let it in' }).click();
+  await ada.getByRole('heading', { name: 'Your command line is let in' }).waitFor();
+  assert.deepEqual([(await post()).status(), (await post()).status()], [200, 403]);
+});
