@@ -4,6 +4,7 @@
 //! - `commands`: every command of the CLI, through the Console and straight to the Rack
 //! - `doctor`: what keeps commands from working
 //! - `faults`: what a person is told when something is wrong
+//! - `moving`: the Console's database in a backup, out of it, and on another database
 //! - `original_clients`: what the unmodified v2 and v3 clients send, and the answers that they expect
 //! - `crash`: nothing that was confirmed is lost to `kill -9`
 //! - `instances`: SSH keys of the Rack's hosts, on a real sshd
@@ -22,7 +23,11 @@ mod containers;
 mod crash;
 mod doctor;
 mod faults;
+<<<<<<< HEAD
 mod instances;
+=======
+mod moving;
+>>>>>>> 1497d2e (console: carry databases, back them up and restore them)
 mod original_clients;
 mod rack_keys;
 mod resources;

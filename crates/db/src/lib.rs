@@ -6,9 +6,11 @@
 mod error;
 mod migrate;
 mod open;
+mod rows;
 
 pub use error::{DbError, Kind};
 pub use migrate::{Migration, migrate};
+pub use rows::{Batch, Column, ColumnKind, Session, Table, Value};
 
 /// The pools of one database.
 #[derive(Clone, Debug)]

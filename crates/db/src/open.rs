@@ -51,6 +51,28 @@ impl Db {
         Ok(Self::Sqlite { read, write })
     }
 
+    /// Makes a new SQLite database at `path` that is one file and nothing beside it, readable by its owner only.
+    ///
+    /// # Errors
+    /// [`DbError`] when it cannot be made.
+    pub async fn new_single_file(path: &Path) -> Result<Self, DbError> {
+        make_private(path).map_err(|error| DbError::new(Kind::Storage, format!("could not make {}: {error}", path.display())))?;
+        Self::single_file(SqliteConnectOptions::new().filename(path).journal_mode(SqliteJournalMode::Delete).foreign_keys(true)).await
+    }
+
+    /// Opens such a file to be read only. Nothing is written beside it.
+    ///
+    /// # Errors
+    /// [`DbError`] when it is not there or is no database.
+    pub async fn read_single_file(path: &Path) -> Result<Self, DbError> {
+        Self::single_file(SqliteConnectOptions::new().filename(path).read_only(true).immutable(true)).await
+    }
+
+    async fn single_file(options: SqliteConnectOptions) -> Result<Self, DbError> {
+        let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE).connect_with(options).await?;
+        Ok(Self::Sqlite { read: pool.clone(), write: pool })
+    }
+
     /// Opens `postgres://...`, or `sqlite:PATH`.
     ///
     /// # Errors

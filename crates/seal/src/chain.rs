@@ -51,6 +51,28 @@ fn hash(parts: &[&[u8]]) -> [u8; 32] {
     hasher.finalize().into()
 }
 
+/// What rows come to that are read one after another.
+#[derive(Clone, Default)]
+pub struct RowsDigest(Sha256);
+
+impl RowsDigest {
+    /// One more field. `kind` tells kinds of fields apart, so that no two rows come to the same.
+    pub fn field(&mut self, kind: u8, bytes: &[u8]) {
+        self.0.update([kind]);
+        self.0.update((bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    /// All of it, as 64 hexadecimal digits.
+    pub fn finish(self) -> String {
+        use std::fmt::Write as _;
+        self.0.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+}
+
 /// Makes and checks seals.
 #[derive(Clone)]
 pub struct ChainKey(Hmac<Sha256>);

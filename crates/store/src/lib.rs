@@ -7,6 +7,8 @@
 pub mod act;
 pub mod audit;
 pub mod authorizations;
+pub mod backup;
+pub mod carry;
 pub mod challenges;
 pub mod data_keys;
 pub mod factors;

@@ -8,7 +8,7 @@ use convox_model::Role;
 use convox_tls::Fingerprint;
 
 use super::Common;
-use super::audit::AuditCommand;
+use super::audit::{AuditCommand, MaybePlace};
 use crate::root::kms;
 
 #[derive(Subcommand)]
@@ -66,6 +66,52 @@ pub(crate) enum Admin {
     /// The audit log
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Carry everything into another database: from a file to PostgreSQL, or back
+    ///
+    /// No server may use either. Every table is read again where it arrived and must be the same, in one transaction; the source stays as it is.
+    #[command(
+        after_help = "Examples:\n  convox-console migrate --from sqlite:/var/lib/convox --to postgres://convox@db.internal/convox\n  \
+                                  CONVOX_MIGRATE_TO=postgres://convox:PASSWORD@db.internal/convox convox-console migrate --from sqlite:/var/lib/convox"
+    )]
+    Migrate {
+        /// sqlite:DIR, sqlite:FILE or a PostgreSQL URL
+        #[arg(long, value_name = "URL", env = "CONVOX_MIGRATE_FROM", hide_env_values = true)]
+        from: String,
+        /// The same; without anything in it. A URL with a password belongs into the variable: arguments can be read by others
+        #[arg(long, value_name = "URL", env = "CONVOX_MIGRATE_TO", hide_env_values = true)]
+        to: String,
+        /// Print one JSON value
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write everything into one file, as it is at this moment. Servers go on meanwhile
+    ///
+    /// What is sealed in the database is sealed in the file: without the root key, which is not in it, it is of no use.
+    #[command(after_help = "Example:\n  convox-console backup --out /backup/console-2026-11-27.backup --data /var/lib/convox")]
+    Backup {
+        /// File to make, readable by its owner only; never overwritten
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        #[command(flatten)]
+        place: MaybePlace,
+        /// Print one JSON value
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put a backup into a database that is empty, of either kind
+    ///
+    /// All or nothing: a file that is damaged changes nothing. Says which root key it needs; if that is at hand, it must fit.
+    #[command(after_help = "Example:\n  convox-console restore --from /backup/console-2026-11-27.backup --data /var/lib/convox")]
+    Restore {
+        /// The backup
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        #[command(flatten)]
+        place: MaybePlace,
+        /// Print one JSON value
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]

@@ -2,6 +2,7 @@
 //! the command returns.
 
 mod audit;
+mod carry;
 mod output;
 pub(crate) mod place;
 mod roll;
@@ -42,6 +43,9 @@ pub(crate) async fn run(command: Admin) -> Result<()> {
         Admin::Keys(command) => keys(command).await,
         Admin::Rack(command) => rack(command).await,
         Admin::Audit(command) => audit::run(command).await,
+        Admin::Migrate { from, to, json } => carry::migrate(&from, &to, json).await,
+        Admin::Backup { out, place, json } => carry::backup(&out, &place, json).await,
+        Admin::Restore { from, place, json } => carry::restore(&from, &place, json).await,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod audit;
 mod authorizations;
+mod carry;
 mod changes;
 mod due;
 mod factors;
@@ -44,6 +45,39 @@ fn on_each<F: Future<Output = ()>>(test: impl Fn(Store) -> F) {
         test(store.clone()).await;
         store.close().await;
         sqlx::query(sqlx::AssertSqlSafe(format!("DROP DATABASE {name}"))).execute(&pool).await.unwrap();
+    });
+}
+
+/// Runs a test with `count` empty databases, several times: the first is a file and the others are of a server, and the other way round,
+/// and all are files.
+fn new_databases<F: Future<Output = ()>>(count: usize, test: impl Fn(Vec<Db>, std::path::PathBuf) -> F) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let server = std::env::var("CONVOX_TEST_POSTGRES").ok();
+        for turn in if server.is_some() { 0..3 } else { 0..1 } {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut all, mut made) = (Vec::new(), Vec::new());
+            for number in 0..count {
+                let is_file = match turn {
+                    0 => true,
+                    1 => number == 0,
+                    _ => number != 0,
+                };
+                let Some(server) = server.as_ref().filter(|_| !is_file) else {
+                    all.push(Db::open_sqlite(&dir.path().join(format!("{number}.db"))).await.unwrap());
+                    continue;
+                };
+                let name = format!("store_{}", uuid::Uuid::new_v4().simple());
+                let pool = sqlx::PgPool::connect(server).await.unwrap();
+                sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&pool).await.unwrap();
+                all.push(Db::open(&format!("{}/{name}", server.rsplit_once('/').unwrap().0)).await.unwrap());
+                made.push((pool, name));
+            }
+            test(all, dir.path().to_path_buf()).await;
+            for (pool, name) in made {
+                sqlx::query(sqlx::AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).execute(&pool).await.unwrap();
+            }
+        }
     });
 }
 
