@@ -86,13 +86,23 @@ pub(crate) struct Serve {
     /// Further names for a certificate that is made.
     #[arg(long, value_name = "HOST")]
     pub(crate) name: Vec<String>,
-    /// Threads of the data path; one per core if not given.
+    /// Takes the place of the server that runs on the same data directory, without a dropped request: takes its listening sockets over, and lets
+    /// it end when this one is ready.
+    #[arg(long)]
+    pub(crate) take_over: bool,
+    /// Goes on taking requests for so long after SIGTERM while `/ready` says that it ends, so that balancers turn away first: 5s.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = short_time)]
+    pub(crate) leave_after: Duration,
+    /// Threads of the data path; one per core if not given. Of a server that is taken over, as many as that had.
     #[arg(long, value_name = "N")]
     pub(crate) shards: Option<usize>,
     /// A proxy in front of the Console, as address or network: the last address in `X-Forwarded-For` that is not one of them is the
     /// caller's. May be given several times; without it the header is not looked at.
     #[arg(long, value_name = "NETWORK")]
     pub(crate) trusted_proxy: Vec<Network>,
+    /// Address and port for monitoring: `/metrics`, `/health` and `/ready` in clear text. Never one that strangers reach; none if not given.
+    #[arg(long, value_name = "ADDR", env = "CONVOX_METRICS_LISTEN")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// What the password of a person must be.
     #[arg(long, value_name = "RULE", value_enum, default_value_t)]
     pub(crate) password_rule: PasswordRule,
@@ -111,6 +121,12 @@ pub(crate) struct Serve {
     /// Sender of mails: Console <console@example.com>.
     #[arg(long, value_name = "ADDR", env = "CONVOX_MAIL_FROM")]
     pub(crate) mail_from: Option<String>,
+}
+
+/// At most ten minutes.
+fn short_time(text: &str) -> Result<Duration, String> {
+    let time = convox_wire::duration::go_parse(text).map_err(|_| "write 5s or 1m".to_owned())?;
+    if time <= Duration::from_mins(10) { Ok(time) } else { Err("give at most 10m".to_owned()) }
 }
 
 /// One second to a year.

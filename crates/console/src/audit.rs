@@ -6,19 +6,21 @@
 
 mod rate;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use convox_model::Event;
 use convox_store::audit::write::AuditWriter;
 pub(crate) use convox_store::audit::{End, Entry};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::meters::{Count, Meters, Timing};
 use crate::ops::guesses::network;
 use rate::{LeftOut, Rate};
 
 /// Events that may wait; beyond that, audited requests are refused.
-const QUEUE: usize = 8192;
+pub(crate) const QUEUE: usize = 8192;
 /// Events of one transaction.
 const BATCH: usize = 512;
 /// Notes that are kept while the database cannot be written.
@@ -46,6 +48,8 @@ pub(crate) struct NotWritten;
 /// The way to the audit log.
 pub(crate) struct Audit {
     queue: mpsc::Sender<Item>,
+    meters: Arc<Meters>,
+    failing: Arc<AtomicBool>,
     lost: AtomicU64,
     sign_ins: Rate,
     refusals: Rate,
@@ -56,17 +60,37 @@ pub(crate) struct Writer {
     queue: mpsc::Receiver<Item>,
     /// Notes that could not be written yet, oldest first.
     kept: Vec<Entry>,
+    meters: Arc<Meters>,
+    failing: Arc<AtomicBool>,
 }
 
 impl Audit {
-    pub(crate) fn new() -> (Self, Writer) {
+    pub(crate) fn new(meters: &Arc<Meters>) -> (Self, Writer) {
         let (queue, items) = mpsc::channel(QUEUE);
-        let audit = Self { queue, lost: AtomicU64::new(0), sign_ins: Rate::new(OF_ONE, OF_ALL), refusals: Rate::new(OF_ONE, OF_ALL) };
-        (audit, Writer { queue: items, kept: Vec::new() })
+        let failing = Arc::<AtomicBool>::default();
+        let audit = Self {
+            queue,
+            meters: Arc::clone(meters),
+            failing: Arc::clone(&failing),
+            lost: AtomicU64::new(0),
+            sign_ins: Rate::new(OF_ONE, OF_ALL),
+            refusals: Rate::new(OF_ONE, OF_ALL),
+        };
+        (audit, Writer { queue: items, kept: Vec::new(), meters: Arc::clone(meters), failing })
     }
 
     /// Writes an event; it is on the disk when this returns `Ok`.
     pub(crate) async fn write(&self, event: Event) -> Result<(), NotWritten> {
+        let began = Instant::now();
+        let written = self.write_event(event).await;
+        self.meters.time(Timing::Audit, began.elapsed());
+        if written.is_err() {
+            self.meters.add(Count::AuditRefused, 1);
+        }
+        written
+    }
+
+    async fn write_event(&self, event: Event) -> Result<(), NotWritten> {
         let (durable, done) = oneshot::channel();
         let entry = Entry::Event(Box::new(event.bounded()));
         self.queue.try_send(Item::Write(entry, Some(durable))).map_err(|_| NotWritten)?;
@@ -74,6 +98,21 @@ impl Audit {
             Ok(Ok(true)) => Ok(()),
             _ => Err(NotWritten),
         }
+    }
+
+    /// Entries that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    /// Notes that were left out.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last try to write failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// Adds how an audited request ended.
@@ -189,7 +228,11 @@ impl Writer {
                     Item::Flush(done) => flushed.push(done),
                 }
             }
+            let began = Instant::now();
             let written = write(&mut log, &entries).await;
+            self.meters.time(Timing::Commit, began.elapsed());
+            self.meters.add(Count::AuditWritten, written.iter().filter(|written| **written == Written::Yes).count() as u64);
+            self.failing.store(written.contains(&Written::NotYet), Ordering::Relaxed);
             for ((entry, durable), written) in entries.into_iter().zip(waiting).zip(written) {
                 if let Some(durable) = durable {
                     // What somebody waited for is refused now, and is not tried again: it must not appear later as allowed.
@@ -253,7 +296,7 @@ mod tests {
     async fn an_event_is_there_when_its_writer_is_told_so() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path()).await;
-        let (audit, writer) = Audit::new();
+        let (audit, writer) = Audit::new(&Arc::default());
         tokio::spawn(writer.run(store.audit_writer(1)));
         let one = event("/one");
         let id = one.id.clone();
@@ -271,7 +314,7 @@ mod tests {
     async fn many_writers_share_transactions_and_all_are_told() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path()).await;
-        let (audit, writer) = Audit::new();
+        let (audit, writer) = Audit::new(&Arc::default());
         tokio::spawn(writer.run(store.audit_writer(1)));
         let all = futures_util::future::join_all((0..500).map(|number| audit.write(event(&number.to_string())))).await;
         assert!(all.iter().all(Result::is_ok));
@@ -282,7 +325,7 @@ mod tests {
     async fn nothing_is_promised_once_the_database_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path()).await;
-        let (audit, writer) = Audit::new();
+        let (audit, writer) = Audit::new(&Arc::default());
         tokio::spawn(writer.run(store.audit_writer(1)));
         store.close().await;
         assert_eq!(audit.write(event("/one")).await, Err(NotWritten));
@@ -292,7 +335,7 @@ mod tests {
     async fn one_event_that_the_database_does_not_take_stops_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path()).await;
-        let (audit, writer) = Audit::new();
+        let (audit, writer) = Audit::new(&Arc::default());
         let (one, twin, other) = (event("/one"), event("/twin"), event("/other"));
         let twin = Event { id: one.id.clone(), ..twin };
         let all = async { tokio::join!(audit.write(one), audit.write(twin), audit.write(other)) };
@@ -307,7 +350,7 @@ mod tests {
     async fn refused_sign_ins_are_written_up_to_a_rate_and_counted_beyond() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path()).await;
-        let (audit, writer) = Audit::new();
+        let (audit, writer) = Audit::new(&Arc::default());
         tokio::spawn(writer.run(store.audit_writer(1)));
         let from = |peer: &str| Event { peer: peer.to_owned(), ..event("/apps") };
         for number in 0..5 * OF_ONE {

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use convox_model::{Decision, Request, Role, decide};
 use convox_proxy::{Outcome, Reason};
@@ -14,6 +14,7 @@ use crate::audit::{End, Entry};
 use crate::authn::Verified;
 use crate::credentials::RackEntry;
 use crate::front::NoRack;
+use crate::meters::Timing;
 use crate::state::App;
 
 /// Exit code of a shell that was cut: the original clients take a missing one for success.
@@ -26,6 +27,8 @@ pub(crate) struct Permit {
     claim: Claim,
     /// Id of the audit event, where there is one.
     event: Option<String>,
+    /// When the request that is forwarded with it came.
+    since: Option<Instant>,
     pub(crate) rule: &'static str,
 }
 
@@ -59,6 +62,7 @@ pub(crate) fn authorize(
         Decision::Allow { rule } => Ok(Permit {
             claim: Claim { app: Arc::clone(app), who: who.clone(), rack: Arc::clone(rack), route, named_app: named_app.map(Box::from) },
             event: None,
+            since: None,
             rule,
         }),
         Decision::Deny { rule, visible: true, .. } if route.is_about_the_password() => Err(Refusal {
@@ -178,6 +182,16 @@ impl Permit {
         &self.claim.rack
     }
 
+    /// What it lets them do.
+    pub(crate) fn effect(&self) -> Effect {
+        self.claim.route.effect
+    }
+
+    /// Forwarded for a request that came then.
+    pub(crate) fn since(self, began: Instant) -> Self {
+        Self { since: Some(began), ..self }
+    }
+
     /// Who has it.
     pub(crate) fn principal(&self) -> &convox_model::Principal {
         self.claim.who.principal()
@@ -186,11 +200,6 @@ impl Permit {
     /// Whether the Rack will sign a token for them, with which they need the Console no more.
     pub(crate) fn makes_token(&self) -> bool {
         self.claim.route.name == "SystemJwtToken"
-    }
-
-    /// Whether there is an audit event for it.
-    pub(crate) fn is_audited(&self) -> bool {
-        self.event.is_some()
     }
 
     /// Ties the permit to the audit event that was written for it.
@@ -245,7 +254,15 @@ impl convox_proxy::Permit for Permit {
     }
 
     fn finished(self, outcome: Outcome) {
-        let Outcome { status, bytes_up, bytes_down, duration, .. } = outcome;
+        let Outcome { status, bytes_up, bytes_down, duration, answered_after, .. } = outcome;
+        let meters = &self.claim.app.meters;
+        if let Some(answered_after) = answered_after {
+            meters.time(Timing::Upstream, answered_after);
+        }
+        if let Some(since) = self.since.filter(|_| !self.claim.route.socket) {
+            meters.time(Timing::Whole, since.elapsed());
+        }
+        self.claim.rack.meter(meters).add(answered_after.is_none());
         self.settle(status, bytes_up, bytes_down, duration);
     }
 }

@@ -4,8 +4,8 @@
 //! What lies open in memory is bounded: one value per Rack and generation, opened anew after [`AGE_MS`], dropped after [`IDLE_MS`]
 //! without use, and at most [`MOST`] of them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use base64::Engine as _;
@@ -19,6 +19,7 @@ use convox_tls::Trust;
 use http::HeaderValue;
 use rustls::ClientConfig;
 
+use crate::meters::{Meters, RackMeter};
 use crate::ops::plain;
 use crate::snapshot::Snapshot;
 
@@ -37,6 +38,7 @@ pub(crate) struct RackEntry {
     opened: ArcSwapOption<Opened>,
     used_ms: AtomicI64,
     seen: ArcSwapOption<Seen>,
+    meter: OnceLock<Arc<RackMeter>>,
 }
 
 /// What a look at a Rack showed.
@@ -87,7 +89,17 @@ pub(crate) enum CredentialError {
 
 impl RackEntry {
     pub(crate) fn new(row: RackRow) -> Self {
-        Self { row, opened: ArcSwapOption::empty(), used_ms: AtomicI64::new(0), seen: ArcSwapOption::empty() }
+        Self { row, opened: ArcSwapOption::empty(), used_ms: AtomicI64::new(0), seen: ArcSwapOption::empty(), meter: OnceLock::new() }
+    }
+
+    /// Where requests for it are counted: by its id, whatever else of it changes.
+    pub(crate) fn meter(&self, meters: &Meters) -> &RackMeter {
+        self.meter.get_or_init(|| meters.rack(self.row.id.as_str()))
+    }
+
+    /// When a request for it was last forwarded, milliseconds since 1970, to some seconds; 0 if not since this server's start.
+    pub(crate) fn used_ms(&self) -> i64 {
+        self.used_ms.load(Ordering::Relaxed)
     }
 
     /// What lies open, if it is young enough.
@@ -241,7 +253,7 @@ fn basic(password: &Secret) -> HeaderValue {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -289,7 +301,7 @@ mod tests {
         }
     }
 
-    fn entry(name: &str) -> Arc<RackEntry> {
+    pub(crate) fn entry(name: &str) -> Arc<RackEntry> {
         Arc::new(RackEntry::new(RackRow {
             id: RackId::new(),
             org: OrgId::new(),
@@ -304,6 +316,12 @@ mod tests {
             password_ms: 0,
             protected: false,
         }))
+    }
+
+    impl RackEntry {
+        pub(crate) fn use_for_tests(&self, now_ms: i64) {
+            self.used_ms.store(now_ms, Ordering::Relaxed);
+        }
     }
 
     fn lay_open(entry: &RackEntry, now_ms: i64) {

@@ -2,7 +2,7 @@
 //! be trusted any more (ADR 0006).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -33,6 +33,9 @@ pub(crate) struct Snapshots {
     started: Instant,
     /// Milliseconds after `started` of the last successful look at the feed.
     looked_ms: AtomicI64,
+    /// The same of the making of the current snapshot.
+    made_ms: AtomicI64,
+    changes: AtomicU64,
     node: String,
     /// Whether the database tells of changes by itself.
     is_told: AtomicBool,
@@ -49,6 +52,8 @@ impl Snapshots {
             wake: Notify::new(),
             started: Instant::now(),
             looked_ms: AtomicI64::new(0),
+            made_ms: AtomicI64::new(0),
+            changes: AtomicU64::new(0),
             node: uuid::Uuid::now_v7().to_string(),
             is_told: AtomicBool::new(false),
         })
@@ -77,6 +82,26 @@ impl Snapshots {
     /// Whether the feed was seen recently enough to believe what is in memory.
     pub(crate) fn is_trusted(&self) -> bool {
         self.elapsed_ms() - self.looked_ms.load(Ordering::Relaxed) < TRUST.as_millis() as i64
+    }
+
+    /// Since the feed was seen last.
+    pub(crate) fn since_look(&self) -> Duration {
+        Duration::from_millis((self.elapsed_ms() - self.looked_ms.load(Ordering::Relaxed)).max(0).unsigned_abs())
+    }
+
+    /// Whether the database tells of changes by itself.
+    pub(crate) fn is_told(&self) -> bool {
+        self.is_told.load(Ordering::Relaxed)
+    }
+
+    /// How often another snapshot followed the first.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// Since the current one was made.
+    pub(crate) fn age(&self) -> Duration {
+        Duration::from_millis((self.elapsed_ms() - self.made_ms.load(Ordering::Relaxed)).max(0).unsigned_abs())
     }
 
     fn elapsed_ms(&self) -> i64 {
@@ -170,6 +195,8 @@ impl Snapshots {
         };
         let seq = next.seq;
         self.current.store(Arc::new(next));
+        self.made_ms.store(self.elapsed_ms(), Ordering::Relaxed);
+        self.changes.fetch_add(1, Ordering::Relaxed);
         self.changed.send_replace(seq);
         Ok(())
     }

@@ -17,7 +17,7 @@ const SESSION: HeaderName = HeaderName::from_static("session");
 
 /// Paths that the Console answers itself and never forwards, even when a Rack is named (protocol 5.1).
 pub(crate) fn is_own(path: &str) -> bool {
-    const WHOLE: [&str; 10] = [
+    const WHOLE: [&str; 11] = [
         "/",
         "/.well-known/oauth-authorization-server",
         "/console",
@@ -27,6 +27,7 @@ pub(crate) fn is_own(path: &str) -> bool {
         "/session",
         "/setup",
         "/health",
+        "/ready",
         "/favicon.ico",
     ];
     const BELOW: [&str; 7] = ["/console/", "/racks/", "/machines/", "/organizations/", "/login/", "/api/v1/", "/session/"];
@@ -126,6 +127,7 @@ mod tests {
             "/session",
             "/login/u2f",
             "/health",
+            "/ready",
         ] {
             assert!(is_own(own), "{own}");
         }

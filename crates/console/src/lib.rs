@@ -13,7 +13,7 @@
 //!
 //! No database and no lock from end to end: the walk reads [`snapshot`], which follows the store. Beside the walk: [`ops`] (use cases:
 //! authorise, change, write down), called by [`api`] and [`cmd`] alike; [`serve`] starts and ends a server; [`jobs`] is what it does by itself;
-//! [`state`] is what its rooms share; [`mail`] sends links where there is a mail server.
+//! [`meters`] and [`readiness`] tell how it fares; [`state`] is what its rooms share; [`mail`] sends links where there is a mail server.
 //!
 //! [`passkeys`] is the one room that speaks WebAuthn.
 //!
@@ -28,16 +28,17 @@ mod audit;
 mod authn;
 mod authz;
 mod cmd;
-mod counters;
 mod credentials;
 mod feed;
 mod front;
 mod jobs;
 mod mail;
+mod meters;
 mod ops;
 mod passkeys;
 mod peer;
 mod reach;
+mod readiness;
 mod relay;
 mod reply;
 mod root;

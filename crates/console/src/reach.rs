@@ -14,9 +14,9 @@ use serde::de::DeserializeOwned;
 
 use crate::authn::Verified;
 use crate::authz::{Permit, authorize};
-use crate::counters::Count;
 use crate::credentials::RackEntry;
 use crate::front::find_rack;
+use crate::meters::Decision;
 use crate::ops::{Actor, OpsError};
 use crate::reply::REQUEST_ID;
 use crate::state::App;
@@ -88,7 +88,7 @@ impl Reach {
             ..actor.event(&*app.clock, route.name, path.clone())
         };
         let permit = authorize(app, who, rack, route, found.app).map_err(|refusal| {
-            app.counters.add(Count::Refused);
+            app.meters.decided(Some(route.effect), Decision::Refused);
             app.audit.refused(|| event(refusal.rule, "refused"), app.clock.now_ms());
             match refusal.status {
                 StatusCode::NOT_FOUND => OpsError::Missing(refusal.message),
@@ -96,7 +96,7 @@ impl Reach {
             }
         })?;
         let permit = if route.effect == Effect::Read {
-            app.counters.add(Count::Read);
+            app.meters.decided(Some(route.effect), Decision::Forwarded);
             permit
         } else {
             let event = event(permit.rule, "allowed");
@@ -104,10 +104,11 @@ impl Reach {
             let written = app.audit.write(event).await;
             let permit = permit.with_event(id);
             if let Err(error) = written {
+                app.meters.decided(Some(route.effect), Decision::Unavailable);
                 permit.unused(StatusCode::SERVICE_UNAVAILABLE);
                 return Err(OpsError::Rack(error.to_string()));
             }
-            app.counters.add(Count::Audited);
+            app.meters.decided(Some(route.effect), Decision::Forwarded);
             permit
         };
         // Writing took a while, in which the right may have ended.
@@ -158,5 +159,5 @@ pub(crate) fn streamed(began: Instant) -> Outcome {
 }
 
 fn outcome(status: StatusCode, duration: Duration) -> Outcome {
-    Outcome { status: Some(status), bytes_up: 0, bytes_down: 0, duration, complete: true }
+    Outcome { status: Some(status), bytes_up: 0, bytes_down: 0, duration, answered_after: None, complete: true }
 }

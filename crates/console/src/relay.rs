@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use convox_model::{Event, Principal};
 use convox_proxy::{Forward, Gate, LocalHint, RequestId, Verdict, is_websocket};
@@ -15,8 +16,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::authn::{self, AuthError, ROOM};
 use crate::authz::{Permit, authorize};
-use crate::counters::Count;
 use crate::front::{self, NoRack};
+use crate::meters::{Decision, Timing};
 use crate::reply::{self, REQUEST_ID};
 use crate::snapshot::Snapshot;
 use crate::state::App;
@@ -39,7 +40,7 @@ impl Gate for Relay {
             return Verdict::Local(LocalHint::default());
         }
         let peer = self.0.proxies.caller(peer.ip(), &head.headers);
-        let asked = Asked { app: &self.0, head, peer, id: RequestId::next() };
+        let asked = Asked { app: &self.0, head, peer, id: RequestId::next(), began: Instant::now() };
         match asked.walk().await {
             Ok(forward) => Verdict::Forward(forward),
             Err(refused) => asked.reply(&refused),
@@ -53,6 +54,7 @@ struct Asked<'a> {
     head: &'a Parts,
     peer: IpAddr,
     id: RequestId,
+    began: Instant,
 }
 
 /// A request that may be forwarded.
@@ -79,6 +81,7 @@ impl Asked<'_> {
     async fn walk(&self) -> Result<Forward<Permit>, Refused> {
         // 2. to 4. Who is it, for which Rack, and may they?
         let Admitted { permit, actor, event } = self.admit()?;
+        self.app.meters.time(Timing::Decision, self.began.elapsed());
         // 5. What does more than read is written down before anything reaches the Rack.
         let permit = match event {
             None => permit,
@@ -104,8 +107,8 @@ impl Asked<'_> {
             (Ok(Ok(())), Ok(id)) => Ok((self.still(permit)?, Some(id))),
             (noted, _) => {
                 tracing::error!(request.id = %self.id, fault = ?noted.map(|noted| noted.map_err(|error| error.to_string())), "a token could not be written down");
+                self.app.meters.decided(Some(permit.effect()), Decision::Unavailable);
                 permit.unused(StatusCode::SERVICE_UNAVAILABLE);
-                self.app.counters.add(Count::Unavailable);
                 Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the Console cannot reach its database; try again later"))
             }
         }
@@ -115,7 +118,7 @@ impl Asked<'_> {
     fn admit(&self) -> Result<Admitted, Refused> {
         let Self { app, head, .. } = *self;
         if !app.snapshots.is_trusted() {
-            app.counters.add(Count::Unavailable);
+            app.meters.decided(None, Decision::Unavailable);
             return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the Console cannot reach its database; try again later"));
         }
         if let Some(name) = front::doubled(&head.headers) {
@@ -141,7 +144,7 @@ impl Asked<'_> {
                 NoRack::Unknown(_) => StatusCode::NOT_FOUND,
                 NoRack::Ambiguous(..) => StatusCode::BAD_REQUEST,
             };
-            self.denied(status, error.to_string(), || Event {
+            self.denied(None, status, error.to_string(), || Event {
                 rack: name.to_string(),
                 ..self.event(Some(principal), "FindRack", "no-such-rack")
             })
@@ -152,7 +155,9 @@ impl Asked<'_> {
         // What would be done to it? The table is asked about the very bytes that would be forwarded.
         let Some(found) = match_route(head.method.as_str(), head.uri.path(), is_websocket(head)) else {
             // Clients expect an empty body for what no Rack serves.
-            return Err(self.denied(StatusCode::NOT_FOUND, "", || about(self.event(Some(principal), "UnknownRoute", "no-such-route"))));
+            return Err(
+                self.denied(None, StatusCode::NOT_FOUND, "", || about(self.event(Some(principal), "UnknownRoute", "no-such-route")))
+            );
         };
         let route = found.route;
         let event = |rule: &str| Event {
@@ -163,7 +168,7 @@ impl Asked<'_> {
 
         // May they?
         let permit = authorize(app, &who, rack, route, found.app)
-            .map_err(|refusal| self.denied(refusal.status, refusal.message, || event(refusal.rule)))?;
+            .map_err(|refusal| self.denied(Some(route.effect), refusal.status, refusal.message, || event(refusal.rule)))?;
         let event = (route.effect != Effect::Read).then(|| Event { decision: "allowed".to_owned(), ..event(permit.rule) });
         Ok(Admitted { permit, actor: who.actor(), event })
     }
@@ -175,8 +180,8 @@ impl Asked<'_> {
         let permit = permit.with_event(id);
         if let Err(error) = written {
             // It may still be written after this, and must then not look as if it had been forwarded.
+            self.app.meters.decided(Some(permit.effect()), Decision::Unavailable);
             permit.unused(StatusCode::SERVICE_UNAVAILABLE);
-            self.app.counters.add(Count::Unavailable);
             return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()));
         }
         // Writing took a while, in which the right may have ended.
@@ -186,8 +191,8 @@ impl Asked<'_> {
     /// The permit, if it still holds.
     fn still(&self, permit: Permit) -> Result<Permit, Refused> {
         if let Some(ended) = permit.ended() {
+            self.app.meters.decided(Some(permit.effect()), Decision::Refused);
             permit.unused(ended.status());
-            self.app.counters.add(Count::Refused);
             return Err(refuse(ended.status(), ended.to_string()));
         }
         Ok(permit)
@@ -199,9 +204,9 @@ impl Asked<'_> {
         let snapshot: &Snapshot = &app.snapshots.now();
         match app.credentials.open(permit.rack(), snapshot, app.clock.now_ms()) {
             Ok(opened) => {
-                app.counters.add(if permit.is_audited() { Count::Audited } else { Count::Read });
+                app.meters.decided(Some(permit.effect()), Decision::Forwarded);
                 Ok(Forward {
-                    permit,
+                    permit: permit.since(self.began),
                     upstream: Arc::clone(&opened.upstream),
                     authorization: opened.authorization.clone(),
                     path_and_query: None,
@@ -212,8 +217,8 @@ impl Asked<'_> {
             Err(error) => {
                 let rack = permit.rack().row.path();
                 tracing::error!(rack.name = %rack, request.id = %self.id, %error, "the Rack's credential cannot be used");
+                app.meters.decided(Some(permit.effect()), Decision::Unavailable);
                 permit.unused(StatusCode::BAD_GATEWAY);
-                app.counters.add(Count::Unavailable);
                 let message = format!(
                     "the stored credential of rack {rack} cannot be used, so nothing was sent to it; ask an operator to add the rack again"
                 );
@@ -224,7 +229,7 @@ impl Asked<'_> {
 
     /// Nobody is known: says why, and writes it down as long as there are not too many.
     fn unidentified(&self, key: &str, error: &AuthError) -> Refused {
-        self.app.counters.add(Count::Unidentified);
+        self.app.meters.decided(None, Decision::Unidentified);
         let event = || {
             let event = self.event(error.known().map(|known| &known.principal), "Authenticate", error.rule());
             match error {
@@ -242,8 +247,14 @@ impl Asked<'_> {
     }
 
     /// Somebody who is known is refused: writes it down as long as there are not too many.
-    fn denied(&self, status: StatusCode, message: impl Into<Cow<'static, str>>, event: impl FnOnce() -> Event) -> Refused {
-        self.app.counters.add(Count::Refused);
+    fn denied(
+        &self,
+        effect: Option<Effect>,
+        status: StatusCode,
+        message: impl Into<Cow<'static, str>>,
+        event: impl FnOnce() -> Event,
+    ) -> Refused {
+        self.app.meters.decided(effect, Decision::Refused);
         self.app.audit.refused(event, self.app.clock.now_ms());
         refuse(status, message)
     }

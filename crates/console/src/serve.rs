@@ -1,27 +1,31 @@
 //! Starting and ending a Console: from options to a running server, refusing what is not safe.
 
+mod hand_over;
 mod hardening;
 mod tls;
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use convox_proxy::{Limits, Server, TlsServer, Tower};
 use convox_seal::Secret;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+use self::hand_over::{Sockets, Taken};
 use crate::args::Serve;
 use crate::audit::Audit;
 use crate::cmd::place;
-use crate::counters::Counters;
 use crate::credentials::Credentials;
 use crate::feed::Snapshots;
 use crate::jobs;
 use crate::mail::Mail;
+use crate::meters::{self, Meters};
 use crate::ops::installs::Homes;
 use crate::passkeys::Passkeys;
 use crate::peer::Proxies;
@@ -40,11 +44,13 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     if args.place.database.is_none() || args.tls_cert.is_none() {
         tls::make_private_directory(&args.place.data)?;
     }
+    let taken = if args.take_over { Some(hand_over::Taken::from(&args.place.data).await?) } else { None };
     let ops = place::open(&args.place).await?;
     let tls = tls::load(&args)?;
     let smtp_url = args.smtp_url.clone().map(Secret::new);
     let mail = Mail::new(smtp_url.as_ref(), args.mail_from.as_deref())?;
-    let (audit, writer) = Audit::new();
+    let meters = Arc::<Meters>::default();
+    let (audit, writer) = Audit::new(&meters);
     let app = Arc::new(App {
         snapshots: Snapshots::load(&ops.store).await?,
         store: ops.store.clone(),
@@ -52,7 +58,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
         lookup: ops.lookup.clone(),
         credentials: Credentials::new(Arc::clone(&ops.keyring)),
         audit,
-        counters: Counters::default(),
+        meters,
         strangers: Strangers::default(),
         clock: Arc::clone(&ops.clock),
         rules: args.rules(),
@@ -61,14 +67,14 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
         passkeys: Passkeys::at(args.url.as_deref()),
         mail,
         homes: Homes::below(&args.place.data),
+        draining: AtomicBool::new(false),
         ending: watch::Sender::new(false),
         ordinary: tokio::runtime::Handle::current(),
     });
     if let Some(fault) = app.credentials.without_roots() {
         tracing::warn!(fault, "racks without a pinned certificate cannot be reached");
     }
-    let shards = args.shards.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let server = Server::bind(args.listen, shards, Some(tls.clone())).with_context(|| format!("could not listen on {}", args.listen))?;
+    let (predecessor, server, metrics) = listen(&args, taken, &tls)?;
     let signals = Signals::new()?;
     let setup_code = ops.new_setup_code().await?;
 
@@ -89,7 +95,16 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     tokio::spawn(jobs::roll_keys(Arc::clone(&app)));
     tokio::spawn(jobs::follow_root_keys(Arc::clone(&app), Source::of(&args.place)?));
 
+    let sockets = Sockets {
+        public: server.listeners()?,
+        metrics: metrics.as_ref().map(Server::listeners).transpose()?.unwrap_or_default(),
+        are_taken: predecessor.is_some(),
+    };
+    let metrics = metrics.map(|server| meters::serve::start(&app, server));
     let mut stdout = std::io::stdout();
+    if let Some(metrics) = metrics {
+        writeln!(stdout, "metrics on http://{metrics}/metrics")?;
+    }
     writeln!(stdout, "listening on https://{} fingerprint {}", server.local_addr(), tls.fingerprint())?;
     if let Some(code) = setup_code {
         writeln!(stdout, "setup code: {}", code.reveal())?;
@@ -98,12 +113,50 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
 
     tokio::spawn(tls::files(&args).follow(tls.clone()));
     let router = crate::api::router(Arc::clone(&app));
-    server.run(Relay(Arc::clone(&app)), Tower(router), signals.end(args, tls, Arc::clone(&app))).await?;
+    if let Some(predecessor) = predecessor {
+        predecessor.ready().await?;
+    }
+    server.run(Relay(Arc::clone(&app)), Tower(router), signals.end(args, tls, Arc::clone(&app), sockets)).await?;
     app.audit.flush().await;
     acknowledging.abort();
     app.snapshots.leave(&app.store).await;
     app.store.close().await;
     Ok(())
+}
+
+/// The public server and that for monitoring, on sockets of their own or on those that were taken over.
+fn listen(args: &Serve, taken: Option<Taken>, tls: &TlsServer) -> Result<(Option<Taken>, Server, Option<Server>)> {
+    let (predecessor, public, metrics) = match taken {
+        None => (None, Vec::new(), Vec::new()),
+        Some(mut taken) => {
+            let sockets = std::mem::replace(&mut taken.sockets, Sockets { public: Vec::new(), metrics: Vec::new(), are_taken: true });
+            (Some(taken), sockets.public, sockets.metrics)
+        }
+    };
+    let is_asked = |server: &Server, asked: SocketAddr| {
+        let (is, port) = (server.local_addr(), asked.port());
+        if port == 0 || is == asked {
+            Ok(())
+        } else {
+            Err(anyhow!("the running server listens on {is} and not on {asked}; end it and start anew"))
+        }
+    };
+    let server = if public.is_empty() {
+        let shards = args.shards.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        Server::bind(args.listen, shards, Some(tls.clone())).with_context(|| format!("could not listen on {}", args.listen))?
+    } else {
+        Server::on(public, Some(tls.clone()))?
+    };
+    is_asked(&server, args.listen)?;
+    let metrics = match args.metrics_listen {
+        None => None,
+        Some(_) if !metrics.is_empty() => Some(Server::on(metrics, None)?),
+        Some(address) => Some(Server::bind(address, 1, None).with_context(|| format!("could not listen on {address} for metrics"))?),
+    };
+    if let (Some(server), Some(asked)) = (&metrics, args.metrics_listen) {
+        is_asked(server, asked)?;
+    }
+    Ok((predecessor, server, metrics))
 }
 
 /// JSON lines on standard error. Nothing that a caller sent but methods and paths is ever logged: no headers, queries or bodies, and no
@@ -135,9 +188,17 @@ impl Signals {
     }
 
     /// Resolves when the server is to end; what is open then hears of it shortly before it is cut, or at once on a second signal.
-    async fn end(mut self, args: Serve, tls: TlsServer, app: Arc<App>) {
+    async fn end(mut self, args: Serve, tls: TlsServer, app: Arc<App>, sockets: Sockets) {
+        let data = args.place.data.clone();
+        // Dropped when the server ends by itself: then nobody must find its sockets open.
+        let mut successor = Box::pin(async move { hand_over::offer(&data, sockets).await });
+        let mut is_taken = false;
         loop {
             tokio::select! {
+                () = &mut successor => {
+                    is_taken = true;
+                    break;
+                }
                 _ = self.terminate.recv() => break,
                 _ = self.interrupt.recv() => break,
                 _ = self.hangup.recv() => match tls::reload(&args, &tls) {
@@ -146,7 +207,18 @@ impl Signals {
                 },
             }
         }
-        tracing::info!("ending: no new requests, open ones may finish");
+        app.draining.store(true, Ordering::Relaxed);
+        // Whoever connects meanwhile is served.
+        if !is_taken && !args.leave_after.is_zero() {
+            tracing::info!(seconds = args.leave_after.as_secs_f64(), "ending soon: not ready any more, still taking requests");
+            tokio::select! {
+                () = tokio::time::sleep(args.leave_after) => {}
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+        }
+        drop(successor);
+        tracing::info!(is_taken, "ending: no new requests, open ones may finish");
         tokio::spawn(async move {
             tokio::select! {
                 () = tokio::time::sleep(Limits::default().drain.saturating_sub(LAST_WORDS)) => {}

@@ -425,6 +425,11 @@ impl Snapshot {
         self.key_ids.values()
     }
 
+    /// How many keys, users and Racks there are.
+    pub(crate) fn sizes(&self) -> (usize, usize, usize) {
+        (self.keys.len(), self.people.len(), self.by_id.len())
+    }
+
     /// All Racks.
     pub(crate) fn all_racks(&self) -> impl Iterator<Item = &Arc<RackEntry>> {
         self.racks.values()

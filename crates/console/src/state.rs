@@ -1,6 +1,7 @@
 //! What the rooms share. Wiring, no behaviour.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use convox_model::Clock;
 use convox_seal::{Keyring, LookupKey};
@@ -8,10 +9,10 @@ use convox_store::Store;
 use tokio::sync::watch;
 
 use crate::audit::Audit;
-use crate::counters::Counters;
 use crate::credentials::Credentials;
 use crate::feed::Snapshots;
 use crate::mail::Mail;
+use crate::meters::Meters;
 use crate::ops::installs::Homes;
 use crate::ops::sessions::Rules;
 use crate::passkeys::Passkeys;
@@ -26,7 +27,7 @@ pub(crate) struct App {
     pub(crate) snapshots: Snapshots,
     pub(crate) credentials: Credentials,
     pub(crate) audit: Audit,
-    pub(crate) counters: Counters,
+    pub(crate) meters: Arc<Meters>,
     pub(crate) strangers: Strangers,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rules: Rules,
@@ -38,6 +39,8 @@ pub(crate) struct App {
     pub(crate) mail: Mail,
     /// Racks of this machine.
     pub(crate) homes: Homes,
+    /// Turns true when the server is asked to end.
+    pub(crate) draining: AtomicBool,
     /// Turns true shortly before what is still open is cut, when the server ends.
     pub(crate) ending: watch::Sender<bool>,
     /// The runtime beside the shards: where the database is used.
@@ -45,6 +48,11 @@ pub(crate) struct App {
 }
 
 impl App {
+    /// Whether the server was asked to end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     /// The use cases on this Console's rows.
     pub(crate) fn ops(&self) -> crate::ops::Ops {
         crate::ops::Ops {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use convox_store::guesses::{Subject, Tries};
 
+use crate::meters::Count;
 use crate::state::App;
 
 /// Counted for so long from the first one on, milliseconds.
@@ -39,6 +40,11 @@ struct Local {
 }
 
 impl Strangers {
+    /// How many networks and beginnings of keys are counted now.
+    pub(crate) fn watched(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// One more refused key; how many seconds to wait if there are too many.
     pub(crate) fn refused(&self, app: &App, peer: &str, key: &str) -> Option<i64> {
         let ops = app.ops();
@@ -46,7 +52,11 @@ impl Strangers {
         let prefix: String = key.chars().take(PREFIX).collect();
         let network = self.count(ops.subject("keys of network", &crate::ops::guesses::network(peer)), now_ms, OF_NETWORK);
         let alike = self.count(ops.subject("keys alike", &prefix), now_ms, OF_PREFIX);
-        network.max(alike)
+        let wait = network.max(alike);
+        if wait.is_some() {
+            app.meters.add(Count::Guess, 1);
+        }
+        wait
     }
 
     fn count(&self, subject: Subject, now_ms: i64, most: i64) -> Option<i64> {

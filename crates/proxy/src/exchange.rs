@@ -1,7 +1,7 @@
 //! One forwarded request from verdict to last byte: holds the permit, and tells it how things ended.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
@@ -16,6 +16,7 @@ pub(crate) struct Exchange<P: Permit> {
     permit: Option<P>,
     begun: Instant,
     pub(crate) status: Option<StatusCode>,
+    answered: Option<Duration>,
     pub(crate) upload: Option<Arc<Progress>>,
     pub(crate) bytes_up: u64,
     pub(crate) bytes_down: u64,
@@ -30,12 +31,19 @@ impl<P: Permit> Exchange<P> {
             permit: Some(permit),
             begun: Instant::now(),
             status: None,
+            answered: None,
             upload: None,
             bytes_up: 0,
             bytes_down: 0,
             complete: false,
             connection: None,
         }
+    }
+
+    /// The head of the upstream's answer is there.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        self.answered = Some(self.begun.elapsed());
     }
 
     /// There until this is dropped.
@@ -59,6 +67,7 @@ impl<P: Permit> Drop for Exchange<P> {
                 bytes_up: self.bytes_up + self.upload.as_ref().map_or(0, |progress| progress.bytes()),
                 bytes_down: self.bytes_down,
                 duration: self.begun.elapsed(),
+                answered_after: self.answered,
                 complete: self.complete,
             });
         }

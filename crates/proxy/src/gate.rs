@@ -113,6 +113,8 @@ pub struct Outcome {
     pub bytes_down: u64,
     /// From the verdict to the end.
     pub duration: Duration,
+    /// From the verdict to the head of the upstream's answer; `None` if there was none.
+    pub answered_after: Option<Duration>,
     /// False if the answer was cut: by revocation, by either side, or by a limit.
     pub complete: bool,
 }

@@ -23,6 +23,9 @@ pub struct Limits {
     pub linger: Duration,
     /// How long open exchanges may take to end after the server was asked to stop.
     pub drain: Duration,
+    /// How long a kept-alive connection may still bring a request once the server was asked to stop: its answer says that the connection
+    /// closes, so that a caller who sends at this very moment is not cut off.
+    pub leave: Duration,
     /// Connections of callers on all shards together; more wait in the backlog. 0 leaves a share of this process's file
     /// descriptors to them, so that upstreams and files have the rest.
     pub connections: usize,
@@ -46,6 +49,7 @@ impl Default for Limits {
             body: Duration::from_mins(5),
             linger: Duration::from_secs(5),
             drain: Duration::from_secs(10),
+            leave: Duration::from_secs(2),
             connections: 0,
             head_bytes: 256 * 1024,
             pool_idle: 128,

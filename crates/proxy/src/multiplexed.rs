@@ -64,7 +64,7 @@ pub(crate) async fn serve<G: Gate, L: Local>(
     let ended = std::future::poll_fn(|context| {
         watch.register(context.waker());
         // Idle for too long, or the server ends: the caller is told, and what is open may finish.
-        if (watch.is_ended() || watch.is_draining()) && !closing {
+        if (watch.is_ended() || watch.is_leaving()) && !closing {
             closing = true;
             connection.as_mut().graceful_shutdown();
         }

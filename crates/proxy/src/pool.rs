@@ -11,6 +11,7 @@ use std::time::Duration;
 use hyper::client::conn::http1::SendRequest;
 use tokio::task::AbortHandle;
 
+use crate::stats::{self, Stat};
 use crate::upload::Upload;
 use crate::upstream::Upstream;
 
@@ -138,10 +139,12 @@ pub(crate) fn tick(now: u32) {
             idle.connections.retain(|(since, connection)| now.wrapping_sub(*since) <= age && !connection.sender.is_closed());
             !idle.connections.is_empty()
         });
+        stats::note(Stat::Idle, pool.upstreams.values().map(|idle| idle.connections.len()).sum());
     });
 }
 
 /// Closes everything.
 pub(crate) fn clear() {
     POOL.with_borrow_mut(|pool| pool.upstreams.clear());
+    stats::note(Stat::Idle, 0);
 }

@@ -22,6 +22,7 @@ use crate::fault::{Fault, REQUEST_ID};
 use crate::gate::{Forward, Permit};
 use crate::pool::{self, Connection};
 use crate::reply::Reply;
+use crate::stats::{self, Stat};
 use crate::upload::{Progress, Upload};
 use crate::upstream::Upstream;
 use crate::watch::{Phase, Watch};
@@ -117,6 +118,7 @@ async fn send<P: Permit>(
     if !upgrade && let Some(mut connection) = pool::take(upstream) {
         let spare = (request.method().is_idempotent() && request.body().is_end_stream()).then(|| copy(&request));
         connection.begin();
+        stats::add(Stat::Reused, 1);
         match connection.sender.try_send_request(request).await {
             Ok(response) => return Ok((response, connection, Arc::clone(upstream))),
             Err(mut error) => match (error.take_message(), spare) {
@@ -141,12 +143,16 @@ async fn send_anew<P: Permit>(
         match connect::open(&upstream, limits, upgrade).await {
             Ok(connection) => break connection,
             // Nothing was sent, so another one may have it.
-            Err(fault) => match permit.and_then(|permit| permit.instead(&upstream)) {
-                Some(other) => upstream = other,
-                None => return Err(fault),
-            },
+            Err(fault) => {
+                stats::add(Stat::Failed, 1);
+                match permit.and_then(|permit| permit.instead(&upstream)) {
+                    Some(other) => upstream = other,
+                    None => return Err(fault),
+                }
+            }
         }
     };
+    stats::add(Stat::Opened, 1);
     if permit.is_none_or(Permit::is_revoked) {
         return Err(Fault::RevokedBefore);
     }
@@ -188,7 +194,7 @@ fn answer<P: Permit>(
         }
         Err(why) => return failed(context, &upstream, &Fault::BadReply(why.to_owned()), exchange, request_id),
     }
-    exchange.status = Some(response.status());
+    exchange.answered(response.status());
     match upgrade {
         Some(caller) if switched => {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -253,6 +259,7 @@ async fn tunnel<P: Permit>(
     // Its task has handed the stream over and ended.
     drop(connection);
     let Some(permit) = exchange.permit() else { return };
+    let _open = stats::Open::new(Stat::Tunnels);
     let moved = tunnel::run(caller, upstream, permit, &watch, &cut).await;
     exchange.bytes_up = moved.up;
     exchange.bytes_down = moved.down;

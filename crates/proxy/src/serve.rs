@@ -48,6 +48,9 @@ pub(crate) async fn request<G: Gate, L: Local>(
             made(response, watch)
         }
     };
+    if watch.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        close(&mut response);
+    }
     // After an upgrade that did not come about, bytes may follow that were meant for the other protocol.
     if upgrading && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         watch.set_unread();

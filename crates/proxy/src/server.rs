@@ -27,6 +27,26 @@ impl Server {
         Ok(Self { address, listeners, tls, limits: Limits::default() })
     }
 
+    /// A server on sockets that listen already: those of another process, which handed them over. One shard for each.
+    ///
+    /// # Errors
+    /// There is none, or one of them does not listen.
+    pub fn on(listeners: Vec<TcpListener>, tls: Option<TlsServer>) -> io::Result<Self> {
+        let address = listeners.first().ok_or_else(|| io::Error::other("no socket to listen on"))?.local_addr()?;
+        for listener in &listeners {
+            listener.set_nonblocking(true)?;
+        }
+        Ok(Self { address, listeners, tls, limits: Limits::default() })
+    }
+
+    /// The listening sockets once more, to be handed over to another process. As long as one copy of them is open, callers can connect.
+    ///
+    /// # Errors
+    /// They cannot be copied.
+    pub fn listeners(&self) -> io::Result<Vec<TcpListener>> {
+        self.listeners.iter().map(TcpListener::try_clone).collect()
+    }
+
     /// Other limits than the default ones.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {

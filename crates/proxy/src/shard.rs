@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
@@ -56,14 +57,25 @@ impl<G: Gate, L: Local> Shard<G, L> {
             () = shard.stop.cancelled() => {}
             () = accept(&shard, &listener, &watches) => {}
         }
+        // Those who have connected are served: a socket that closes throws its queue away, unless another process has it too.
+        let acceptor = shard.acceptor();
+        while let Some(Ok((tcp, peer))) = listener.accept().now_or_never() {
+            tokio::spawn(connection(Arc::clone(&shard), tcp, peer, acceptor.clone(), watches.add(), Arc::clone(&watches)));
+        }
         drop(listener);
+        watches.leave();
+        watches.are_gone_within(shard.limits.leave.min(shard.limits.drain)).await;
         watches.drain();
         pool::clear();
-        if !watches.are_gone_within(shard.limits.drain).await {
+        if !watches.are_gone_within(shard.limits.drain.saturating_sub(shard.limits.leave)).await {
             shard.cut.cancel();
             watches.are_gone_within(LAST_WORDS).await;
         }
         ticker.abort();
+    }
+
+    fn acceptor(&self) -> Option<TlsAcceptor> {
+        self.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.config)))
     }
 }
 
@@ -78,7 +90,7 @@ async fn tick(watches: Arc<Watches>) {
 }
 
 async fn accept<G: Gate, L: Local>(shard: &Arc<Shard<G, L>>, listener: &TcpListener, watches: &Arc<Watches>) {
-    let acceptor = shard.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.config)));
+    let acceptor = shard.acceptor();
     let mut paused = false;
     loop {
         while watches.are(shard.connections) {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 
 use crate::Limits;
+use crate::stats::{self, Stat};
 
 /// How often a shard looks over its connections.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
@@ -72,6 +73,8 @@ pub(crate) struct Watch {
     attended: AtomicBool,
     /// The upstream's reply is overdue.
     overdue: AtomicBool,
+    /// Say with the next answer that the connection closes.
+    leaving: AtomicBool,
     /// Finish the request at hand, then close.
     draining: AtomicBool,
     /// The last request was ambiguous.
@@ -93,6 +96,7 @@ impl Watch {
             ended: AtomicBool::new(false),
             attended: AtomicBool::new(false),
             overdue: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             ambiguous: AtomicBool::new(false),
             unread: AtomicBool::new(false),
@@ -136,6 +140,10 @@ impl Watch {
         self.overdue.load(Relaxed)
     }
 
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
     }
@@ -159,6 +167,11 @@ impl Watch {
     /// The task to wake from now on.
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
+    }
+
+    fn leave(&self) {
+        self.leaving.store(true, Relaxed);
+        self.waker.wake();
     }
 
     fn drain(&self) {
@@ -256,6 +269,7 @@ impl Watches {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody else holds the watch of a connection that is gone.
         all.retain(|watch| Arc::strong_count(watch) > 1);
+        stats::note(Stat::Callers, all.len());
         for watch in all.iter() {
             watch.look(now, &self.bounds);
         }
@@ -275,6 +289,13 @@ impl Watches {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|watch| Arc::strong_count(watch) > 1);
         all.is_empty()
+    }
+
+    /// Lets every connection say with its next answer that it closes.
+    pub(crate) fn leave(&self) {
+        for watch in self.all.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            watch.leave();
+        }
     }
 
     /// Lets every connection finish what it is doing.

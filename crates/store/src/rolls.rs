@@ -377,6 +377,15 @@ impl Store {
         Ok(seq)
     }
 
+    /// How many rolls are under way.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn count_rolls(&self) -> Result<i64, StoreError> {
+        let (count,): (i64,) = convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT COUNT(*) FROM rack_rolls").fetch_one(pool).await)?;
+        Ok(count)
+    }
+
     /// Racks whose rolls can be worked on now.
     ///
     /// # Errors

@@ -79,3 +79,74 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../migrations/postgres/0019_device_networks.sql"),
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From before there was a release: no server of an older version can be running.
+    const BEFORE: &[&str] = &["0003_audit_org", "0012_keys"];
+
+    /// Statements of `text` that a server of the version before may trip over, but for those that say why they are safe.
+    fn harmful(text: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for statement in text.split(';') {
+            let is_excused = statement.lines().any(|line| line.trim_start().starts_with("-- two-step:"));
+            let code: String = statement.lines().map(|line| line.split("--").next().unwrap_or_default()).collect::<Vec<_>>().join(" ");
+            let words: Vec<String> = code.to_uppercase().split_whitespace().map(str::to_owned).collect();
+            let has = |pair: [&str; 2]| words.windows(2).any(|two| two == pair);
+            let adds = has(["ADD", "COLUMN"]);
+            let is_harmful = has(["DROP", "TABLE"])
+                || has(["DROP", "COLUMN"])
+                || has(["DROP", "TRIGGER"])
+                || has(["DROP", "FUNCTION"])
+                || has(["DROP", "CONSTRAINT"])
+                || has(["ALTER", "COLUMN"])
+                || words.iter().any(|word| word == "RENAME")
+                // Whoever does not know the column gives it no value.
+                || (adds && has(["NOT", "NULL"]) && !words.iter().any(|word| word == "DEFAULT"));
+            if is_harmful && !is_excused {
+                found.push(words.join(" "));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn migrations_only_add_so_that_servers_of_two_versions_work_on_one_database() {
+        for migration in MIGRATIONS.iter().filter(|migration| !BEFORE.contains(&migration.name)) {
+            for text in [migration.sqlite, migration.postgres] {
+                let found = harmful(text);
+                assert!(
+                    found.is_empty(),
+                    "{}: {found:?}: what goes away does so in two releases (docs/adr/0031); if the release before does not use it any more, \
+                     say so in a line above: -- two-step: ...",
+                    migration.name
+                );
+            }
+        }
+        for bad in [
+            "DROP TABLE a",
+            "ALTER TABLE a DROP COLUMN b",
+            "alter table a rename to b",
+            "ALTER TABLE a RENAME COLUMN b TO c",
+            "ALTER TABLE a ALTER COLUMN b TYPE BIGINT",
+            "CREATE TABLE x (y TEXT); ALTER TABLE a ADD COLUMN b TEXT NOT NULL",
+        ] {
+            assert_eq!(harmful(bad).len(), 1, "{bad}");
+        }
+        for good in [
+            "CREATE TABLE a (b TEXT NOT NULL); -- drop table a",
+            "ALTER TABLE a ADD COLUMN b TEXT NOT NULL DEFAULT ''",
+            "-- two-step: not read since 0.2\nDROP TABLE a",
+            "DROP INDEX a_b",
+        ] {
+            assert!(harmful(good).is_empty(), "{good}");
+        }
+    }
+
+    #[test]
+    fn both_databases_have_the_same_steps_in_their_order() {
+        assert!(MIGRATIONS.is_sorted_by(|a, b| a.name < b.name));
+    }
+}

@@ -23,6 +23,8 @@ pub struct Server {
     pub fingerprint: Fingerprint,
     /// The one-time setup code, from a Console that has no users yet.
     pub setup_code: Option<String>,
+    /// `127.0.0.1:PORT` where it tells its metrics, if it was asked to.
+    pub metrics: Option<String>,
 }
 
 impl Server {
@@ -42,6 +44,7 @@ impl Server {
             host: "127.0.0.1:0".to_owned(),
             fingerprint: "sha256:0000000000000000000000000000000000000000000000000000000000000000".parse().context("fingerprint")?,
             setup_code: None,
+            metrics: None,
         };
         server.launch()?;
         Ok(server)
@@ -79,6 +82,8 @@ impl Server {
                 if self.program == "convox-rack" || self.setup_code.is_some() {
                     break;
                 }
+            } else if let Some(address) = line.strip_prefix("metrics on http://") {
+                self.metrics = address.strip_suffix("/metrics").map(str::to_owned);
             } else if let Some(code) = line.strip_prefix("setup code: ") {
                 self.setup_code = Some(code.trim().to_owned());
                 if ready {
@@ -116,6 +121,16 @@ impl Server {
         if ended.is_none() {
             let _ = child.kill();
             let _ = child.wait();
+        }
+        ended.and_then(|status| status.code())
+    }
+
+    /// Waits until it has ended by itself; gives its exit code.
+    pub fn wait(&mut self, limit: Duration) -> Option<i32> {
+        let mut child = self.child.take()?;
+        let ended = crate::eventually(limit, || child.try_wait().ok().flatten());
+        if ended.is_none() {
+            self.child = Some(child);
         }
         ended.and_then(|status| status.code())
     }

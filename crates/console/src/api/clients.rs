@@ -38,6 +38,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/auth", get(auth))
         .route("/health", get(async || plain(reply::text("ok\n"))))
+        .route("/ready", get(crate::readiness::ready))
         .route("/", get(welcome))
         .route("/racks", get(racks).post(async |caller: Caller| unavailable(&caller, ADD)))
         .route("/racks/{rack}", any(async |caller: Caller| no_such_rack(&caller)))

@@ -21,8 +21,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::authn::{self, AuthError, Recognised, Verified, identify};
-use crate::counters::Count;
 use crate::front::doubled;
+use crate::meters::Decision;
 use crate::ops::{Actor, OpsError};
 use crate::reply;
 use crate::state::App;
@@ -55,14 +55,14 @@ async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -
         request.extensions_mut().insert(Peer(SocketAddr::new(caller, peer.port())));
     }
     let path = request.uri().path().to_owned();
-    let is_health = path == "/health";
+    let is_health = path == "/health" || path == "/ready";
     let mut response = if app.snapshots.is_trusted() || is_health {
         next.run(request).await
     } else {
         let message = "the Console cannot reach its database; try again later";
         plain(reply::error(StatusCode::SERVICE_UNAVAILABLE, message, reply::wants_json(request.headers())))
     };
-    if response.status().is_server_error() {
+    if response.status().is_server_error() && path != "/ready" {
         tracing::error!(request.id = %id, %path, status = response.status().as_u16(), "a request failed");
     }
     response.headers_mut().insert(reply::REQUEST_ID, id.header());
@@ -114,7 +114,7 @@ pub(crate) struct Caller {
 
 /// Nobody is known, or they owe a second factor: says why, and writes it down as long as there are not too many.
 fn unidentified(parts: &Parts, app: &App, error: &AuthError) -> Refused {
-    app.counters.add(Count::Unidentified);
+    app.meters.decided(None, Decision::Unidentified);
     let event = || {
         let mut actor = anonymous(parts);
         actor.principal = error.known().map(|known| known.principal.clone());
@@ -194,7 +194,7 @@ impl Actor {
 /// The use case's error as an answer. What they had no right to is written down.
 fn refused_to(app: &App, actor: &Actor, asked: &(http::Method, String), wants_json: bool, error: &OpsError) -> Refused {
     if matches!(error, OpsError::Forbidden(_)) {
-        app.counters.add(Count::Refused);
+        app.meters.decided(None, Decision::Refused);
         let event = || {
             let (method, path) = asked;
             let event = actor.event(&*app.clock, "Refused", path.clone());

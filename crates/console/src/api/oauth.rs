@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{anonymous, plain};
-use crate::counters::Count;
+use crate::meters::Decision;
 use crate::ops::authorizations::{CLIENT, DEVICE_MS, Granted, INTERVAL_MS, NoKey};
 use crate::ops::{Actor, OpsError};
 use crate::reply;
@@ -156,7 +156,7 @@ async fn token(State(app): State<Arc<App>>, Anybody(actor): Anybody, form: Resul
         Err(NoKey::Other(error)) => return unavailable(&error),
     };
     if matches!(error, "invalid_grant" | "access_denied") {
-        app.counters.add(Count::Unidentified);
+        app.meters.decided(None, Decision::Unidentified);
         let event = || {
             let event = actor.event(&*app.clock, "KeyCreate", "/api/v1/oauth/token".to_owned());
             Event { decision: "refused".to_owned(), rule: error.replace('_', "-"), ..event }

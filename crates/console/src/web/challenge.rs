@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::page::{Fault, Frame, Problem, sentence, show, show_with, status_and_words};
 use super::person::Visitor;
 use super::words::{When, when};
-use crate::counters::Count;
+use crate::meters::Decision;
 use crate::ops::OpsError;
 use crate::ops::cli_sessions::{Shown, id_in};
 use crate::state::App;
@@ -135,7 +135,7 @@ async fn answer(State(app): State<Arc<App>>, visitor: Visitor, Form(form): Form<
         Err(error @ OpsError::Store(_)) => Err(error.into()),
         Err(error) => {
             if matches!(error, OpsError::Forbidden(_)) {
-                app.counters.add(Count::Unidentified);
+                app.meters.decided(None, Decision::Unidentified);
                 let event = || {
                     let event = visitor.actor.event(&*app.clock, "CliSignIn", "/login/u2f".to_owned());
                     let actor = found.shown.email.clone();

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::page::{self, Bare, Written};
 use super::person::{Entrant, is_by_hand, with_session};
-use crate::counters::Count;
+use crate::meters::Decision;
 use crate::state::App;
 
 /// Nothing inline, nothing from elsewhere, in nobody's frame.
@@ -63,7 +63,7 @@ pub(super) async fn around(State(app): State<Arc<App>>, request: Request, next: 
         && response.status() == StatusCode::FORBIDDEN
         && response.extensions().get::<Written>().is_none()
     {
-        app.counters.add(Count::Refused);
+        app.meters.decided(None, Decision::Refused);
         let event = || {
             let event = person.actor.event(&*app.clock, "Refused", target);
             Event { method: method.to_string(), decision: "refused".to_owned(), ..event }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::page::{Fault, Frame, Problem, go, sentence, show, show_with, status_and_words};
 use super::person::{AUTHORIZE, Entrant, Person, Visitor, with_device, with_session, without_session};
-use crate::counters::Count;
+use crate::meters::Decision;
 use crate::ops::OpsError;
 use crate::state::App;
 
@@ -109,7 +109,7 @@ async fn sign_in(
 }
 
 fn note_refusal(app: &App, visitor: &Visitor, rule: &str) {
-    app.counters.add(Count::Unidentified);
+    app.meters.decided(None, Decision::Unidentified);
     let event = || {
         let event = visitor.actor.event(&*app.clock, "SignIn", "/console/sign-in".to_owned());
         convox_model::Event { decision: "refused".to_owned(), rule: rule.to_owned(), ..event }

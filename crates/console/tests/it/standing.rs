@@ -30,6 +30,10 @@ fn without_its_database_the_console_stops_trusting_its_memory() {
     for path in ["/racks", "/auth", "/api/v1/me"] {
         assert_eq!(client.get(path, "").unwrap().status, 503, "{path}");
     }
+    // Whoever spreads requests over servers is told so, and why.
+    let ready = client.get("/ready", "").unwrap();
+    assert!(ready.status == 503 && ready.text().contains("\"name\":\"database\",\"ok\":false"), "{}", ready.text());
+    assert_eq!(client.get("/health", "").unwrap().status, 200);
     let before = rack.hits().len();
     assert_eq!(client.raw("DELETE", "/apps/web", &[], b"").unwrap().status, 503);
     assert_eq!(rack.hits().len(), before);
@@ -37,6 +41,7 @@ fn without_its_database_the_console_stops_trusting_its_memory() {
     database.run("ALTER TABLE feed_away RENAME TO feed");
     let back = eventually(Duration::from_secs(5), || (client.get("/apps", "").unwrap().status == 200).then_some(()));
     assert!(back.is_some(), "{}", door.console.log());
+    assert_eq!(client.get("/ready", "").unwrap().status, 200);
 }
 
 #[test]

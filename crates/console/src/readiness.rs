@@ -1,0 +1,68 @@
+//! Whether this server should get requests, for whoever spreads them over servers: `/ready`. Unlike `/health`, which says only that the process
+//! lives.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use serde::Serialize;
+
+use crate::state::App;
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+pub(crate) struct Check {
+    name: &'static str,
+    ok: bool,
+    /// Without it, requests go elsewhere.
+    needed: bool,
+    /// What is wrong. Nothing secret, and no address.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    fault: String,
+}
+
+/// All of them.
+#[derive(Debug, Serialize)]
+pub(crate) struct Readiness {
+    ready: bool,
+    checks: Vec<Check>,
+}
+
+impl Readiness {
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
+    }
+}
+
+/// Looks, in memory only.
+pub(crate) fn look(app: &App) -> Readiness {
+    let check = |name, needed, fault: Option<String>| Check { name, ok: fault.is_none(), needed, fault: fault.unwrap_or_default() };
+    let lag = app.snapshots.since_look();
+    let stale = || format!("the database was last read {:.1} s ago, so its memory is not trusted", lag.as_secs_f64());
+    let checks = vec![
+        check("database", true, (!app.snapshots.is_trusted()).then(stale)),
+        check("root_key", true, root_key(app)),
+        check("running", true, app.is_draining().then(|| "it ends: open requests finish, new ones go elsewhere".to_owned())),
+        // Reads go on without the log; whoever takes all servers away for it takes those away too.
+        check("audit_log", false, app.audit.is_failing().then(|| "it cannot be written, so only reads are forwarded".to_owned())),
+    ];
+    Readiness { ready: checks.iter().all(|check| check.ok || !check.needed), checks }
+}
+
+/// Whether what is sealed can be opened, tried on the organization of one Rack.
+fn root_key(app: &App) -> Option<String> {
+    let snapshot = app.snapshots.now();
+    let org = &snapshot.all_racks().next()?.row.org;
+    let wrapped = snapshot.data_keys(org)?;
+    app.keyring.unwrap_data_keys(wrapped, org.as_str()).err().map(|error| format!("it does not open what is sealed: {error}"))
+}
+
+/// `GET /ready`
+pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
+    let readiness = look(&app);
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = serde_json::to_string(&readiness).unwrap_or_default() + "\n";
+    (status, [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body).into_response()
+}
