@@ -34,7 +34,7 @@ impl Seen {
     /// Waits for so many more requests.
     fn more(&self, count: u64) {
         let than = self.good.load(Ordering::Relaxed) + count;
-        assert!(eventually(Duration::from_secs(60), || (self.good.load(Ordering::Relaxed) >= than).then_some(())).is_some());
+        assert!(eventually(Duration::from_mins(1), || (self.good.load(Ordering::Relaxed) >= than).then_some(())).is_some());
     }
 }
 
