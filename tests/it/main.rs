@@ -23,11 +23,8 @@ mod containers;
 mod crash;
 mod doctor;
 mod faults;
-<<<<<<< HEAD
 mod instances;
-=======
 mod moving;
->>>>>>> 1497d2e (console: carry databases, back them up and restore them)
 mod original_clients;
 mod rack_keys;
 mod resources;

@@ -160,7 +160,7 @@ impl TlsFiles {
             write_like(&self.key, &making.join("key.pem"), key.as_bytes())?;
             write_like(&self.certificate, &making.join("cert.pem"), certificate.as_bytes())?;
             let owner = fs::metadata(&self.key)?;
-            give(&making, &owner, |path, uid, gid| chown(path, uid, gid))?;
+            give(&making, &owner, chown)?;
             fs::rename(&making, &next)?;
             sync(self.directory())
         };
@@ -179,7 +179,7 @@ impl TlsFiles {
         let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(|error| file(&path, error))?;
         // The server's user must be able to hold it too, whoever made it.
         if let Ok(owner) = fs::metadata(&self.key) {
-            give(&lock, &owner, |lock, uid, gid| fchown(lock, uid, gid)).map_err(|error| file(&path, error))?;
+            give(&lock, &owner, fchown).map_err(|error| file(&path, error))?;
         }
         Ok(lock.try_lock().is_ok().then_some(lock))
     }
@@ -285,7 +285,7 @@ fn write_for(owner: Option<&fs::Metadata>, path: &Path, bytes: &[u8]) -> io::Res
     let temporary = path.with_extension("new");
     let mut made = File::options().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
     if let Some(owner) = owner {
-        give(&made, owner, |made, uid, gid| fchown(made, uid, gid))?;
+        give(&made, owner, fchown)?;
     }
     made.write_all(bytes)?;
     made.sync_all()?;

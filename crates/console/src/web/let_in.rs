@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::page::{Fault, Frame, Problem, sentence, show, show_with, status_and_words};
 use super::person::Visitor;
 use super::words::{When, when};
-use crate::counters::Count;
+use crate::meters::Decision;
 use crate::ops::OpsError;
 use crate::ops::proof::Given;
 use crate::state::App;
@@ -100,7 +100,7 @@ async fn answer(State(app): State<Arc<App>>, visitor: Visitor, Form(form): Form<
         Err(error @ OpsError::Store(_)) => Err(error.into()),
         Err(error) => {
             if matches!(error, OpsError::Forbidden(_)) {
-                app.counters.add(Count::Unidentified);
+                app.meters.decided(None, Decision::Unidentified);
                 let event = || {
                     let event = visitor.actor.event(&*app.clock, "CliSignIn", "/console/let-in".to_owned());
                     let actor = shown.email.clone();
