@@ -1,5 +1,6 @@
 //! The promises of the product, kept by the real binaries over real sockets. Start at the file that names yours:
 //!
+//! - `canaries`: every kind of key, looked for where it must not be
 //! - `containers`: apps in containers of a real Podman
 //! - `commands`: every command of the CLI, through the Console and straight to the Rack
 //! - `doctor`: what keeps commands from working
@@ -18,6 +19,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set its stage has failed")]
 #![expect(clippy::print_stdout, reason = "figures and seeds belong into the test's output")]
 
+mod canaries;
 mod commands;
 mod containers;
 mod crash;

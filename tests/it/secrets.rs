@@ -7,7 +7,7 @@ use convox_testkit::Stack;
 use convox_testkit::go::Generation;
 use convox_testkit::stack::RACK_PASSWORD;
 
-fn every_file(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
+pub(crate) fn every_file(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

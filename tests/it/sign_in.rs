@@ -11,17 +11,17 @@ use convox_testkit::go::{Reply, connect, form, read_reply};
 use convox_testkit::{Cli, Server, Stack, binary};
 use serde_json::Value;
 
-pub(crate) const PASSWORD: &str = "tall-vexed-otter-19";
+const PASSWORD: &str = "tall-vexed-otter-19";
 
 /// A browser of somebody who is signed in to the Console's pages.
-pub(crate) struct Web<'a> {
+struct Web<'a> {
     console: &'a Server,
-    pub(crate) cookie: String,
+    cookie: String,
 }
 
 impl<'a> Web<'a> {
     /// Chooses a password by a link of the administrator, which signs in.
-    pub(crate) fn sign_in(stack: &'a Stack, email: &str) -> Self {
+    fn sign_in(stack: &'a Stack, email: &str) -> Self {
         let mut web = Self { console: &stack.console, cookie: String::new() };
         let link = stack.admin(&["user", "reset-link", email, "--url", "https://x"]).unwrap();
         let code = link["link"].as_str().unwrap().split_once('#').unwrap().1.to_owned();
@@ -46,16 +46,16 @@ impl<'a> Web<'a> {
         read_reply(&mut stream, false).unwrap()
     }
 
-    pub(crate) fn get(&self, path: &str) -> Reply {
+    fn get(&self, path: &str) -> Reply {
         self.send("GET", path, "")
     }
 
-    pub(crate) fn post(&self, path: &str, pairs: &[(&str, &str)]) -> Reply {
+    fn post(&self, path: &str, pairs: &[(&str, &str)]) -> Reply {
         self.send("POST", path, &form(pairs))
     }
 
     /// Opens the page that a command line asked for and gives the answer that its form gets: where the browser is led.
-    pub(crate) fn decide(&self, url: &str, decision: &str) -> String {
+    fn decide(&self, url: &str, decision: &str) -> String {
         let path = url.strip_prefix(&format!("https://{}", self.console.host)).unwrap();
         let page = self.get(path);
         assert_eq!(page.status, 200, "{}", page.text());
@@ -86,7 +86,7 @@ fn plain(html: &str) -> String {
 }
 
 /// Name and value of each hidden field.
-fn hidden(html: &str) -> Vec<(String, String)> {
+pub(crate) fn hidden(html: &str) -> Vec<(String, String)> {
     html.split("<input type=\"hidden\" name=\"")
         .skip(1)
         .map(|rest| {
