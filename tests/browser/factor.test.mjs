@@ -127,6 +127,21 @@ test('a passkey is added, signs in by itself, and is a second factor after the p
   await ada.goto('/console/account/factors');
   await ada.getByText('8 left.').waitFor();
 
+  // Strangers use up the tries at the password: the passkey lets its owner in all the same, in a browser that is not known (T18).
+  const { request: stranger } = await (await open()).newContext({ ignoreHTTPSErrors: true, baseURL: at.url });
+  later(t, () => stranger.dispose());
+  const statuses = [];
+  for (let i = 0; i < 12; i++) {
+    const form = { email: 'ada@example.com', password: `wrong ${i}` };
+    statuses.push((await stranger.post('/console/sign-in', { headers: { origin: at.url }, form, maxRedirects: 0 })).status());
+  }
+  assert.deepEqual(statuses, [...Array(10).fill(403), 429, 429]);
+  await ada.getByRole('button', { name: 'Sign out' }).first().click();
+  await ada.context().clearCookies({ name: '__Host-convox-device' });
+  await ada.getByRole('button', { name: 'Sign in with a passkey' }).click();
+  await ada.getByRole('heading', { name: 'Racks', exact: true }).waitFor();
+  await ada.goto('/console/account/factors');
+
   // Another name, and away.
   await ada.getByText('Rename').first().click();
   await ada.getByLabel('New name').fill('old laptop');

@@ -55,10 +55,13 @@ impl Door {
         let made = Command::new("psql").args([&server, "-qc", &format!("CREATE DATABASE {name}")]).status().unwrap();
         assert!(made.success());
         let database = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
-        let door = Self::open_with(&["--database", &database]);
+        // Callers are told apart by what the proxy in front of both says.
+        let shared = ["--database", &database, "--trusted-proxy", "127.0.0.1"];
+        let door = Self::open_with(&shared);
         let (data, root_key) = (door.dir.path().join("second"), door.data().join("root.key"));
         std::fs::create_dir(&data).unwrap();
-        let args = ["serve", "--data", data.to_str().unwrap(), "--root-key-file", root_key.to_str().unwrap(), "--database", &database];
+        let own = ["serve", "--data", data.to_str().unwrap(), "--root-key-file", root_key.to_str().unwrap()];
+        let args = [&own[..], &shared].concat();
         let second = Server::start("convox-console", &args, &door.dir.path().join("log2")).unwrap();
         Some((door, second))
     }

@@ -16,6 +16,8 @@ pub(crate) struct Browser {
     host: String,
     stream: Box<dyn ReadWrite>,
     pub(crate) cookie: String,
+    /// What a proxy that is trusted would say of the caller's address.
+    pub(crate) forwarded: String,
 }
 
 pub(crate) trait ReadWrite: std::io::Read + std::io::Write + Send {}
@@ -29,7 +31,7 @@ impl Browser {
     /// At one of several servers.
     pub(crate) fn at(server: &Server) -> Self {
         let stream = connect(&server.host, &server.fingerprint).unwrap();
-        Self { host: server.host.clone(), stream: Box::new(stream), cookie: String::new() }
+        Self { host: server.host.clone(), stream: Box::new(stream), cookie: String::new(), forwarded: "127.0.0.1".to_owned() }
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Reply {
@@ -42,9 +44,10 @@ impl Browser {
 
     fn send(&mut self, method: &str, path: &str, body: &str) -> Reply {
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nSec-Fetch-Site: same-origin\r\nCookie: {}\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nX-Forwarded-For: {}\r\nSec-Fetch-Site: same-origin\r\nCookie: {}\r\n\
              Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
             self.host,
+            self.forwarded,
             self.cookie,
             body.len()
         );

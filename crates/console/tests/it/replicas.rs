@@ -148,6 +148,8 @@ fn two_servers_give_no_more_tries_than_one() {
             scope.spawn(move || {
                 let mut browser = Browser::at(server);
                 for number in 0..5 {
+                    // From another address each time.
+                    browser.forwarded = format!("203.0.113.{}", 10 * thread + number);
                     match browser.sign_in(spellings[(thread + number) % spellings.len()], "wrong").status {
                         403 => drop(wrong.fetch_add(1, Ordering::Relaxed)),
                         other => assert_eq!(other, 429),
