@@ -1,9 +1,11 @@
 //! The promises of the product, kept by the real binaries over real sockets. Start at the file that names yours:
 //!
 //! - `canaries`: every kind of key, looked for where it must not be
-//! - `containers`: apps in containers of a real Podman
+//! - `certificates`: which one the router shows, and where they come from
 //! - `commands`: every command of the CLI, through the Console and straight to the Rack
+//! - `containers`: apps in containers of a real Podman
 //! - `doctor`: what keeps commands from working
+//! - `examples`: the apps in `examples/`, each deployed through the Console and asked whether it does what it shows
 //! - `faults`: what a person is told when something is wrong
 //! - `moving`: the Console's database in a backup, out of it, and on another database
 //! - `original_clients`: what the unmodified v2 and v3 clients send, and the answers that they expect
@@ -20,10 +22,12 @@
 #![expect(clippy::print_stdout, reason = "figures and seeds belong into the test's output")]
 
 mod canaries;
+mod certificates;
 mod commands;
 mod containers;
 mod crash;
 mod doctor;
+mod examples;
 mod faults;
 mod instances;
 mod moving;
@@ -44,10 +48,8 @@ pub(crate) fn both_ways(stack: &convox_testkit::Stack) -> [(&'static str, convox
 pub(crate) fn example(stack: &convox_testkit::Stack, name: &str) -> std::path::PathBuf {
     let copy = stack.dir().join(format!("source-{name}"));
     let from = convox_testkit::repository().join("examples").join(name);
-    std::fs::create_dir_all(&copy).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
-    }
+    let copied = std::process::Command::new("cp").arg("-RT").args([&from, &copy]).status().unwrap();
+    assert!(copied.success());
     copy
 }
 

@@ -126,6 +126,31 @@ fn read(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, TlsServerError> 
     CertifiedKey::from_der(chain, key, &convox_tls::provider()).map_err(TlsServerError::Unusable)
 }
 
+/// What a certificate says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// Its domains, lower case.
+    pub names: Vec<String>,
+    /// End of its validity, seconds since 1970.
+    pub expires: i64,
+}
+
+/// Reads the leaf of a chain, and makes sure that chain and key can be served.
+///
+/// # Errors
+/// As for [`TlsServer::from_pem`].
+pub fn inspect(certificate: &[u8], key: &[u8]) -> Result<Leaf, TlsServerError> {
+    use x509_parser::extensions::GeneralName;
+    let certified = read(certificate, key)?;
+    let leaf = certified.cert.first().map(AsRef::as_ref).unwrap_or_default();
+    let broken = |error: &dyn fmt::Display| TlsServerError::Certificate(error.to_string());
+    let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|error| broken(&error))?;
+    let alternatives = parsed.subject_alternative_name().map_err(|error| broken(&error))?;
+    let names = alternatives.iter().flat_map(|names| &names.value.general_names);
+    let names = names.filter_map(|name| if let GeneralName::DNSName(name) = name { Some(name.to_ascii_lowercase()) } else { None });
+    Ok(Leaf { names: names.collect(), expires: parsed.validity().not_after.timestamp() })
+}
+
 impl fmt::Debug for TlsServer {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.debug_struct("TlsServer").finish_non_exhaustive()
@@ -135,7 +160,18 @@ impl fmt::Debug for TlsServer {
 /// Makes a self-signed certificate for these names and IP addresses, and its key: `(certificate, key)` as PEM.
 ///
 /// Valid for ten years, since its users pin it: what an expiry would catch, a changed pin catches.
+///
+/// # Errors
+/// When a name is none.
 pub fn generate(names: &[&str]) -> Result<(String, String), TlsServerError> {
+    generate_for(names, std::time::Duration::from_hours(24 * 3650))
+}
+
+/// The same, valid for as long as is said.
+///
+/// # Errors
+/// When a name is none.
+pub fn generate_for(names: &[&str], life: std::time::Duration) -> Result<(String, String), TlsServerError> {
     let failed = |error: rcgen::Error| TlsServerError::Generate(error.to_string());
     let key = rcgen::KeyPair::generate().map_err(failed)?;
     let mut params = rcgen::CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).map_err(failed)?;
@@ -144,7 +180,7 @@ pub fn generate(names: &[&str]) -> Result<(String, String), TlsServerError> {
     params.distinguished_name.push(rcgen::DnType::CommonName, name);
     let now = std::time::SystemTime::now();
     params.not_before = (now - std::time::Duration::from_hours(24)).into();
-    params.not_after = (now + std::time::Duration::from_hours(24 * 3650)).into();
+    params.not_after = (now + life).into();
     params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     let certificate = params.self_signed(&key).map_err(failed)?;
     Ok((certificate.pem(), key.serialize_pem()))

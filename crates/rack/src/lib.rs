@@ -4,6 +4,7 @@
 //! [`runtime`] (a trait; `process` and `container`). [`logs`] and [`manifest`] serve them all. [`shim`] and [`router`] run beside
 //! it as processes of their own and outlive it. `serve` starts and ends it.
 
+mod acme;
 mod api;
 mod auth;
 pub mod builds;

@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use convox_db::DbError;
+use convox_proxy::tls_server;
+use convox_seal::Secret;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::acme::Acme;
 use crate::auth::Door;
 use crate::builds::Builder;
 use crate::files;
@@ -17,7 +20,7 @@ use crate::manifest::{Manifest, ManifestError};
 use crate::resources;
 use crate::runtime::Runtime;
 use crate::scheduler::{DesiredApp, PromoteOptions, Scheduler};
-use crate::state::{ReleaseRow, State, now_ms};
+use crate::state::{CertificateRow, Issuer, ReleaseRow, State, now_ms};
 
 /// The log of the Rack itself.
 pub(crate) const SYSTEM_LOG: &str = "_rack";
@@ -37,6 +40,8 @@ pub(crate) struct Rack {
     pub(crate) builder: Builder,
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) door: Door,
+    /// The certificate authority that it asks, if it asks one.
+    pub(crate) acme: Option<Acme>,
     /// Hosts that it can log in to.
     pub(crate) instances: Instances,
     /// Directory of object files.
@@ -59,6 +64,15 @@ pub(crate) enum ReleaseError {
     Database(#[from] DbError),
     #[error("the manifest of release {release}: {error}")]
     Manifest { release: String, error: ManifestError },
+}
+
+/// Why a certificate is not served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CertificateError {
+    #[error("{0}")]
+    Unusable(String),
+    #[error(transparent)]
+    Database(#[from] DbError),
 }
 
 /// What the scheduler needs to run a release.
@@ -89,6 +103,32 @@ impl Rack {
     /// As [`desired`], with this Rack's rows.
     pub(crate) async fn desired(&self, release: &ReleaseRow) -> Result<DesiredApp, ReleaseError> {
         desired(&self.state, &self.builder, release).await
+    }
+
+    /// Keeps a certificate, in the place of the one with its id if there is one, and serves it from now on.
+    pub(crate) async fn keep_certificate(
+        &self,
+        id: String,
+        chain: String,
+        key: Secret,
+        issuer: Issuer,
+    ) -> Result<CertificateRow, CertificateError> {
+        let leaf = tls_server::inspect(chain.as_bytes(), key.expose().as_bytes());
+        let leaf = leaf.map_err(|error| CertificateError::Unusable(error.to_string()))?;
+        if leaf.names.is_empty() {
+            return Err(CertificateError::Unusable("the certificate names no domain: it needs a subject alternative name".to_owned()));
+        }
+        let row = CertificateRow { id, domains: leaf.names, chain, key, issuer, expires_ms: leaf.expires.saturating_mul(1000) };
+        self.state.put_certificate(&row).await?;
+        self.serve_certificates().await?;
+        Ok(row)
+    }
+
+    /// Has the router serve the certificates that are kept, the newest of those for the same name.
+    pub(crate) async fn serve_certificates(&self) -> Result<(), DbError> {
+        let certificates = self.state.certificates().await?;
+        self.scheduler.serve_certificates(certificates.into_iter().map(|row| (row.domains, row.chain, row.key)));
+        Ok(())
     }
 
     /// How many processes of apps run.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
+use crate::acme::{self, Acme};
 use crate::api::{Api, is_plain_host};
 use crate::auth::Door;
 use crate::builds::{BuildLimits, Builder, Images};
@@ -71,6 +72,16 @@ pub struct Serve {
     /// Private key of the certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Directory of a certificate authority (ACME), such as https://acme-v02.api.letsencrypt.org/directory: the names of apps get certificates from
+    /// there by themselves. The authority must reach --router-listen on port 80 of those names. You agree to its terms of service.
+    #[arg(long, value_name = "URL", requires = "router_listen")]
+    acme_directory: Option<String>,
+    /// Certificate (PEM) to trust for the authority's own address, if no system root does.
+    #[arg(long, value_name = "FILE", requires = "acme_directory")]
+    acme_ca: Option<PathBuf>,
+    /// Whom the authority writes to before a certificate ends.
+    #[arg(long, value_name = "ADDRESS", requires = "acme_directory")]
+    acme_email: Option<String>,
     /// Hosts that the Rack can log in to by SSH, for `instances` and `instances keyroll`: a JSON list, see docs/rack.md.
     #[arg(long, value_name = "FILE")]
     instances: Option<PathBuf>,
@@ -178,6 +189,7 @@ pub async fn run(args: Serve) -> Result<()> {
         host: server.local_addr().to_string(),
         domain: args.domain,
         door: Door::new(state.password_key(), id, known),
+        acme: args.acme_directory.map(|directory| Acme::new(directory, args.acme_ca, args.acme_email)),
         instances,
         state,
         logs,
@@ -190,6 +202,7 @@ pub async fn run(args: Serve) -> Result<()> {
         streams: TaskTracker::new(),
         ending: CancellationToken::new(),
     });
+    rack.serve_certificates().await?;
     rack.resume().await?;
     rack.logs.append(SYSTEM_LOG, "system/rack", &format!("Rack {} version {VERSION} listens on {}", rack.name, rack.host));
     if replaced {
@@ -206,6 +219,7 @@ pub async fn run(args: Serve) -> Result<()> {
             }
         }
     });
+    tokio::spawn(acme::follow(Arc::clone(&rack)));
     tokio::spawn(files.clone().follow(tls.clone()));
     tokio::spawn(reload(files, tls));
     let how = engine.as_ref().map_or("plain processes, without isolation".to_owned(), |engine| format!("containers of {}", engine.name()));

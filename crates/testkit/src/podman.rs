@@ -23,8 +23,30 @@ default_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]
 
 /// What the stand-ins for base images hold.
 const PROGRAMS: &[&str] = &[
-    "cat", "date", "env", "false", "grep", "head", "id", "ls", "mkdir", "perl", "rm", "seq", "sh", "sleep", "stty", "tail", "tar", "touch",
-    "true", "wc",
+    "busybox",
+    "cat",
+    "date",
+    "env",
+    "false",
+    "grep",
+    "head",
+    "id",
+    "ls",
+    "mkdir",
+    "perl",
+    "psql",
+    "redis-cli",
+    "redis-server",
+    "rm",
+    "seq",
+    "sh",
+    "sleep",
+    "stty",
+    "tail",
+    "tar",
+    "touch",
+    "true",
+    "wc",
 ];
 
 /// A running `podman system service`.
@@ -88,21 +110,33 @@ impl Podman {
         text(command(self.dir.path()).args(args).output()?, args)
     }
 
-    /// Makes an image of this name from programs of this machine: a shell, perl, and what goes with them.
+    /// The same image under further names.
+    pub fn also_known_as(&self, name: &str, others: &[&str]) -> Result<()> {
+        others.iter().try_for_each(|other| self.run(&["tag", name, other]).map(drop))
+    }
+
+    /// Makes an image of this name from programs of this machine: a shell, perl, clients and a server of databases, and what goes with them.
     pub fn base_image(&self, name: &str) -> Result<()> {
         let archive = self.dir.path().join("base.tar");
         if !archive.exists() {
             let mut files = vec!["/etc/passwd".to_owned(), "/etc/group".to_owned(), "/bin/sh".to_owned()];
             for program in PROGRAMS {
-                let places = ["/usr/bin", "/bin"].map(|dir| format!("{dir}/{program}"));
+                let mut places = vec![format!("/usr/bin/{program}"), format!("/bin/{program}")];
+                if *program == "psql" {
+                    // The one in the usual place is a script around it.
+                    places = psql();
+                }
                 let path =
                     places.into_iter().find(|path| Path::new(path).exists()).with_context(|| format!("{program} is not installed"))?;
-                let libraries = text(Command::new("ldd").arg(&path).output()?, &["ldd", &path])?;
+                // A static program has none, and ldd says so as if that were a fault.
+                let libraries = String::from_utf8(Command::new("ldd").arg(&path).output()?.stdout)?;
                 files.extend(libraries.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned));
                 files.push(path);
             }
             let modules = text(
-                Command::new("perl").args(["-e", "print join qq(\\n), grep { -d && m{^/usr/lib/.*/perl-base} } @INC"]).output()?,
+                Command::new("perl")
+                    .args(["-MDigest::SHA", "-MMIME::Base64", "-e", "print join qq(\\n), $INC{'Digest/SHA.pm'}, $INC{'Digest/base.pm'}, $INC{'MIME/Base64.pm'}, (grep { -e } map { (qq($_/auto/Digest/SHA/SHA.so), qq($_/auto/MIME/Base64/Base64.so)) } @INC), grep { -d && m{^/usr/lib/.*/perl-base} } @INC"])
+                    .output()?,
                 &["perl"],
             )?;
             files.extend(modules.lines().map(str::to_owned));
@@ -113,7 +147,7 @@ impl Podman {
                 Command::new("tar")
                     .args(["--dereference", "--hard-dereference", "-cPf"])
                     .arg(&archive)
-                    .args(["--transform", "s,^/,,"])
+                    .args(["--transform", "s,^/usr/lib/postgresql/[0-9]*/bin/,/usr/bin/,", "--transform", "s,^/,,"])
                     .args(&files)
                     .output()?,
                 &["tar"],
@@ -123,6 +157,11 @@ impl Podman {
         self.run(&["import", "--change", "ENV PATH=/usr/local/bin:/usr/bin:/bin", &archive, name])?;
         Ok(())
     }
+}
+
+fn psql() -> Vec<String> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions.map(|version| version.path().join("bin/psql").display().to_string()).collect()
 }
 
 impl Drop for Podman {

@@ -14,7 +14,11 @@ use crate::state::AppRow;
 
 /// The app that the path names.
 pub(super) async fn find(rack: &Rack, call: &Call) -> Result<AppRow, ApiError> {
-    let name = call.var("app");
+    named(rack, call.var("app")).await
+}
+
+/// The app of this name.
+pub(super) async fn named(rack: &Rack, name: &str) -> Result<AppRow, ApiError> {
     rack.state.app(name).await?.ok_or_else(|| ApiError::not_found("app", name))
 }
 

@@ -5,6 +5,7 @@
 mod apps;
 mod builds;
 mod call;
+mod certificates;
 mod configs;
 mod credentials;
 mod files;
@@ -126,6 +127,11 @@ impl Api {
             "BuildList" => builds::list(rack, call).await,
             "BuildUpdate" => builds::update(rack, call).await,
             "CapacityGet" => Ok(system::capacity(rack)),
+            "CertificateCreate" => certificates::create(rack, call).await,
+            "CertificateDelete" => certificates::delete(rack, call).await,
+            "CertificateGenerate" => certificates::generate(rack, call).await,
+            "CertificateList" => certificates::list(rack).await,
+            "CertificateRenew" => certificates::renew(rack, call).await,
             "FilesDelete" => files::delete(rack, call).await,
             "FilesDownload" => files::download(rack, call).await,
             "FilesUpload" => files::upload(rack, call).await,
@@ -169,8 +175,7 @@ impl Api {
             "TokenRevoke" => credentials::revoke(rack, call).await,
             "TokenRevokeAll" => credentials::revoke_all(rack).await,
             // Nothing of these kinds can be made here yet, so there are none.
-            "CertificateList"
-            | "SystemResourceList"
+            "SystemResourceList"
             | "SystemResourceTypes"
             | "BalancerList" => Ok(Answer::json(&Vec::<()>::new())),
             _ => Err(ApiError::not_available(name)),

@@ -17,7 +17,8 @@ pub(super) fn shape(process: &ProcessState) -> Process {
         host: "127.0.0.1".to_owned(),
         image: process.dir.display().to_string(),
         instance: "local".to_owned(),
-        name: process.service.clone(),
+        // As the originals do: a run of a timer has the timer's name.
+        name: process.timer.clone().unwrap_or_else(|| process.service.clone()),
         ports: process.port.iter().map(|port| format!("{port}:{port}")).collect(),
         release: process.release.clone(),
         started: Time::new(process.started),
@@ -86,6 +87,7 @@ pub(super) async fn run(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
         service: call.var("service").to_owned(),
         command: options.command.filter(|command| !command.is_empty()),
         env: options.environment.unwrap_or_default(),
+        ..OneOff::default()
     };
     let process = rack.scheduler.run_one_off(&desired, one_off).await?;
     Ok(Answer::json(&shape(&process)))
@@ -145,6 +147,11 @@ pub(super) async fn scale(rack: &Rack, call: &Call) -> Result<Answer, ApiError> 
     };
     rack.state.put_formation(&app.name, name, formation).await?;
     rack.scheduler.scale(&app.name, name, formation)?;
+    // Where sizes are enforced they hold for what is started from now on, so the others are replaced, one after the other.
+    let is_resized = (formation.cpu, formation.memory) != (before.cpu, before.memory);
+    if is_resized && rack.runtime.isolation().has_images() {
+        rack.scheduler.restart_service(&app.name, name)?;
+    }
     Ok(Answer::Ok)
 }
 

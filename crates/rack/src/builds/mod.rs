@@ -188,9 +188,6 @@ impl Builder {
             let what = "this Rack does not provide it; run one yourself and set";
             log.say(&format!("NOTICE: resource {} ({}): {what} {variable} with `convox env set`", resource.name, resource.kind));
         }
-        for timer in &manifest.timers {
-            log.say(&format!("NOTICE: timer {}: this Rack does not run timers", timer.name));
-        }
         if !manifest.unused.is_empty() {
             log.say(&format!("NOTICE: without effect on this Rack: {}", manifest.unused.join(", ")));
         }

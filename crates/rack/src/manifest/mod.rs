@@ -7,6 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
 mod fields;
 mod service;
 mod tree;
@@ -199,8 +204,43 @@ pub struct Timer {
     pub service: String,
     /// Cron expression.
     pub schedule: String,
-    /// Argument vector.
+    /// Argument vector; empty for the service's own.
     pub command: Vec<String>,
+    /// What happens when the run before is not over.
+    pub concurrency: Concurrency,
+    /// Processes of one run, each with its number from 0 in `TIMER_INDEX` if there is more than one.
+    pub parallel: u32,
+}
+
+/// What happens when a timer is due and its run before is not over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Concurrency {
+    /// It is left out.
+    #[default]
+    Forbid,
+    /// Another one runs beside it.
+    Allow,
+    /// The one before is stopped first.
+    Replace,
+}
+
+impl Timer {
+    /// The first time after `since` at which it is due, in UTC; `None` if there is none.
+    pub fn next(&self, since: Timestamp) -> Option<Timestamp> {
+        let cron = cron(&self.schedule).ok()?;
+        let next = cron.find_next_occurrence(&since.to_zoned(TimeZone::UTC), false).ok()?;
+        Some(next.timestamp())
+    }
+}
+
+/// A schedule, as the originals take it: five fields, of a sixth (AWS's year) nothing is made, and `?` is `*`.
+fn cron(schedule: &str) -> Result<Cron, String> {
+    let fields: Vec<&str> = schedule.split_whitespace().map(|field| if field == "?" { "*" } else { field }).collect();
+    let Some(five) = fields.get(..5).filter(|_| fields.len() <= 6) else {
+        return Err("it has five fields: minute, hour, day of the month, month, day of the week".to_owned());
+    };
+    let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+    parser.parse(&five.join(" ")).map_err(|error| error.to_string())
 }
 
 /// What is wrong with a manifest, and where.
@@ -240,6 +280,7 @@ impl Manifest {
         let reading = &mut reading;
         let mut fields = root.fields()?;
         let mut manifest = Self::default();
+        let mut timers = Vec::new();
         if let Some(field) = fields.take("environment") {
             manifest.environment = service::read_environment(&field, reading)?;
         }
@@ -255,7 +296,7 @@ impl Manifest {
         }
         if let Some(field) = fields.take("timers") {
             for (name, field) in field.entries()? {
-                manifest.timers.push(read_timer(name, &field, reading)?);
+                timers.push((read_timer(name, &field, reading)?, field));
             }
         }
         if let Some(field) = fields.take("params") {
@@ -263,6 +304,12 @@ impl Manifest {
         }
         if let Some(field) = fields.take("labels") {
             manifest.labels = field.text_map(reading)?;
+        }
+        for (timer, field) in timers {
+            if manifest.service(&timer.service).is_none() {
+                return Err(field.error(format!("there is no service {}", timer.service)));
+            }
+            manifest.timers.push(timer);
         }
         fields.ignore(reading, &["appSettings", "balancers", "budget", "configs"]);
         fields.finish()?;
@@ -342,12 +389,27 @@ fn read_timer(name: String, field: &Field, reading: &mut Reading<'_>) -> Result<
     };
     let schedule = text("schedule")?;
     let service = text("service")?;
-    if !matches!(schedule.split_whitespace().count(), 5 | 6) {
-        return Err(field.error(format!("invalid schedule expression: {schedule}")));
+    cron(&schedule).map_err(|reason| field.error(format!("invalid schedule expression: {schedule}: {reason}")))?;
+    if !is_valid_name(&name) {
+        return Err(field.error(INVALID_NAME));
     }
-    fields.ignore(reading, &["annotations", "concurrency", "parallelCount", "policies"]);
+    let concurrency = match fields.take("concurrency").map(|text| text.text(reading)).transpose()?.as_deref() {
+        None | Some("" | "Forbid") => Concurrency::Forbid,
+        Some("Allow") => Concurrency::Allow,
+        Some("Replace") => Concurrency::Replace,
+        Some(other) => return Err(field.error(format!("concurrency is {other}: give Forbid, Allow or Replace"))),
+    };
+    let parallel = match fields.take("parallelCount").map(|text| text.text(reading)).transpose()? {
+        None => 1,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|count| (1..=100).contains(count))
+            .ok_or_else(|| field.error(format!("parallelCount is {text}: give a number from 1 to 100")))?,
+    };
+    fields.ignore(reading, &["annotations", "policies"]);
     fields.finish()?;
-    Ok(Timer { name, service, schedule, command: command.unwrap_or_default() })
+    Ok(Timer { name, service, schedule, command: command.unwrap_or_default(), concurrency, parallel })
 }
 
 #[cfg(test)]

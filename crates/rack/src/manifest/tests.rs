@@ -147,7 +147,10 @@ fn mistakes_are_told_with_their_place() {
         ("services:\n  web:\n    port: 1\n    port: 2\n", "line 4, column 5: key given twice: port"),
         ("services: [web]\n", "line 1, column 11: services: must be a map"),
         ("a: 1\n---\nb: 2\n", "line 2, column 1: a second document; a manifest has only one"),
-        ("timers:\n  t: {service: web, schedule: daily}\n", "line 2, column 6: timers.t: invalid schedule expression: daily"),
+        (
+            "timers:\n  t: {service: web, schedule: daily}\n",
+            "line 2, column 6: timers.t: invalid schedule expression: daily: it has five fields: minute, hour, day of the month, month, day of the week",
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(refusal(text), expected, "{text}");
@@ -258,4 +261,35 @@ proptest! {
         text.insert_str(at, &with);
         let _ = Manifest::parse(&text);
     }
+}
+
+#[test]
+fn timers_are_due_in_utc_as_their_schedule_says() {
+    let timer = |schedule: &str| {
+        let text = format!("services: {{web: }}\ntimers:\n  t: {{service: web, schedule: \"{schedule}\"}}\n");
+        Manifest::parse(&text).map(|manifest| manifest.timers[0].clone())
+    };
+    let next = |schedule: &str, since: &str| timer(schedule).unwrap().next(since.parse().unwrap()).map(|next| next.to_string());
+    for (schedule, since, due) in [
+        ("* * * * *", "2026-11-27T20:00:00Z", "2026-11-27T20:01:00Z"),
+        ("*/15 * * * ?", "2026-11-27T20:59:59Z", "2026-11-27T21:00:00Z"),
+        ("0 3 * * *", "2026-11-27T20:00:00Z", "2026-11-28T03:00:00Z"),
+        // AWS's sixth field is a year, of which the originals make nothing.
+        ("30 4 1 * ? *", "2026-11-27T20:00:00Z", "2026-12-01T04:30:00Z"),
+        // Day of the month or of the week, whichever comes first.
+        ("0 0 13 * FRI", "2026-11-27T20:00:00Z", "2026-12-04T00:00:00Z"),
+        ("0 0 * * 0", "2026-11-27T20:00:00Z", "2026-11-29T00:00:00Z"),
+        ("0 0 29 2 *", "2026-11-27T20:00:00Z", "2028-02-29T00:00:00Z"),
+    ] {
+        assert_eq!(next(schedule, since).as_deref(), Some(due), "{schedule}");
+    }
+    assert_eq!(next("0 0 31 2 *", "2026-11-27T20:00:00Z"), None);
+    for bad in ["60 * * * *", "* * * *", "0 0 0 0 0 0 0", "a b c d e"] {
+        assert!(timer(bad).unwrap_err().message.contains("invalid schedule expression"), "{bad}");
+    }
+    let unknown = Manifest::parse("services: {web: }\ntimers:\n  t: {service: api, schedule: \"* * * * *\"}\n").unwrap_err();
+    assert!(unknown.to_string().contains("line 3") && unknown.message.contains("there is no service api"), "{unknown}");
+    let odd =
+        Manifest::parse("services: {web: }\ntimers:\n  t: {service: web, schedule: \"* * * * *\", concurrency: Maybe}\n").unwrap_err();
+    assert!(odd.message.contains("give Forbid, Allow or Replace"), "{odd}");
 }

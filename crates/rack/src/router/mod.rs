@@ -24,8 +24,8 @@ mod gate;
 mod process;
 mod table;
 
+pub(crate) use table::{Certificate, Route, Table, Target};
 use table::{Order, Report};
-pub(crate) use table::{Route, Table, Target};
 
 /// Router and Rack must be of one build: they speak a language of their own.
 const PROGRAM: &str = concat!(env!("CARGO_PKG_VERSION"), "+", "1");

@@ -40,7 +40,10 @@ pub enum ProcessKind {
 
 impl ProcessKind {
     /// The stream that log lines of such a process carry.
-    pub(crate) fn stream(self, name: &str, process: &str) -> String {
+    pub(crate) fn stream(self, name: &str, timer: Option<&str>, process: &str) -> String {
+        if let Some(timer) = timer {
+            return format!("timer/{timer}/{process}");
+        }
         match self {
             Self::Resource => format!("resource/{}/{process}", name.trim_start_matches(RESOURCE)),
             Self::Service | Self::OneOff => format!("service/{name}/{process}"),
@@ -92,6 +95,8 @@ pub struct ProcessSpec {
     pub plain: bool,
     /// Whether it is asked to end by SIGINT instead of SIGTERM.
     pub interrupt: bool,
+    /// The timer that it is a run of.
+    pub timer: Option<String>,
 }
 
 /// How much of the machine a process may use.
@@ -212,6 +217,8 @@ pub struct ProcessState {
     pub port: Option<u16>,
     /// Why it exists.
     pub kind: ProcessKind,
+    /// The timer that it is a run of.
+    pub timer: Option<String>,
     /// Where it is in its life. A runtime says `Running` for what runs; the scheduler, which
     /// checks health, tells `Starting` and `Unhealthy` apart.
     pub status: ProcessStatus,
@@ -230,7 +237,7 @@ pub struct ProcessState {
 impl ProcessState {
     /// The stream that its log lines carry, `service/NAME/ID`.
     pub fn stream(&self) -> String {
-        self.kind.stream(&self.service, &self.id)
+        self.kind.stream(&self.service, self.timer.as_deref(), &self.id)
     }
 
     /// The command as one line for people: a shell command without its `sh -c`.

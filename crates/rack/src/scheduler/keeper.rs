@@ -43,7 +43,7 @@ pub(super) struct Keeper {
 
 /// How the watch over one process ended.
 enum Outcome {
-    Ended(ProcessState),
+    Ended(Box<ProcessState>),
     Unhealthy(String),
     Retired,
     /// The Rack is shutting down; the process is to be left alone.
@@ -170,7 +170,7 @@ impl Keeper {
             // The end is the better reason if there are two.
             biased;
             ended = inner.runtime.wait(&process.id) => match ended {
-                Ok(state) => Outcome::Ended(state),
+                Ok(state) => Outcome::Ended(Box::new(state)),
                 Err(error) => Outcome::Unhealthy(error.to_string()),
             },
             () = inner.stop.cancelled() => Outcome::Left,

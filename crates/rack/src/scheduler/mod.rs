@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::logs::LogStore;
 use crate::manifest::{Manifest, MissingEnv};
 use crate::resources::Session;
-use crate::router::{Router, RouterConfig, Table, Target};
+use crate::router::{Certificate, Router, RouterConfig, Table, Target};
 use crate::runtime::{ExecSpec, ExecStream, ProcessKind, ProcessState, Runtime, RuntimeError, TerminalSize};
 
 mod dockerfile;
@@ -33,6 +33,7 @@ mod resource;
 mod restart;
 mod resume;
 mod slot;
+mod timers;
 
 pub(crate) use environment::{command, directory};
 use keeper::Keeper;
@@ -168,6 +169,10 @@ pub struct OneOff {
     pub service: String,
     /// The command, run by `sh -c`; the service's own if `None`.
     pub command: Option<String>,
+    /// The same as an argument vector, which needs no shell.
+    pub words: Vec<String>,
+    /// The timer that it is a run of.
+    pub timer: Option<String>,
     /// Added to, and winning over, the service's environment. Holds secrets.
     pub env: BTreeMap<String, String>,
 }
@@ -312,6 +317,7 @@ impl Scheduler {
         let found = inner.runtime.adopt().await?;
         resume::resume(&inner, found, apps);
         inner.tasks.spawn(resume::tidy(Arc::clone(&inner)));
+        inner.tasks.spawn(timers::follow(Arc::clone(&inner)));
         inner.tasks.spawn(answer_router(Arc::clone(&inner)));
         Ok(Arc::new(Self { inner }))
     }
@@ -332,6 +338,33 @@ impl Scheduler {
         let applied = self.inner.router.applied();
         let applied = applied.borrow();
         (applied.http, applied.https)
+    }
+
+    /// Names under which an app's running release is served.
+    pub(crate) fn hosts(&self, app: &str) -> Vec<String> {
+        let desired = self.inner.apps().get(app).and_then(|entry| entry.desired.clone());
+        desired.iter().flat_map(|desired| &desired.manifest.services).flat_map(|service| self.inner.hosts(app, service)).collect()
+    }
+
+    /// Has the router serve these certificates by name, the later ones first: names, chain, key.
+    pub(crate) fn serve_certificates(&self, certificates: impl Iterator<Item = (Vec<String>, String, Secret)>) {
+        let certificates: Vec<_> =
+            certificates.map(|(domains, certificate, key)| Certificate { domains, certificate, key: key.expose().to_owned() }).collect();
+        self.inner.router.change(|table| {
+            let is_changed = table.certificates != certificates;
+            table.certificates = certificates;
+            is_changed
+        });
+    }
+
+    /// Has the router answer a question of a certificate authority, or no more; answered from when this returns.
+    pub(crate) async fn challenge(&self, token: &str, answer: Option<String>) {
+        self.inner.router.change(|table| {
+            table.challenges.retain(|(known, _)| known != token);
+            table.challenges.extend(answer.map(|answer| (token.to_owned(), answer)));
+            true
+        });
+        self.inner.router.settled().await;
     }
 
     /// Addresses on which the router could not listen, and why.

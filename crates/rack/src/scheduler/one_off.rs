@@ -14,6 +14,7 @@ pub(super) async fn run(inner: &Arc<Inner>, release: &DesiredApp, one_off: OneOf
     let service = service.ok_or_else(|| SchedulerError::NoService(one_off.service.clone()))?;
     let command = match one_off.command.filter(|command| !command.trim().is_empty()) {
         Some(command) => vec!["sh".to_owned(), "-c".to_owned(), command],
+        None if !one_off.words.is_empty() => one_off.words,
         None => environment::command(inner.runtime.isolation(), &release.dir, service).map_err(SchedulerError::Manifest)?,
     };
     super::resource::ready(inner, &release.app, service).await.map_err(SchedulerError::Resource)?;
@@ -28,6 +29,7 @@ pub(super) async fn run(inner: &Arc<Inner>, release: &DesiredApp, one_off: OneOf
     let started = async {
         let mut spec = environment::spec(inner, release, service, command, port)?;
         spec.kind = ProcessKind::OneOff;
+        spec.timer = one_off.timer;
         spec.env.extend(one_off.env);
         Ok(inner.runtime.start(spec).await?)
     };

@@ -4,6 +4,7 @@
 
 mod apps;
 mod builds;
+mod certificates;
 mod configs;
 mod credentials;
 mod hosts;
@@ -20,6 +21,7 @@ use convox_seal::{Binding, DataKey, Keyring, PasswordKey, RootKey, Sealed, Secre
 
 pub(crate) use apps::AppRow;
 pub(crate) use builds::BuildRow;
+pub(crate) use certificates::{CertificateRow, Issuer};
 pub(crate) use credentials::{Accepted, Asker, Gone, PasswordRow, Passwords, TokenRow};
 pub(crate) use hosts::{HostKeys, KeyPair, Rolling};
 pub(crate) use releases::ReleaseRow;
@@ -32,6 +34,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "0004_configs", sqlite: include_str!("../../migrations/0004_configs.sql"), postgres: "" },
     Migration { name: "0005_registries", sqlite: include_str!("../../migrations/0005_registries.sql"), postgres: "" },
     Migration { name: "0007_resources", sqlite: include_str!("../../migrations/0007_resources.sql"), postgres: "" },
+    Migration { name: "0008_certificates", sqlite: include_str!("../../migrations/0008_certificates.sql"), postgres: "" },
 ];
 
 /// The Rack's rows.
@@ -87,7 +90,7 @@ impl State {
         // Keys are made with the first row that they seal, and never again: a new key beside old rows would only hide what is missing.
         let (sealed,): (i64,) = convox_db::query!(&db, |pool| sqlx::query_as(
             "SELECT (SELECT count(*) FROM signers) + (SELECT count(*) FROM releases) + (SELECT count(*) FROM passwords) \
-                 + (SELECT count(*) FROM host_keys) + (SELECT count(*) FROM registries) + (SELECT count(*) FROM resources)"
+                 + (SELECT count(*) FROM host_keys) + (SELECT count(*) FROM registries) + (SELECT count(*) FROM resources) + (SELECT count(*) FROM certificates) + (SELECT count(*) FROM acme_accounts)"
         )
         .fetch_one(pool)
         .await)

@@ -423,6 +423,7 @@ async fn a_one_off_has_the_services_environment_and_keeps_its_exit_code() {
         service: "web".into(),
         command: Some("echo $GREETING $EXTRA $RELEASE; exit 5".into()),
         env: BTreeMap::from([("EXTRA".into(), "more".into())]),
+        ..OneOff::default()
     };
     let process = bench.scheduler.run_one_off(&release, one_off).await.unwrap();
     wait_until("it has ended", || bench.scheduler.process("app", &process.id).unwrap().exit_code == Some(5)).await;

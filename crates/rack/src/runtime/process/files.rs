@@ -40,6 +40,9 @@ pub(crate) struct SpecFile {
     /// Asked to end by SIGINT instead of SIGTERM.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) interrupt: bool,
+    /// The timer that it is a run of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) timer: Option<String>,
     pub(crate) created: Timestamp,
     /// The app's log, where the shim writes.
     pub(crate) log_dir: PathBuf,
@@ -63,6 +66,7 @@ impl SpecFile {
             kind: spec.kind,
             stop_grace_ms: millis(spec.stop_grace),
             interrupt: spec.interrupt,
+            timer: spec.timer.clone(),
             created: Timestamp::now(),
             log_dir,
             log_segment_bytes: limits.segment_bytes,
@@ -76,7 +80,7 @@ impl SpecFile {
     }
 
     pub(crate) fn stream(&self) -> String {
-        self.kind.stream(&self.service, &self.id)
+        self.kind.stream(&self.service, self.timer.as_deref(), &self.id)
     }
 }
 

@@ -200,6 +200,7 @@ fn state(file: &SpecFile, status: ProcessStatus) -> ProcessState {
         dir: file.dir.clone(),
         port: file.port,
         kind: file.kind,
+        timer: file.timer.clone(),
         status,
         exit_code: None,
         pid: None,

@@ -1,0 +1,163 @@
+//! Certificates of the router: made by the Rack, brought along, and got from an authority (Pebble, a real ACME server made for tests); the right
+//! one for the name that a caller asks for.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use convox_testkit::{Cli, Stack, eventually};
+use convox_tls::Certificate;
+use rustls::{ClientConnection, StreamOwned};
+
+use crate::example;
+
+const LONG: Duration = Duration::from_mins(1);
+
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// The certificate that the router shows to who asks for `name`, and what it answers there.
+fn asked(router: SocketAddr, name: &str) -> (Certificate, String) {
+    let (config, seen) = convox_tls::inspect_config().unwrap();
+    let connection = ClientConnection::new(config, name.to_owned().try_into().unwrap()).unwrap();
+    let mut stream = StreamOwned::new(connection, TcpStream::connect(router).unwrap());
+    let mut reply = String::new();
+    // Whoever only inspects goes no further than the handshake.
+    let sent = write!(stream, "GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
+    let _ = sent.and_then(|()| stream.read_to_string(&mut reply).map(drop));
+    (seen.certificate().expect("a certificate is shown"), reply)
+}
+
+fn deploy(stack: &Stack, cli: &Cli, domain: &str) {
+    let source = example(stack, "hello-web");
+    let manifest = std::fs::read_to_string(source.join("convox.yml")).unwrap();
+    std::fs::write(source.join("convox.yml"), manifest.replace("    port: 3000\n", &format!("    port: 3000\n    domain: {domain}\n")))
+        .unwrap();
+    cli.run(&["apps", "create", "shop"]).ok();
+    cli.at(&source).run(&["deploy", "-a", "shop", "--wait"]).ok();
+}
+
+#[test]
+fn a_caller_sees_the_certificate_of_the_name_that_it_asks_for() {
+    let https = free();
+    let options = ["--runtime", "process", "--domain", "apps.example.org", "--router-tls-listen", &https.to_string()];
+    let mut stack = Stack::start_rack_with(&options).unwrap();
+    let cli = stack.cli();
+    deploy(&stack, &cli, "shop.example.com");
+
+    // Made here.
+    let made = cli.run(&["certs", "generate", "shop.example.com", "www.example.com", "--id"]).ok();
+    let made = made.trim();
+    let shown =
+        eventually(LONG, || Some(asked(https, "shop.example.com").0).filter(|shown| shown.names.contains(&"www.example.com".to_owned())));
+    let shown = shown.expect("the new certificate is served");
+    assert_eq!(asked(https, "www.example.com").0.fingerprint, shown.fingerprint);
+    assert_ne!(asked(https, "web.shop.apps.example.org").0.fingerprint, shown.fingerprint, "another name has another certificate");
+    let listing = cli.run(&["certs"]).ok();
+    assert!(listing.contains(made) && listing.contains("shop.example.com") && listing.contains("from now"), "{listing}");
+
+    // Brought along: the Rack's own pair will do. A key that is not its key is refused, and what was there stays.
+    let own = stack.rack_data().join("tls");
+    let (public, key) = (own.join("cert.pem"), own.join("key.pem"));
+    let imported = cli.run(&["certs", "import", public.to_str().unwrap(), key.to_str().unwrap(), "--id"]).ok();
+    assert!(eventually(LONG, || (asked(https, "localhost").0.fingerprint == stack.rack.fingerprint).then_some(())).is_some());
+    std::fs::write(stack.dir().join("other.pem"), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").unwrap();
+    let other = stack.dir().join("other.pem");
+    let refused = cli.run(&["certs", "import", public.to_str().unwrap(), other.to_str().unwrap()]).err();
+    assert!(refused.contains("certificate and key cannot be used"), "{refused}");
+    let refused = cli.run(&["certs", "generate", "not a name"]).err();
+    assert!(refused.contains("must specify a domain"), "{refused}");
+    let refused = cli.run(&["certs", "generate", "shop.example.com", "--issuer", "letsencrypt"]).err();
+    assert!(refused.contains("--acme-directory"), "{refused}");
+
+    // Keys are sealed, and everything is there again after a crash.
+    let database = std::fs::read(stack.rack_data().join("rack.db")).unwrap();
+    assert!(!String::from_utf8_lossy(&database).contains("PRIVATE KEY"));
+    stack.rack.restart().unwrap();
+    assert_eq!(asked(https, "shop.example.com").0.fingerprint, shown.fingerprint);
+
+    // Made anew under the same id; and gone.
+    cli.run(&["certs", "renew", "-a", "shop"]).ok();
+    assert!(eventually(LONG, || (asked(https, "shop.example.com").0.fingerprint != shown.fingerprint).then_some(())).is_some());
+    assert!(cli.run(&["certs"]).ok().contains(made));
+    for id in [made, imported.trim()] {
+        cli.run(&["certs", "delete", id]).ok();
+    }
+    let missing = cli.run(&["certs", "delete", made]).err();
+    assert!(missing.contains(&format!("certificate not found: {made}")), "{missing}");
+    assert!(
+        eventually(LONG, || (!asked(https, "shop.example.com").0.names.contains(&"shop.example.com".to_owned())).then_some(())).is_some()
+    );
+}
+
+/// A program of the test's own, ended with it.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_name_of_an_app_gets_a_certificate_of_an_authority_by_itself() {
+    let (http, https, directory, management, dns, other) = (free(), free(), free(), free(), free(), free());
+    // The authority's own certificate: the Rack's, which is there when the authority starts.
+    let dir = tempfile::tempdir().unwrap();
+    let trusted = dir.path().join("authority.pem");
+    let url = format!("https://{directory}/dir");
+    let options = [
+        "--runtime",
+        "process",
+        "--domain",
+        "apps.example.org",
+        "--router-listen",
+        &http.to_string(),
+        "--router-tls-listen",
+        &https.to_string(),
+    ];
+    let acme = ["--acme-directory", &url, "--acme-ca", trusted.to_str().unwrap(), "--acme-email", "ops@example.org"];
+    let stack = Stack::start_rack_with(&[&options[..], &acme[..]].concat()).unwrap();
+    let own = stack.rack_data().join("tls");
+    std::fs::copy(own.join("cert.pem"), &trusted).unwrap();
+    let config = serde_json::json!({"pebble": {
+        "listenAddress": directory.to_string(), "managementListenAddress": management.to_string(),
+        "certificate": own.join("cert.pem"), "privateKey": own.join("key.pem"), "httpPort": http.port(), "tlsPort": https.port(),
+        "ocspResponderURL": "", "externalAccountBindingRequired": false,
+    }});
+    std::fs::write(dir.path().join("pebble.json"), config.to_string()).unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let log = std::fs::File::create(dir.path().join(format!("{program}.log"))).unwrap();
+        let mut command = Command::new(program);
+        command.args(arguments).env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "0");
+        Ended(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().expect("bin/test installs pebble"))
+    };
+    let names = ["-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", ""];
+    let _names = run("pebble-challtestsrv", &[&names[..], &["-dns01", &dns.to_string(), "-management", &other.to_string()]].concat());
+    let config = dir.path().join("pebble.json");
+    let _authority = run("pebble", &["-config", config.to_str().unwrap(), "-dnsserver", &dns.to_string()]);
+    let told = || std::fs::read_to_string(dir.path().join("pebble.log")).unwrap_or_default();
+    assert!(eventually(LONG, || TcpStream::connect(directory).ok()).is_some(), "{}", told());
+
+    let cli = stack.cli();
+    deploy(&stack, &cli, "shop.example.com");
+    let log = || cli.run(&["logs", "-a", "shop", "--since", "20m", "--no-follow"]).stdout;
+    for name in ["shop.example.com", "web.shop.apps.example.org"] {
+        let shown = eventually(LONG, || Some(asked(https, name).0).filter(|shown| shown.names == [name]));
+        assert!(shown.is_some(), "{}\n{}", log(), told());
+    }
+    assert!(log().contains("for shop.example.com is served"), "{}", log());
+    let before = asked(https, "shop.example.com").0.fingerprint;
+    cli.run(&["certs", "renew", "-a", "shop"]).ok();
+    assert!(eventually(LONG, || (asked(https, "shop.example.com").0.fingerprint != before).then_some(())).is_some());
+    assert_eq!(cli.run(&["certs", "--json"]).json().as_array().unwrap().len(), 2, "a renewed one takes the place of the old");
+
+    // One that is asked for, and what the authority says against it.
+    let got = cli.run(&["certs", "generate", "other.example.com", "--issuer", "letsencrypt", "--id"]).ok();
+    assert!(got.starts_with("cert-"), "{got}");
+    let refused = cli.run(&["certs", "generate", "*.example.com", "--issuer", "letsencrypt"]).err();
+    assert!(refused.contains("who changes its DNS"), "{refused}");
+}
