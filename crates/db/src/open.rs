@@ -87,7 +87,18 @@ impl Db {
         let options = PgConnectOptions::from_str(url)
             .map_err(|_| DbError::new(Kind::Other, "the database URL cannot be read: postgres://USER:PASSWORD@HOST:PORT/NAME"))?
             .options([("statement_timeout", "10000"), ("lock_timeout", "10000")]);
-        let pool = PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).acquire_timeout(PATIENCE).connect_with(options).await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(POSTGRES_CONNECTIONS)
+            .acquire_timeout(PATIENCE)
+            // A server, database or user may be set to answer before a commit is on the disk: what was revoked would come back with a power cut.
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    let text = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+                    sqlx::query(text).execute(&mut *connection).await.map(drop)
+                })
+            })
+            .connect_with(options)
+            .await?;
         Ok(Self::Postgres(pool))
     }
 }
@@ -104,4 +115,28 @@ fn make_private(path: &Path) -> std::io::Result<()> {
 #[cfg(not(unix))]
 fn make_private(_path: &Path) -> std::io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SQLite's own tests cut the power; here is that it was told what it needs for that.
+    #[tokio::test]
+    async fn a_commit_is_on_the_disk_when_it_is_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let Db::Sqlite { write, .. } = Db::open_sqlite(&dir.path().join("x.db")).await.unwrap() else { panic!("SQLite") };
+        let (full,): (i64,) = sqlx::query_as("PRAGMA synchronous").fetch_one(&write).await.unwrap();
+        let (journal,): (String,) = sqlx::query_as("PRAGMA journal_mode").fetch_one(&write).await.unwrap();
+        assert_eq!((full, journal.as_str()), (2, "wal"));
+
+        let Ok(server) = std::env::var("CONVOX_TEST_POSTGRES") else { return };
+        for (wanted, has) in [("off", "on"), ("on", "on"), ("local", "local")] {
+            let url = format!("{server}?options=-c%20synchronous_commit%3D{wanted}");
+            let Db::Postgres(pool) = Db::open(&url).await.unwrap() else { panic!("PostgreSQL") };
+            let (set,): (String,) = sqlx::query_as("SHOW synchronous_commit").fetch_one(&pool).await.unwrap();
+            assert_eq!(set, has, "where the server says {wanted}");
+            pool.close().await;
+        }
+    }
 }
