@@ -42,7 +42,8 @@ pub(crate) async fn connect(
     let host = endpoint.authority();
     if endpoint.scheme() == Scheme::Http {
         if expected.is_some() {
-            return Err(Failure::new(format!("{host} is spoken to in clear text, where there is no certificate to compare")));
+            return Err(Failure::new(format!("{host} is spoken to in clear text, where there is no certificate to compare"))
+                .hint("leave --fingerprint out, or name the host without http://"));
         }
         let client = Client::new(endpoint.clone(), Trust::SystemRoots, context.clone());
         client.connect().await?;

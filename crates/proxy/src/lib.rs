@@ -67,7 +67,7 @@ mod websocket;
 
 pub use body::{Body, BoxError};
 pub use gate::{Forward, Gate, LocalHint, Outcome, Permit, Reason, Verdict};
-pub use limits::{Limits, raise_descriptor_limit};
+pub use limits::{Limits, close_memory, raise_descriptor_limit};
 pub use local::{Local, Nothing, Peer, Tower};
 pub use request_id::RequestId;
 pub use server::Server;

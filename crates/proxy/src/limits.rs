@@ -84,3 +84,23 @@ pub fn raise_descriptor_limit() -> std::io::Result<u64> {
     }
     Ok(limit.current.unwrap_or(u64::MAX))
 }
+
+/// Forbids dumps of this process's memory, and that another process of the same user reads it: keys lie open in there. Processes that it starts
+/// are not concerned.
+///
+/// # Errors
+/// When the system refuses; then nothing has changed.
+pub fn close_memory() -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    Ok(())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod memory {
+    #[test]
+    fn nobody_reads_the_memory_of_a_server() {
+        super::close_memory().unwrap();
+        assert_eq!(rustix::process::dumpable_behavior().unwrap(), rustix::process::DumpableBehavior::NotDumpable);
+    }
+}

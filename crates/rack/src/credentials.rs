@@ -1,7 +1,6 @@
 //! Keeps the door at what the rows say: after each change, and once a second for what another process did (`convox-rack password roll`) or
 //! time does (a window that ends).
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +40,8 @@ pub(crate) fn fault(password: &Secret) -> Option<String> {
 pub(crate) async fn known(state: &State) -> Result<Option<Known>, DbError> {
     let Some(passwords) = state.passwords().await? else { return Ok(None) };
     let (signers, revoked) = (state.signers().await?, state.revoked_tokens().await?);
-    Ok(Some(Known { passwords, signers, revoked, cut: HashSet::new() }))
+    let cut = state.cut_passwords().await?;
+    Ok(Some(Known { passwords, signers, revoked, cut }))
 }
 
 impl Rack {
@@ -55,7 +55,7 @@ impl Rack {
 
     /// Ends the old password, and with `cut` what it opened.
     pub(crate) async fn retire_password(&self, cut: bool, asker: Asker<'_>) -> Result<Result<bool, Gone>, DbError> {
-        let dead = match self.state.retire_password(asker).await? {
+        let dead = match self.state.retire_password(cut, asker).await? {
             Ok(Some(dead)) => dead,
             Ok(None) => return Ok(Ok(false)),
             Err(gone) => return Ok(Err(gone)),
@@ -101,7 +101,10 @@ pub enum PasswordCommand {
         window: Duration,
     },
     /// Ends the old password now.
-    Retire,
+    Retire {
+        /// Whether what it opened ends too.
+        cut: bool,
+    },
     /// Takes the new password back.
     Undo,
 }
@@ -115,8 +118,9 @@ pub async fn password(data: &Path, command: PasswordCommand) -> Result<String> {
     let state = State::open(&data).await?;
     let words = match command {
         PasswordCommand::Roll { out, window } => roll(&state, &out, window).await,
-        PasswordCommand::Retire => match state.retire_password(Asker::Host).await? {
-            Ok(Some(_)) => Ok("The old password is refused from now on.".to_owned()),
+        PasswordCommand::Retire { cut } => match state.retire_password(cut, Asker::Host).await? {
+            Ok(Some(_)) if cut => Ok("The old password is refused from now on, and what it opened ends.".to_owned()),
+            Ok(Some(_)) => Ok("The old password is refused from now on; what it opened goes on.".to_owned()),
             _ => bail!("no roll of the password is under way; begin one with `convox-rack password roll`"),
         },
         PasswordCommand::Undo if state.undo_password(Asker::Host).await? == Ok(true) => {

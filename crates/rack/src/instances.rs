@@ -54,7 +54,7 @@ pub(crate) enum InstanceError {
     #[error("no instances are configured: give `convox-rack serve --instances FILE`, a list of hosts to log in to")]
     None,
     /// A host.
-    #[error("instance {id}: {what}: {why}")]
+    #[error("instance {id}: {what}: {why}; what was reached is kept, and the next keyroll goes on from there")]
     Host {
         /// Which.
         id: String,
@@ -62,6 +62,14 @@ pub(crate) enum InstanceError {
         what: &'static str,
         /// What it said.
         why: String,
+    },
+    /// Several hosts. The others were rolled.
+    #[error("{} of {all} instances were not rolled: {}", .faults.len(), .faults.join(" | "))]
+    Several {
+        /// What is wrong with each.
+        faults: Vec<String>,
+        /// How many there are.
+        all: usize,
     },
     /// The rows.
     #[error(transparent)]
@@ -110,22 +118,32 @@ impl Instances {
         &self.hosts
     }
 
-    /// Gives every host a new key and takes the old one away. With `only_cut_off`, just carries on what was begun.
+    /// Gives every host a new key and takes the old one away. With `only_cut_off`, just carries on what was begun. A host that cannot be rolled
+    /// keeps none of the others from it.
     pub(crate) async fn roll(&self, state: &State, only_cut_off: bool) -> Result<usize, InstanceError> {
         let _one_at_a_time = self.rolling.lock().await;
         if self.hosts.is_empty() && !only_cut_off {
             return Err(InstanceError::None);
         }
-        let mut rolled = 0;
+        let (mut rolled, mut faults) = (0, Vec::new());
         for host in &self.hosts {
             let keys = state.host_keys(&host.id).await?;
             if only_cut_off && matches!(keys.rolling, Rolling::No) {
                 continue;
             }
-            Roll { instances: self, host, state }.run(keys).await?;
-            rolled += 1;
+            match (Roll { instances: self, host, state }).run(keys).await {
+                Ok(()) => rolled += 1,
+                Err(error) => faults.push(error),
+            }
         }
-        Ok(rolled)
+        match (faults.len(), faults.pop()) {
+            (_, None) => Ok(rolled),
+            (1, Some(only)) => Err(only),
+            (_, Some(last)) => {
+                let faults = faults.iter().chain([&last]).map(ToString::to_string).collect();
+                Err(InstanceError::Several { faults, all: self.hosts.len() })
+            }
+        }
     }
 }
 
@@ -158,7 +176,7 @@ impl Roll<'_> {
                 }
                 Rolling::Switched(old) => {
                     let current = keys.current.ok_or_else(|| self.fault("its present key", "is missing in the state"))?;
-                    self.log_in(&current, "taking the old key away", &self.remove_script(), &old.blob()).await?;
+                    self.log_in(&current, "taking the old key away", &remove_script(&self.file()), &old.blob()).await?;
                     self.log_in(&current, "logging in with the new key", "true", "").await?;
                     if self.log_in(&old, "", "true", "").await.is_ok() {
                         return Err(self.fault("the old key", "still opens it: is it in another file of authorized keys too?"));
@@ -210,7 +228,8 @@ impl Roll<'_> {
 
     /// Adds the new key beside the old one. Where the old one does not open the host any more, the new one may: somebody was cut off later.
     async fn add(&self, current: &KeyPair, next: &KeyPair) -> Result<(), InstanceError> {
-        match self.log_in(current, "adding the new key", &self.add_script(), &next.public).await {
+        let lines = format!("{}\n{}", current.blob(), next.public);
+        match self.log_in(current, "adding the new key", &add_script(&self.file()), &lines).await {
             Ok(()) => Ok(()),
             Err(error) => self.log_in(next, "logging in with the new key", "true", "").await.map_err(|_| error),
         }
@@ -260,27 +279,28 @@ impl Roll<'_> {
         let named = &self.host.authorized_keys;
         if named.starts_with('/') { named.clone() } else { format!("$HOME/{named}") }
     }
+}
 
-    /// Adds the line of its input, unless it is there; the file is whole at every moment.
-    fn add_script(&self) -> String {
-        format!(
-            "set -e; umask 077; f=\"{}\"; read -r line; mkdir -p \"$(dirname \"$f\")\"; touch \"$f\"; \
-             if ! grep -qxF \"$line\" \"$f\"; then t=$(mktemp \"$f.XXXXXX\"); cat \"$f\" >\"$t\"; \
-             if [ -s \"$t\" ] && [ -n \"$(tail -c 1 \"$t\")\" ]; then echo >>\"$t\"; fi; \
-             printf '%s\\n' \"$line\" >>\"$t\"; sync \"$t\" 2>/dev/null || true; mv \"$t\" \"$f\"; fi",
-            self.file()
-        )
-    }
+/// Adds the key of the second line of its input, unless it is there, with the same limits (`from=`, `restrict` and the like) as the key of the first
+/// line has: a roll gives nobody more than they had. The file is whole at every moment.
+fn add_script(file: &str) -> String {
+    format!(
+        "set -e; umask 077; f=\"{file}\"; read -r old; read -r line; mkdir -p \"$(dirname \"$f\")\"; touch \"$f\"; \
+         limits=$(awk -v key=\"$old\" '!/^[ \\t]*#/ {{ for (i = 1; i <= NF; i++) if ($i == key) {{ p = substr($0, 1, index($0, key) - 1); \
+         sub(/[^ \\t]+[ \\t]+$/, \"\", p); print p; exit }} }}' \"$f\"); line=\"$limits$line\"; \
+         if ! grep -qxF -e \"$line\" \"$f\"; then t=$(mktemp \"$f.XXXXXX\"); cat \"$f\" >\"$t\"; \
+         if [ -s \"$t\" ] && [ -n \"$(tail -c 1 \"$t\")\" ]; then echo >>\"$t\"; fi; \
+         printf '%s\\n' \"$line\" >>\"$t\"; sync \"$t\" 2>/dev/null || true; mv \"$t\" \"$f\"; fi"
+    )
+}
 
-    /// Takes every line with the key of its input away; never all lines.
-    fn remove_script(&self) -> String {
-        format!(
-            "set -e; umask 077; f=\"{}\"; read -r key; t=$(mktemp \"$f.XXXXXX\"); \
-             awk -v key=\"$key\" '{{ keep = 1; for (i = 1; i <= NF; i++) if ($i == key) keep = 0; if (keep) print }}' \"$f\" >\"$t\"; \
-             [ -s \"$t\" ]; sync \"$t\" 2>/dev/null || true; mv \"$t\" \"$f\"",
-            self.file()
-        )
-    }
+/// Takes every line with the key of its input away; never all lines.
+fn remove_script(file: &str) -> String {
+    format!(
+        "set -e; umask 077; f=\"{file}\"; read -r key; t=$(mktemp \"$f.XXXXXX\"); \
+         awk -v key=\"$key\" '{{ keep = 1; for (i = 1; i <= NF; i++) if ($i == key) keep = 0; if (keep) print }}' \"$f\" >\"$t\"; \
+         [ -s \"$t\" ]; sync \"$t\" 2>/dev/null || true; mv \"$t\" \"$f\""
+    )
 }
 
 impl Host {
@@ -335,6 +355,49 @@ fn last_line(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Runs a script as a login would.
+    fn scripted(script: &str, input: &str) {
+        let mut child = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{script}");
+    }
+
+    #[test]
+    fn a_new_key_gets_the_limits_of_the_old_one_and_nothing_else_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("authorized_keys");
+        let file = path.display().to_string();
+        for limits in ["", "restrict ", r#"from="10.0.0.0/8,192.0.2.1",command="echo 'a b' \"c\"",no-pty "#] {
+            let others = "# ssh-ed25519 OLD= in a comment\nssh-rsa OTHER= somebody\n";
+            std::fs::write(&path, format!("{others}{limits}ssh-ed25519 OLD= convox-rack-web1")).unwrap();
+            for _ in 0..2 {
+                scripted(&add_script(&file), "OLD=\nssh-ed25519 NEW= convox-rack-web1\n");
+            }
+            scripted(&remove_script(&file), "OLD=\n");
+            let left = std::fs::read_to_string(&path).unwrap();
+            let comment_gone = others.lines().nth(1).unwrap();
+            assert_eq!(left, format!("{comment_gone}\n{limits}ssh-ed25519 NEW= convox-rack-web1\n"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_cannot_be_rolled_keeps_no_other_from_it_and_all_faults_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).await.unwrap();
+        let host = |id: &str| Host {
+            id: id.to_owned(),
+            address: "deploy@127.0.0.1".to_owned(),
+            port: 1,
+            host_key: "ssh-ed25519 AAAA".to_owned(),
+            key: dir.path().join("nowhere"),
+            authorized_keys: authorized_keys(),
+        };
+        let hosts = vec![host("one"), host("two")];
+        let instances = Instances { hosts, directory: dir.path().join("ssh"), rolling: tokio::sync::Mutex::new(()) };
+        let error = instances.roll(&state, false).await.unwrap_err().to_string();
+        assert!(error.starts_with("2 of 2 instances") && error.contains("instance one") && error.contains("instance two"), "{error}");
+    }
 
     #[test]
     fn nothing_that_a_shell_or_ssh_could_take_for_more_gets_into_a_command() {

@@ -104,6 +104,9 @@ enum Password {
         /// Data directory of the Rack.
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
+        /// End what was opened with it, too: for a password that was stolen.
+        #[arg(long)]
+        cut_streams: bool,
     },
     /// Take the new one back.
     Undo {
@@ -141,7 +144,7 @@ fn main() -> ExitCode {
                 Command::Password(command) => {
                     let (data, command) = match command {
                         Password::Roll { data, out, window } => (data, PasswordCommand::Roll { out, window }),
-                        Password::Retire { data } => (data, PasswordCommand::Retire),
+                        Password::Retire { data, cut_streams } => (data, PasswordCommand::Retire { cut: cut_streams }),
                         Password::Undo { data } => (data, PasswordCommand::Undo),
                     };
                     Ok(writeln!(std::io::stdout(), "{}", credentials::password(&data, command).await?)?)

@@ -118,6 +118,10 @@ pub async fn run(args: Serve) -> Result<()> {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(%place, "a task ended in a fault of the program");
     }));
+    // Passwords, signing keys and environments lie open in it. Only its own: apps may be debugged.
+    if let Err(error) = convox_proxy::close_memory() {
+        tracing::warn!(%error, "other processes of this user can read this one's memory");
+    }
     if !convox_wire::ids::is_valid_rack_name(&args.name) {
         bail!(
             "--name {}: a Rack's name has lower-case letters, digits and dashes, begins with a letter, and is at most 26 long",

@@ -137,7 +137,10 @@ impl Credential {
             Self::RecoveryCode => (&["recovery_codes.code_hash"], &[]),
             Self::FactorChallenge => (&["challenges.id_hash", "challenges.state", "challenges.proof_hash"], &[]),
             Self::DataKey | Self::PeopleDataKey | Self::LookupKey => (&["data_keys.wrapped", "data_keys.key_id"], &[]),
-            Self::RackPassword => (&["racks.password", "rack_rolls.next", "rack_rolls.before"], &["passwords.hash", "passwords.encoded"]),
+            Self::RackPassword => (
+                &["racks.password", "rack_rolls.next", "rack_rolls.before"],
+                &["passwords.hash", "passwords.encoded", "cut_passwords.hash"],
+            ),
             Self::RackSigningKey => (&[], &["signers.key"]),
             Self::AppEnvironment => (&[], &["releases.env", "configs.value"]),
             Self::RegistryPassword => (&[], &["registries.password"]),

@@ -78,6 +78,21 @@ impl Store {
         Ok(())
     }
 
+    /// How many tokens of a Rack may still be good: at its removal the Console forgets them.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn count_tokens(&self, rack: &RackId, now_ms: i64) -> Result<i64, StoreError> {
+        let (count,): (i64,) = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as("SELECT COUNT(*) FROM rack_tokens WHERE rack_id = $1 AND expires_ms > $2")
+                .bind(rack.as_str())
+                .bind(now_ms)
+                .fetch_one(pool)
+                .await
+        })?;
+        Ok(count)
+    }
+
     /// Forgets a token that the Rack has revoked.
     ///
     /// # Errors

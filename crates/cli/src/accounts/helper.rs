@@ -4,9 +4,10 @@
 //! The helpers for the keychains of macOS and Windows, for the Secret Service of Linux desktops, and for `pass` exist and are packaged; see
 //! docs/adr. A key is filed under its host and account.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use convox_client::Key;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,8 @@ use crate::error::Failure;
 
 /// More than any answer.
 const LONGEST: usize = 256 * 1024;
+/// Somebody may have to find their password for the keychain; nobody waits longer.
+const PATIENCE: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_mins(3) };
 /// How helpers say that they have no such key: on standard output, with a failure.
 const ABSENT: &str = "credentials not found";
 
@@ -133,12 +136,25 @@ fn run(name: &str, operation: &str, input: &[u8]) -> Result<(bool, Zeroizing<Str
         // A helper that ends without reading says why by itself.
         let _ = stdin.write_all(input);
     }
-    let output = child.wait_with_output().map_err(cannot)?;
-    let answer = Zeroizing::new(output.stdout);
+    let (said, heard) = std::sync::mpsc::channel();
+    let stdout = child.stdout.take();
+    std::thread::spawn(move || {
+        let mut answer = Zeroizing::new(Vec::new());
+        let read = stdout.map_or(Ok(0), |stdout| stdout.take(LONGEST as u64 + 1).read_to_end(&mut answer));
+        let _ = said.send(read.map(|_| answer));
+    });
+    let Ok(answer) = heard.recv_timeout(PATIENCE) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(Failure::new(format!("{program} did not answer within {} s", PATIENCE.as_secs()))
+            .hint("is it waiting to be unlocked somewhere else? or move keys elsewhere: convox accounts move file"));
+    };
+    let answer = answer.map_err(cannot)?;
+    let status = child.wait().map_err(cannot)?;
     if answer.len() > LONGEST {
         return Err(Failure::new(format!("{program} answered with more than any key has")));
     }
-    Ok((output.status.success(), Zeroizing::new(String::from_utf8_lossy(&answer).into_owned())))
+    Ok((status.success(), Zeroizing::new(String::from_utf8_lossy(&answer).into_owned())))
 }
 
 #[cfg(unix)]
@@ -177,6 +193,13 @@ mod tests {
         assert!(failure.to_string().contains("not understood"), "{failure}");
         let failure = store("no-such-helper", "h", "a", &Key::new("k")).unwrap_err();
         assert!(failure.to_string().contains("docker-credential-no-such-helper is not there"), "{failure}");
+    }
+
+    #[test]
+    fn a_helper_that_hangs_is_not_waited_for_for_ever() {
+        let (_dir, name) = helper("cat > /dev/null; exec sleep 60");
+        let failure = get(&name, "h", "a").map(drop).unwrap_err();
+        assert!(failure.to_string().contains("did not answer within"), "{failure}");
     }
 
     #[test]

@@ -287,6 +287,13 @@ pub(super) async fn logout(ctx: &Ctx, args: &Logout) -> Result<u8, Failure> {
             Err(failure) => Err(failure),
         },
     };
+    // The key first: an account that is forgotten names no keychain in which its key could still be found.
+    if let Some(keeper) =
+        book.account(&host, &account).and_then(|account| account.helper.clone()).filter(|name| helper::is_there(name).is_ok())
+    {
+        helper::erase(&keeper, &host, &account)
+            .map_err(|failure| failure.while_doing("nothing was forgotten: run this again when the keychain is open"))?;
+    }
     let had = ctx.settings.change(|change| accounts::forget(change, &host, &account))?;
     let named = if account == accounts::DEFAULT { String::new() } else { format!(" (account {account})") };
     let Some(had) = had else {

@@ -13,6 +13,8 @@ use crate::table::{Info, Table};
 
 /// How often a roll is asked how far it is.
 const AGAIN: Duration = Duration::from_millis(500);
+/// A fault that lasts so long is told as the command's own.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(super) async fn access(ctx: &Ctx, flag: &RackFlag, command: &AccessCommand) -> Result<(), Failure> {
     let rack = ctx.rack(flag).await?;
@@ -93,7 +95,9 @@ pub(super) async fn password(ctx: &Ctx, flag: &RackFlag, command: &RackPassword)
             ctx.announce(&rack);
             ctx.out.start("Going back to the old password")?;
             rack.client.roll_undo(&name).await?;
-            until_over(&rack, &name).await?;
+            if until_over(ctx, &rack, &name).await?.is_some_and(|fault| fault.is_empty()) {
+                return Err(Failure::new("it was too late: the old password was refused already, and the new one is in use"));
+            }
             ctx.out.ok()?;
             ctx.out.result("", &json!({"undone": true, "target": rack.target.describe()}))
         }
@@ -102,8 +106,10 @@ pub(super) async fn password(ctx: &Ctx, flag: &RackFlag, command: &RackPassword)
             ctx.out.start("Rolling the password")?;
             let options = json!({"window_seconds": window.map(|window| window.as_secs()), "cut_streams": cut_streams});
             rack.client.roll_begin(&name, &options).await?;
-            if !no_wait {
-                until_over(&rack, &name).await?;
+            if !no_wait && let Some(fault) = until_over(ctx, &rack, &name).await?.filter(|fault| !fault.is_empty()) {
+                return Err(
+                    Failure::new(format!("the password was not rolled: {fault}")).hint("`convox rack password status` says how it stands")
+                );
             }
             ctx.out.ok()?;
             ctx.out.result("", &json!({"rolled": !no_wait, "target": rack.target.describe()}))
@@ -111,16 +117,41 @@ pub(super) async fn password(ctx: &Ctx, flag: &RackFlag, command: &RackPassword)
     }
 }
 
-/// Waits until no roll is under way; a fault is said, and the Console tries on.
-async fn until_over(rack: &Reached, name: &str) -> Result<(), Failure> {
+/// Waits until no roll is under way, and says what it waits for; gives why it came to nothing, empty if it did not, of a Console that says so. A
+/// fault may pass: the Console tries on, and so does this for a while.
+async fn until_over(ctx: &Ctx, rack: &Reached, name: &str) -> Result<Option<String>, Failure> {
+    let began = tokio::time::Instant::now();
+    let (mut said, mut faulty) = (String::new(), None::<tokio::time::Instant>);
     loop {
-        let status = rack.client.roll_status(name).await?;
-        if status["roll"].is_null() {
-            return Ok(());
+        let (words, fault) = match rack.client.roll_status(name).await {
+            Ok(status) if status["roll"].is_null() => return Ok(status["last_fault"].as_str().map(str::to_owned)),
+            Ok(status) => {
+                let roll = &status["roll"];
+                let step = roll["step"].as_str().unwrap_or_default();
+                let words = match roll["window_seconds"].as_i64() {
+                    Some(window) if window > 0 && step == "switched" => {
+                        format!("the new password is in use; the old one is accepted for {window} s more")
+                    }
+                    _ => format!("the roll is at: {step}"),
+                };
+                (words, roll["fault"].as_str().filter(|fault| !fault.is_empty()).map(str::to_owned))
+            }
+            Err(error) => (said.clone(), Some(error.to_string())),
+        };
+        if let Some(fault) = &fault {
+            let since = *faulty.get_or_insert_with(tokio::time::Instant::now);
+            if since.elapsed() > PATIENCE {
+                return Err(Failure::new(fault.clone())
+                    .hint("the console tries on; look with `convox rack password status`, or go back with `convox rack password undo`"));
+            }
+        } else {
+            faulty = None;
         }
-        if let Some(fault) = status["roll"]["fault"].as_str().filter(|fault| !fault.is_empty()) {
-            return Err(Failure::new(fault.to_owned())
-                .hint("the console tries on; look with `convox rack password status`, or go back with `convox rack password undo`"));
+        let words = fault.map_or(words, |fault| format!("it does not go on, and is tried again: {fault}"));
+        // What is over at once needs no words.
+        if words != said && began.elapsed() >= Duration::from_secs(1) {
+            ctx.out.talk(&format!("{}  {words}", if said.is_empty() { "\n" } else { "" }));
+            said = words;
         }
         tokio::time::sleep(AGAIN).await;
     }

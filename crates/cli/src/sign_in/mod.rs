@@ -73,4 +73,5 @@ pub(crate) fn made(token: &Token) -> crate::accounts::MadeKey {
 
 fn denied() -> Failure {
     Failure::new("the sign-in was denied")
+        .hint("whoever was asked said no; if that was not you, change your password at the Console. Else run this again")
 }

@@ -351,8 +351,8 @@ async fn rename_rack(State(app): State<Arc<App>>, caller: Caller, Path((org, rac
 }
 
 async fn remove_rack(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>) -> Answer {
-    let seq = app.ops().remove_rack(&caller.actor, &org, &rack).await.map_err(|error| caller.refused(&error))?;
-    done(&app, seq, json!({ "removed": rack })).await
+    let (seq, tokens) = app.ops().remove_rack(&caller.actor, &org, &rack).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "removed": rack, "tokens_left": tokens })).await
 }
 
 async fn list_racks(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, Query(paging): Query<Paging>) -> Answer {

@@ -151,6 +151,14 @@ pub(crate) enum User {
         #[command(flatten)]
         common: Common,
     },
+    /// Sign somebody out everywhere: their browsers, and what a second factor opened for command lines. Keys stay
+    #[command(after_help = "Example:\n  convox-console user sign-out bob@example.com")]
+    SignOut {
+        /// Their address
+        email: String,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Remove a user with all memberships and keys; what they have open is cut
     #[command(after_help = "Example:\n  convox-console user remove bob@example.com")]
     Remove {

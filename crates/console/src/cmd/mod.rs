@@ -9,6 +9,7 @@ mod roll;
 mod secret;
 pub(crate) mod tls;
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -180,6 +181,12 @@ async fn user(command: User) -> Result<()> {
             let words =
                 format!("{email} has no second factor any more, and is signed out everywhere; they add a new one when they sign in.");
             desk.done(seq, &json!({ "email": email, "factors": 0 }), &words).await
+        }
+        User::SignOut { email, common } => {
+            let desk = Desk::open(&common).await?;
+            let seq = desk.ops.sign_out_user(&desk.actor, &email).await?;
+            let words = format!("{email} is signed out everywhere; their API keys go on: `key list --email {email}` lists those.");
+            desk.done(seq, &json!({ "email": email, "sessions": 0 }), &words).await
         }
         User::Remove { email, common } => {
             let desk = Desk::open(&common).await?;
@@ -353,8 +360,15 @@ async fn rack(command: Rack) -> Result<()> {
         }
         Rack::Remove { name, org, common } => {
             let desk = Desk::open(&common).await?;
-            let seq = desk.ops.remove_rack(&desk.actor, &org, &name).await?;
-            desk.done(seq, &json!({ "removed": name }), &format!("Removed {org}/{name} from this Console; the Rack goes on.")).await
+            let (seq, tokens) = desk.ops.remove_rack(&desk.actor, &org, &name).await?;
+            let mut words = format!("Removed {org}/{name} from this Console; the Rack goes on.");
+            if tokens > 0 {
+                let _ = write!(
+                    words,
+                    "\nUp to {tokens} of its access tokens are still good there: whoever has its password ends them by `convox rack access revoke --all`."
+                );
+            }
+            desk.done(seq, &json!({ "removed": name, "tokens_left": tokens }), &words).await
         }
     }
 }

@@ -188,11 +188,13 @@ impl Ops {
     }
 
     /// Removes a Rack from the Console; the Rack itself goes on.
-    pub(crate) async fn remove_rack(&self, actor: &Actor, org: &str, name: &str) -> Result<i64, OpsError> {
+    /// Also gives how many tokens that it signed for people may still be good there: nobody can end them through this Console any more.
+    pub(crate) async fn remove_rack(&self, actor: &Actor, org: &str, name: &str) -> Result<(i64, i64), OpsError> {
         let entered = self.enter(actor, org, Role::Operator).await?;
         let row = self.rack(&entered.org, name).await?;
         let act = self.act_in(actor, &entered, "RackRemove", name, &format!("racks/{name}"));
-        Ok(self.store.delete_rack(&row.id, &act).await?)
+        let tokens = self.store.count_tokens(&row.id, self.clock.now_ms()).await?;
+        Ok((self.store.delete_rack(&row.id, &act).await?, tokens))
     }
 
     /// Racks of an organization; on the command line of all.

@@ -350,7 +350,10 @@ impl Work<'_> {
             // It may have gone further than was written down.
             Err(error) if error.is_about_the_key() => {
                 if !is_accepted(row, next).await? {
-                    return Err(OpsError::Rack(format!("{} refused its password; was it changed there?", row.path())));
+                    return Err(OpsError::Rack(format!(
+                        "{} refused its password; if it was changed there, take the roll back and add the Rack again",
+                        row.path()
+                    )));
                 }
                 ops.store.roll_accepted(roll, Kind::Phases, &self.act("RackPasswordAccepted")).await?;
                 Ok(Went::On)

@@ -133,6 +133,16 @@ impl Ops {
         Ok(self.store.delete_sessions(&who.user, None, &act).await?)
     }
 
+    /// Signs somebody out everywhere, by the server's command line.
+    pub(crate) async fn sign_out_user(&self, actor: &Actor, email: &str) -> Result<i64, OpsError> {
+        if actor.principal.is_some() {
+            return Err(OpsError::Forbidden("people sign themselves out".to_owned()));
+        }
+        let user = self.user(&email.parse()?).await?;
+        let act = actor.act(&*self.clock, "SignOutAll", format!("/users/{}/sessions", user.email));
+        Ok(self.store.delete_sessions(&user.id, None, &act).await?)
+    }
+
     /// A session whose owner just proved who they are, by that second factor or without one.
     pub(super) fn new_session(&self, user: &UserId, browser: &Browser, factor: Option<Factor>) -> (NewSession, ApiKey) {
         let text = ApiKey::generate(KeyKind::Session);

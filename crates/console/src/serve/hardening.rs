@@ -13,8 +13,7 @@ pub(super) fn apply() {
         tracing::warn!(%error, "dumps of memory cannot be forbidden");
     }
     // Nor may another process of the same user read it.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
+    if let Err(error) = convox_proxy::close_memory() {
         tracing::warn!(%error, "other processes of this user can read this one's memory");
     }
     if let Err(error) = convox_proxy::raise_descriptor_limit() {

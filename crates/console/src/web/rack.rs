@@ -74,6 +74,8 @@ struct RackPage {
     /// Why the last roll of it came to nothing.
     password_fault: String,
     last_used: Option<(String, String, When)>,
+    /// Access tokens that may still be good.
+    tokens: i64,
     may_operate: bool,
     may_administer: bool,
     /// Where else it could go.
@@ -183,6 +185,7 @@ async fn page(person: &Person, status: StatusCode, org: &str, name: &str, query:
             password_since: when(row.password_ms, now_ms),
             password_left: rule.as_ref().is_some_and(|rule| !rule.wanted.is_empty()),
             password_fault: rule.map(|rule| sentence(&rule.fault)).unwrap_or_default(),
+            tokens: if may_operate { app.store.count_tokens(&row.id, now_ms).await.map_err(OpsError::from)? } else { 0 },
             last_used: last.map(|event| (event.actor, event.action, when(event.at_ms, now_ms))),
             may_operate,
             may_administer: role == Some(Role::Administrator),
@@ -289,7 +292,7 @@ async fn remove(
         return again(&person, &org, &rack, "typed", error).await;
     }
     match app.ops().remove_rack(&person.actor, &org, &rack).await {
-        Ok(seq) => {
+        Ok((seq, _)) => {
             app.settle(seq).await;
             Ok(go("/console/racks?done=removed"))
         }

@@ -190,3 +190,26 @@ fn an_export_has_a_line_for_each_event_however_hostile() {
     let again = Command::new(binary("convox-console")).args(["audit", "export", "--data"]).arg(door.data()).arg("--out").arg(&out).output();
     assert!(String::from_utf8_lossy(&again.unwrap().stderr).contains("never overwritten"));
 }
+
+#[test]
+fn a_chain_that_is_taken_out_as_a_whole_is_missed_and_so_is_an_end_that_is_put_in() {
+    const ALL: &str =
+        "DELETE FROM audit WHERE CHAIN; DELETE FROM audit_ends WHERE CHAIN; DELETE FROM audit_chains WHERE slot = 1 AND org_id <> ''";
+    let (_rack, door) = with_events();
+    // Anything that happens after it was there.
+    door.admin(&["user", "add", "bob@example.com"]);
+    tamper(
+        &door,
+        "INSERT INTO audit_ends (event_id, status, bytes_up, bytes_down, duration_ms, chain, number, link) VALUES ('x', 200, 0, 0, 0, 999, 1, x'')",
+    );
+    let found = faults(&verify(&door, &[]));
+    assert!(found.len() == 1 && found[0].1.contains("the end of this event is in no chain"), "{found:?}");
+    tamper(&door, "DELETE FROM audit_ends WHERE chain = 999");
+    assert_eq!(verify(&door, &[])["whole"], true);
+    // With its row, its events and how they ended: nothing of it is left to be wrong.
+    tamper(&door, ALL);
+    for args in [&[][..], &["--org", "acme"]] {
+        let found = faults(&verify(&door, args));
+        assert!(!found.is_empty() && found.iter().all(|(_, what)| what.contains("taken out as a whole")), "{args:?}: {found:?}");
+    }
+}

@@ -106,3 +106,22 @@ fn what_the_process_holds_in_memory_is_not_dumped() {
         assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?} is its owner's", entry.path());
     }
 }
+
+#[test]
+fn somebody_is_signed_out_everywhere_by_the_servers_command_line() {
+    let door = Door::open();
+    door.admin(&["user", "add", "bob@example.com"]);
+    let database = Database::open(&door);
+    let session = |name: &str| {
+        format!(
+            "INSERT INTO keys (id, user_id, kind, name, hash, last4, created_ms) SELECT '{name}', id, 'session', '{name}', x'{:064x}', 'abcd', 0 \
+             FROM users WHERE email = 'bob@example.com';",
+            name.len()
+        )
+    };
+    database.run(format!("{}{}", session("s1"), session("s22")).leak());
+    assert_eq!(door.admin(&["user", "sign-out", "bob@example.com"])["sessions"], 0);
+    database.run("CREATE TABLE none (n INTEGER CHECK (n = 0)); INSERT INTO none SELECT COUNT(*) FROM keys WHERE kind = 'session'");
+    assert_eq!(door.admin(&["audit", "list"])[0]["action"], "SignOutAll");
+    assert!(door.try_admin(&["user", "sign-out", "nobody@example.com"]).unwrap_err().contains("no such user"));
+}

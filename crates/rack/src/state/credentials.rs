@@ -190,6 +190,18 @@ impl State {
         Ok(find(&rows, "current").map(|current| Passwords { current, next: find(&rows, "next") }))
     }
 
+    /// Dead passwords whose streams are to end. One that counts again is none.
+    pub(crate) async fn cut_passwords(&self) -> Result<HashSet<[u8; 32]>, DbError> {
+        let rows: Vec<(Vec<u8>,)> = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as(
+                "SELECT hash FROM cut_passwords WHERE hash NOT IN (SELECT hash FROM passwords WHERE slot IN ('current', 'next'))",
+            )
+            .fetch_all(pool)
+            .await
+        })?;
+        Ok(rows.into_iter().filter_map(|(hash,)| hash.as_slice().try_into().ok()).collect())
+    }
+
     /// Accepts a further password beside the present one. The same again changes nothing.
     pub(crate) async fn accept_password(
         &self,
@@ -217,8 +229,9 @@ impl State {
     }
 
     /// Puts the next password in the place of the present one, which is dead from then on; gives the hash of the dead one, or `None` when there
-    /// was no next one. Somebody who comes with a password must have the next one.
-    pub(crate) async fn retire_password(&self, asker: Asker<'_>) -> Result<Result<Option<[u8; 32]>, Gone>, DbError> {
+    /// was no next one. Somebody who comes with a password must have the next one. With `cut`, what the dead one opened ends too, at a Rack that
+    /// runs as another process than this.
+    pub(crate) async fn retire_password(&self, cut: bool, asker: Asker<'_>) -> Result<Result<Option<[u8; 32]>, Gone>, DbError> {
         Ok(convox_db::transaction!(&self.db, |tx| {
             let rows = slots!(tx);
             let is_other = |next: &PasswordRow| matches!(asker, Asker::Password(hash) if *hash != next.hash);
@@ -229,6 +242,13 @@ impl State {
                 (Some(current), Some(next)) => {
                     let next = PasswordRow { retire_ms: None, ..next };
                     put!(tx, "current", next);
+                    if cut {
+                        sqlx::query("INSERT INTO cut_passwords (hash, cut_ms) VALUES ($1, $2) ON CONFLICT (hash) DO UPDATE SET cut_ms = excluded.cut_ms")
+                            .bind(&current.hash[..])
+                            .bind(now_ms())
+                            .execute(&mut *tx)
+                            .await?;
+                    }
                     sqlx::query("DELETE FROM passwords WHERE slot = 'next'").execute(&mut *tx).await?;
                     Ok(Some(current.hash))
                 }
@@ -445,8 +465,8 @@ mod tests {
         assert_eq!(state.undo_password(Asker::Host).await.unwrap(), Ok(false));
         assert!(accepts(&state, "one").await && !accepts(&state, "two").await);
         accept("two").await;
-        assert_eq!(state.retire_password(Asker::Host).await.unwrap(), Ok(Some(state.hash_password("one"))));
-        assert_eq!(state.retire_password(Asker::Host).await.unwrap(), Ok(None));
+        assert_eq!(state.retire_password(false, Asker::Host).await.unwrap(), Ok(Some(state.hash_password("one"))));
+        assert_eq!(state.retire_password(false, Asker::Host).await.unwrap(), Ok(None));
         assert!(!accepts(&state, "one").await && accepts(&state, "two").await);
     }
 
@@ -457,9 +477,11 @@ mod tests {
         let (one, two) = (state.hash_password("one"), state.hash_password("two"));
         state.accept_password(&secret("two"), None, Asker::Password(&one)).await.unwrap().unwrap();
         // The old one cannot end itself, the new one cannot take itself back.
-        assert_eq!(state.retire_password(Asker::Password(&one)).await.unwrap(), Err(Gone));
+        assert_eq!(state.retire_password(false, Asker::Password(&one)).await.unwrap(), Err(Gone));
         assert_eq!(state.undo_password(Asker::Password(&two)).await.unwrap(), Err(Gone));
-        assert_eq!(state.retire_password(Asker::Password(&two)).await.unwrap(), Ok(Some(one)));
+        assert!(state.cut_passwords().await.unwrap().is_empty());
+        assert_eq!(state.retire_password(true, Asker::Password(&two)).await.unwrap(), Ok(Some(one)));
+        assert_eq!(state.cut_passwords().await.unwrap(), HashSet::from([one]), "a Rack that runs beside ends what it opened");
         // A request that came in by the old one, and was held open until now.
         let late = Asker::Password(&one);
         assert_eq!(state.accept_password(&secret("three"), None, late).await.unwrap(), Err(Gone));
@@ -485,7 +507,7 @@ mod tests {
             assert!(!state.start_password(&secret(given)).await.unwrap(), "{given}");
             assert!(accepts(&state, "file").await && accepts(&state, "rolled").await);
         }
-        state.retire_password(Asker::Host).await.unwrap().unwrap();
+        state.retire_password(false, Asker::Host).await.unwrap().unwrap();
         assert!(!state.start_password(&secret("file")).await.unwrap(), "the file still says what it said");
         assert!(!accepts(&state, "file").await && accepts(&state, "rolled").await);
         assert!(state.start_password(&secret("changed")).await.unwrap());

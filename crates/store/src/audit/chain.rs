@@ -11,6 +11,12 @@ pub(crate) const CHANGES: i64 = 0;
 
 /// What the seal of the newest entry says.
 pub(crate) const HEAD: &str = "head";
+/// What it says in full: that there were so many chains at that time, of this organization, or of all for a chain that is nobody's. So a chain
+/// that is taken out as a whole, with its row, is missed by the heads that moved since it was there. Chains never go by themselves.
+pub(crate) fn head(chains: i64) -> String {
+    if chains == 0 { HEAD.to_owned() } else { format!("{HEAD} of {chains}") }
+}
+
 /// What the seal of the newest removed entry says.
 pub(crate) const ANCHOR: &str = "anchor";
 
@@ -59,9 +65,12 @@ pub(crate) use read_head;
 /// it meanwhile.
 macro_rules! move_head {
     ($store:expr, $tx:ident, $org_id:expr, $slot:expr, $before:expr, $head:expr) => {{
-        use $crate::audit::chain::{ANCHOR, HEAD, Head, name};
+        use $crate::audit::chain::{ANCHOR, Head, name};
         let (head, name): (&Head, String) = ($head, name($org_id, $slot));
-        let seal = $store.seal(HEAD, &name, head.number, &head.link);
+        let (chains,): (i64,) =
+            sqlx::query_as("SELECT COUNT(*) FROM audit_chains WHERE $1 = '' OR org_id = $1").bind($org_id).fetch_one(&mut *$tx).await?;
+        let meaning = $crate::audit::chain::head(chains + i64::from(head.id == 0));
+        let seal = $store.seal(&meaning, &name, head.number, &head.link);
         if head.id == 0 {
             let first = convox_seal::chain::Link::first(&name);
             let made: Option<(i64,)> = sqlx::query_as(

@@ -5,8 +5,11 @@ use convox_model::Event;
 use convox_seal::chain::{ChainKey, Link, RecordDigest, digest};
 
 use super::End;
-use super::chain::{ANCHOR, HEAD, name};
+use super::chain::{self, ANCHOR, name};
 use crate::{LONGEST_PAGE, Store, StoreError};
+
+/// No Console has more chains.
+const MOST_CHAINS: i64 = 20_000;
 
 /// What is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,7 @@ pub struct Place {
 pub struct Checker<'k> {
     name: String,
     key: Option<&'k ChainKey>,
+    chains: Option<i64>,
     number: i64,
     link: Option<Link>,
     faults: Vec<Fault>,
@@ -44,13 +48,25 @@ pub struct Checker<'k> {
 impl<'k> Checker<'k> {
     /// From the anchor on: the entry up to which the chain was shortened, or 0. Seals are looked at if there is a key.
     pub fn new(name: &str, anchor: &Place, key: Option<&'k ChainKey>) -> Self {
-        let mut checker =
-            Self { name: name.to_owned(), key, number: anchor.number, link: Link::from_bytes(&anchor.link), faults: Vec::new() };
+        let mut checker = Self {
+            name: name.to_owned(),
+            key,
+            chains: None,
+            number: anchor.number,
+            link: Link::from_bytes(&anchor.link),
+            faults: Vec::new(),
+        };
         if anchor.number == 0 && checker.link != Some(Link::first(name)) {
             checker.fault(0, "", "the chain does not begin as chains of this name do");
         }
         checker.seal(ANCHOR, anchor, "the beginning of the chain was not set by this Console: entries before it may have been taken out");
         checker
+    }
+
+    /// How many chains there are, of its organization, or of all for one that is nobody's: the head says how many there must be.
+    #[must_use]
+    pub fn among(self, chains: i64) -> Self {
+        Self { chains: Some(chains), ..self }
     }
 
     fn fault(&mut self, number: i64, event: &str, what: impl Into<String>) {
@@ -110,8 +126,25 @@ impl<'k> Checker<'k> {
         } else if self.link.is_some_and(|link| link.as_bytes()[..] != head.link[..]) {
             self.fault(head.number, "", "the newest entry is another one than the head of the chain says");
         }
-        self.seal(HEAD, head, "the head of the chain was not set by this Console: the chain may have been written anew");
+        self.seal_of_head(head);
         self.faults
+    }
+
+    fn seal_of_head(&mut self, head: &Place) {
+        let Some(key) = self.key else { return };
+        let is = |link: &Link, chains: i64| key.is_seal(&chain::head(chains), &self.name, head.number, link, &head.seal);
+        let there = self.chains.unwrap_or(MOST_CHAINS);
+        // Most often as many as there are.
+        let said = Link::from_bytes(&head.link)
+            .and_then(|link| (0..=there).rev().chain(there + 1..=MOST_CHAINS).find(|chains| is(&link, *chains)));
+        match said {
+            None => self.fault(head.number, "", "the head of the chain was not set by this Console: the chain may have been written anew"),
+            Some(chains) if chains > there => {
+                let words = format!("a chain was taken out as a whole: there were {chains} when this head was set, and there are {there}");
+                self.fault(head.number, "", words);
+            }
+            Some(_) => {}
+        }
     }
 }
 
@@ -254,7 +287,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn check_chain(&self, chain: &ChainRow) -> Result<(u64, Vec<Fault>), StoreError> {
-        let mut checker = Checker::new(&chain.name(), &chain.anchor, self.chain_key.as_ref());
+        let mut checker = self.checker(chain).await?;
         let (mut events, mut after) = (0, chain.anchor.number);
         loop {
             let entries = self.chain_entries(chain.id, after, chain.head.number).await?;
@@ -273,28 +306,57 @@ impl Store {
         Ok((events, checker.end(&chain.head)))
     }
 
-    /// What is in no chain: how many events there are from before there were chains, and a fault for what should be in one.
+    async fn checker(&self, chain: &ChainRow) -> Result<Checker<'_>, StoreError> {
+        let (chains,): (i64,) = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as("SELECT COUNT(*) FROM audit_chains WHERE $1 = '' OR org_id = $1").bind(&chain.org_id).fetch_one(pool).await
+        })?;
+        Ok(Checker::new(&chain.name(), &chain.anchor, self.chain_key.as_ref()).among(chains))
+    }
+
+    /// Checks the head of a chain alone: was it set by this Console, and are all chains there that it knew of?
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn check_outside(&self) -> Result<(i64, Vec<Fault>), StoreError> {
-        let (before, strays): (i64, Vec<(String,)>) = convox_db::query!(&self.db, |pool| {
-            let (before,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM audit WHERE chain = 0").fetch_one(pool).await?;
+    pub async fn check_head(&self, chain: &ChainRow) -> Result<Vec<Fault>, StoreError> {
+        let mut checker = self.checker(chain).await?;
+        checker.seal_of_head(&chain.head);
+        Ok(checker.faults)
+    }
+
+    /// What is in no chain, of one organization or of all: how many events there are from before there were chains, and a fault for what should
+    /// be in one. Of which organization a stray end is nobody can tell: those are looked for with all.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn check_outside(&self, org_id: Option<&str>) -> Result<(i64, Vec<Fault>), StoreError> {
+        let org_id = org_id.unwrap_or("*");
+        let (before, strays, ends): (i64, Vec<(String,)>, Vec<(String,)>) = convox_db::query!(&self.db, |pool| {
+            let (before,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM audit WHERE chain = 0 AND ($1 = '*' OR org_id = $1)")
+                .bind(org_id)
+                .fetch_one(pool)
+                .await?;
             let strays = sqlx::query_as(
-                "SELECT id FROM audit WHERE (chain = 0 AND at_ms > (SELECT MIN(at_ms) FROM audit WHERE chain > 0)) \
-                 OR (chain <> 0 AND chain NOT IN (SELECT id FROM audit_chains)) ORDER BY id LIMIT 100",
+                "SELECT id FROM audit WHERE ((chain = 0 AND at_ms > (SELECT MIN(at_ms) FROM audit WHERE chain > 0)) \
+                 OR (chain <> 0 AND chain NOT IN (SELECT id FROM audit_chains))) AND ($1 = '*' OR org_id = $1) ORDER BY id LIMIT 100",
             )
+            .bind(org_id)
             .fetch_all(pool)
             .await?;
-            (before, strays)
+            let ends = sqlx::query_as(
+                "SELECT event_id FROM audit_ends WHERE $1 = '*' AND chain NOT IN (SELECT id FROM audit_chains) ORDER BY event_id LIMIT 100",
+            )
+            .bind(org_id)
+            .fetch_all(pool)
+            .await?;
+            (before, strays, ends)
         });
-        let fault = |(id,)| Fault {
-            chain: String::new(),
-            number: 0,
-            event: id,
-            what: "this event is in no chain: it was put in by hand".to_owned(),
-        };
-        Ok((before, strays.into_iter().map(fault).collect()))
+        let fault = |what: &str, (event,)| Fault { chain: String::new(), number: 0, event, what: what.to_owned() };
+        let strays =
+            strays.into_iter().map(|row| fault("this event is in no chain: it was put in by hand, or its chain was taken out", row));
+        let ends = ends
+            .into_iter()
+            .map(|row| fault("the end of this event is in no chain: it was put in by hand, or its chain was taken out", row));
+        Ok((before, strays.chain(ends).collect()))
     }
 }
 

@@ -26,6 +26,18 @@ impl Rule {
     }
 }
 
+/// Whether nothing of an organization may be removed, inside a transaction. The rule's row is locked with that: a hold that is set meanwhile is
+/// answered when this transaction is over, and holds from then on.
+macro_rules! is_held {
+    ($tx:ident, $org_id:expr) => {{
+        let rule: Option<(i64,)> = sqlx::query_as("UPDATE audit_rules SET hold = hold WHERE org_id = $1 RETURNING hold")
+            .bind($org_id)
+            .fetch_optional(&mut *$tx)
+            .await?;
+        rule.is_some_and(|(hold,)| hold != 0)
+    }};
+}
+
 impl Store {
     /// All rules, by id of the organization; empty for what belongs to none.
     ///
@@ -96,7 +108,7 @@ impl Store {
             let mut anchor = chain.anchor.number;
             while anchor < end {
                 let to = end.min(anchor + SLICE);
-                if !self.shorten(chain.id, &name(org_id, chain.slot), anchor, to).await? {
+                if !self.shorten(org_id, chain.id, &name(org_id, chain.slot), anchor, to).await? {
                     return Ok(removed);
                 }
                 removed += (to - anchor).unsigned_abs();
@@ -105,6 +117,9 @@ impl Store {
         }
         // From before there were chains.
         convox_db::transaction!(&self.db, |tx| {
+            if is_held!(tx, org_id) {
+                return Ok(removed);
+            }
             let old = sqlx::query("DELETE FROM audit WHERE chain = 0 AND org_id = $1 AND id < $2 AND at_ms < $3")
                 .bind(org_id)
                 .bind(id_at(before_ms))
@@ -117,18 +132,12 @@ impl Store {
     }
 
     /// Removes a chain's entries up to number `to`; `false` when it may not (any more), or somebody else does.
-    async fn shorten(&self, chain: i64, name: &str, from: i64, to: i64) -> Result<bool, StoreError> {
+    async fn shorten(&self, org_id: &str, chain: i64, name: &str, from: i64, to: i64) -> Result<bool, StoreError> {
         let broken = || {
             StoreError::Conflict(format!("chain {name} of the audit log is broken at entry {to}, so nothing was removed; check it first"))
         };
         let done = convox_db::transaction!(&self.db, |tx| {
-            let held: Option<(i64,)> = sqlx::query_as(
-                "SELECT r.hold FROM audit_rules r JOIN audit_chains c ON c.org_id = r.org_id WHERE c.id = $1 AND r.hold <> 0",
-            )
-            .bind(chain)
-            .fetch_optional(&mut *tx)
-            .await?;
-            if held.is_some() {
+            if is_held!(tx, org_id) {
                 return Ok(false);
             }
             let row: Option<(Vec<u8>,)> = sqlx::query_as(

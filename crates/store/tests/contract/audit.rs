@@ -101,7 +101,7 @@ fn key() -> ChainKey {
 
 /// Everything that a check finds wrong: chain, number, words.
 async fn faults(store: &Store) -> Vec<(String, i64, String)> {
-    let mut faults = store.check_outside().await.unwrap().1;
+    let mut faults = store.check_outside(None).await.unwrap().1;
     for chain in store.list_chains(None).await.unwrap() {
         faults.extend(store.check_chain(&chain).await.unwrap().1);
     }

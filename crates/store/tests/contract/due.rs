@@ -133,5 +133,7 @@ fn a_rack_that_cannot_be_told_of_a_revocation_holds_up_no_other() {
         store.defer_tokens(&one.id, None, NOW + 5).await.unwrap();
         assert_eq!(dead(None, NOW + 4).await, ["c"]);
         assert_eq!(dead(None, NOW + 5).await, ["c", "a", "b"], "who waits longest comes first");
+        // What a Rack that is removed leaves behind.
+        assert_eq!((store.count_tokens(&one.id, NOW).await.unwrap(), store.count_tokens(&one.id, NOW + DAY).await.unwrap()), (2, 0));
     });
 }

@@ -58,11 +58,15 @@ async fn in_database(org: Option<&str>, maybe: &MaybePlace) -> Result<Found> {
         found.faults.extend(faults);
         found.heads.push((chain.name(), chain.head));
     }
-    if org.is_none() {
-        let (unchained, strays) = ops.store.check_outside().await?;
-        found.unchained = unchained;
-        found.faults.extend(strays);
+    if org_id.is_some() {
+        // Those that are nobody's say how many chains there must be of all.
+        for chain in ops.store.list_chains(Some("")).await? {
+            found.faults.extend(ops.store.check_head(&chain).await?);
+        }
     }
+    let (unchained, strays) = ops.store.check_outside(org_id.as_deref()).await?;
+    found.unchained = unchained;
+    found.faults.extend(strays);
     Ok(found)
 }
 
