@@ -11,9 +11,12 @@ mod keyroll;
 mod measure;
 mod origin;
 mod peers;
+mod promote;
+mod rack;
 mod relay;
 mod report;
 mod revoke;
+mod router;
 mod scale;
 mod streams;
 mod switch;
@@ -48,6 +51,10 @@ enum What {
     Scale(scale::Arguments),
     /// Memory for each idle WebSocket, beside nginx and HAProxy.
     Streams(streams::Arguments),
+    /// The Rack's router beside nginx and Caddy.
+    Router(router::Arguments),
+    /// Load on an app through everything that replaces its processes.
+    LoadOnPromote(promote::Arguments),
     /// The data path alone, with keys and rights in memory: one of the contenders.
     Gate(gate::Arguments),
 }
@@ -61,6 +68,8 @@ fn main() -> anyhow::Result<()> {
         What::Bodies(arguments) => bodies::run(&arguments),
         What::Scale(arguments) => scale::run(&arguments),
         What::Streams(arguments) => streams::run(&arguments),
+        What::Router(arguments) => router::run(&arguments),
+        What::LoadOnPromote(arguments) => promote::run(&arguments),
         What::Gate(arguments) => gate::run(&arguments),
     }
 }
