@@ -103,6 +103,8 @@ pub(crate) struct Serve {
     /// Address and port for monitoring: `/metrics`, `/health` and `/ready` in clear text. Never one that strangers reach; none if not given.
     #[arg(long, value_name = "ADDR", env = "CONVOX_METRICS_LISTEN")]
     pub(crate) metrics_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) traces: crate::traces::export::TraceOptions,
     /// What the password of a person must be.
     #[arg(long, value_name = "RULE", value_enum, default_value_t)]
     pub(crate) password_rule: PasswordRule,

@@ -16,6 +16,7 @@ use crate::credentials::RackEntry;
 use crate::front::NoRack;
 use crate::meters::Timing;
 use crate::state::App;
+use crate::traces::Begun;
 
 /// Exit code of a shell that was cut: the original clients take a missing one for success.
 const CUT: i32 = 255;
@@ -29,6 +30,8 @@ pub(crate) struct Permit {
     event: Option<String>,
     /// When the request that is forwarded with it came.
     since: Option<Instant>,
+    /// What is told of it to a collector of traces.
+    trace: Option<Box<Begun>>,
     pub(crate) rule: &'static str,
 }
 
@@ -63,6 +66,7 @@ pub(crate) fn authorize(
             claim: Claim { app: Arc::clone(app), who: who.clone(), rack: Arc::clone(rack), route, named_app: named_app.map(Box::from) },
             event: None,
             since: None,
+            trace: None,
             rule,
         }),
         Decision::Deny { rule, visible: true, .. } if route.is_about_the_password() => Err(Refusal {
@@ -188,8 +192,8 @@ impl Permit {
     }
 
     /// Forwarded for a request that came then.
-    pub(crate) fn since(self, began: Instant) -> Self {
-        Self { since: Some(began), ..self }
+    pub(crate) fn since(self, began: Instant, trace: Option<Box<Begun>>) -> Self {
+        Self { since: Some(began), trace, ..self }
     }
 
     /// Who has it.
@@ -253,7 +257,11 @@ impl convox_proxy::Permit for Permit {
         self.ended().is_some()
     }
 
-    fn finished(self, outcome: Outcome) {
+    fn finished(mut self, outcome: Outcome) {
+        if let (Some(traces), Some(begun)) = (&self.claim.app.traces, self.trace.take()) {
+            let Claim { route, rack, .. } = &self.claim;
+            traces.ended(begun.end(route.name, route.effect.as_str(), rack.row.id.as_str(), &outcome));
+        }
         let Outcome { status, bytes_up, bytes_down, duration, answered_after, .. } = outcome;
         let meters = &self.claim.app.meters;
         if let Some(answered_after) = answered_after {

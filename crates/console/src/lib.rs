@@ -13,7 +13,7 @@
 //!
 //! No database and no lock from end to end: the walk reads [`snapshot`], which follows the store. Beside the walk: [`ops`] (use cases:
 //! authorise, change, write down), called by [`api`] and [`cmd`] alike; [`serve`] starts and ends a server; [`jobs`] is what it does by itself;
-//! [`meters`] and [`readiness`] tell how it fares; [`state`] is what its rooms share; [`mail`] sends links where there is a mail server.
+//! [`meters`], [`traces`] and [`readiness`] tell how it fares; [`state`] is what its rooms share; [`mail`] sends links where there is a mail server.
 //!
 //! [`passkeys`] is the one room that speaks WebAuthn.
 //!
@@ -47,6 +47,7 @@ mod snapshot;
 mod state;
 mod strangers;
 mod table;
+mod traces;
 mod views;
 mod web;
 

@@ -22,6 +22,7 @@ use crate::reply::{self, REQUEST_ID};
 use crate::snapshot::Snapshot;
 use crate::state::App;
 use crate::strangers;
+use crate::traces::{Begun, Context, TRACEPARENT, TRACESTATE, Traces};
 
 const ACTOR: HeaderName = HeaderName::from_static("convox-actor");
 const TOKEN_ID: HeaderName = HeaderName::from_static("convox-token-id");
@@ -205,12 +206,19 @@ impl Asked<'_> {
         match app.credentials.open(permit.rack(), snapshot, app.clock.now_ms()) {
             Ok(opened) => {
                 app.meters.decided(Some(permit.effect()), Decision::Forwarded);
+                let trace = Context::of(&self.head.headers, || app.traces.as_ref().is_some_and(Traces::samples));
+                let begun = app.traces.as_ref().and_then(|to| to.begin(&trace, || Begun::new(trace, self.head, self.id, self.began)));
+                let mut add = vec![(ACTOR, actor), (REQUEST_ID, self.id.header()), (TRACEPARENT, trace.header())];
+                add.extend(token.map(|id| (TOKEN_ID, id)));
+                if trace.is_new() && self.head.headers.contains_key(TRACESTATE) {
+                    add.push((TRACESTATE, HeaderValue::from_static("")));
+                }
                 Ok(Forward {
-                    permit: permit.since(self.began),
+                    permit: permit.since(self.began, begun),
                     upstream: Arc::clone(&opened.upstream),
                     authorization: opened.authorization.clone(),
                     path_and_query: None,
-                    add: [(ACTOR, actor), (REQUEST_ID, self.id.header())].into_iter().chain(token.map(|id| (TOKEN_ID, id))).collect(),
+                    add,
                     request_id: self.id,
                 })
             }

@@ -33,6 +33,7 @@ use crate::relay::Relay;
 use crate::root::Source;
 use crate::state::App;
 use crate::strangers::Strangers;
+use crate::traces::Traces;
 
 /// What is still open is told why it ends so long before the drain is over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -51,8 +52,11 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     let mail = Mail::new(smtp_url.as_ref(), args.mail_from.as_deref())?;
     let meters = Arc::<Meters>::default();
     let (audit, writer) = Audit::new(&meters);
+    let snapshots = Snapshots::load(&ops.store).await?;
+    let (traces, exporter) = Traces::new(&args.traces, snapshots.node())?.unzip();
     let app = Arc::new(App {
-        snapshots: Snapshots::load(&ops.store).await?,
+        snapshots,
+        traces,
         store: ops.store.clone(),
         keyring: Arc::clone(&ops.keyring),
         lookup: ops.lookup.clone(),
@@ -86,6 +90,9 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     tokio::spawn(async move { listener.snapshots.listen(&listener.store).await });
     let acknowledger = Arc::clone(&app);
     let acknowledging = tokio::spawn(async move { acknowledger.snapshots.acknowledge(&acknowledger.store, &acknowledger.keyring).await });
+    if let Some(exporter) = exporter {
+        tokio::spawn(exporter.run());
+    }
     tokio::spawn(jobs::look_at_racks(Arc::clone(&app)));
     tokio::spawn(jobs::tidy(Arc::clone(&app)));
     tokio::spawn(jobs::revive_racks(Arc::clone(&app)));

@@ -18,6 +18,7 @@ use crate::ops::sessions::Rules;
 use crate::passkeys::Passkeys;
 use crate::peer::Proxies;
 use crate::strangers::Strangers;
+use crate::traces::Traces;
 
 /// A running Console.
 pub(crate) struct App {
@@ -28,6 +29,8 @@ pub(crate) struct App {
     pub(crate) credentials: Credentials,
     pub(crate) audit: Audit,
     pub(crate) meters: Arc<Meters>,
+    /// To a collector, where there is one.
+    pub(crate) traces: Option<Traces>,
     pub(crate) strangers: Strangers,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rules: Rules,

@@ -141,3 +141,81 @@ fn readiness_is_told_at_both_doors_and_metrics_at_one() {
     assert_eq!(get(&inside, "/health").0, 200);
     assert_ne!(door.client(&door.key, "acme/main").get("/metrics", "").unwrap().status, 200, "never at the public one");
 }
+
+/// Listens as a collector does, and keeps every span that it is sent.
+fn collector() -> (String, std::sync::Arc<std::sync::Mutex<Vec<Value>>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (url, spans) = (format!("http://{}", listener.local_addr().unwrap()), std::sync::Arc::<std::sync::Mutex<Vec<Value>>>::default());
+    let kept = std::sync::Arc::clone(&spans);
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            let mut bytes = Vec::new();
+            let mut chunk = [0; 4096];
+            let body = loop {
+                let read = socket.read(&mut chunk).unwrap_or(0);
+                bytes.extend_from_slice(&chunk[..read]);
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                let head = head.to_ascii_lowercase();
+                assert!(head.starts_with("post /v1/traces http/1.1") && head.contains("content-type: application/json"), "{head}");
+                let length: usize = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap();
+                if body.len() >= length {
+                    break body.to_owned();
+                }
+                assert_ne!(read, 0);
+            };
+            let message: Value = serde_json::from_str(&body).unwrap();
+            let scope = &message["resourceSpans"][0]["scopeSpans"][0];
+            kept.lock().unwrap().extend(scope["spans"].as_array().unwrap().iter().cloned());
+            let _ =
+                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}");
+        }
+    });
+    (url, spans)
+}
+
+#[test]
+fn a_trace_goes_on_at_the_rack_and_is_told_to_a_collector() {
+    let (url, spans) = collector();
+    let rack = Recorder::start("rackPassword1");
+    let door = Door::open_with(&["--otlp-endpoint", &url]);
+    door.add_rack("acme", "main", &rack);
+    let client = door.client(&door.key, "acme/main");
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let asks = |path: &str, parent: &str| {
+        let headers = [("Traceparent", parent), ("Tracestate", "vendor=1")];
+        assert_eq!(client.send("GET", path, "", "text/plain", &headers, b"").unwrap().status, 200);
+        let hits = rack.hits_of(&format!("{path}?"));
+        let said = hits[0].all("traceparent");
+        assert_eq!(said.len(), 1, "{}", hits[0].head);
+        (said[0].to_owned(), hits[0].all("tracestate").join(""))
+    };
+    let (passed, state) = asks("/apps/one", &format!("00-{trace}-00f067aa0ba902b7-01"));
+    assert!(passed.starts_with(&format!("00-{trace}-")) && passed.ends_with("-01") && !passed.contains("00f067aa0ba902b7"), "{passed}");
+    assert_eq!(state, "vendor=1");
+    let (anew, state) = asks("/apps/two", "00-not-a-trace");
+    assert!(anew.len() == 55 && !anew.contains(trace) && state.is_empty(), "{anew} {state}");
+    // And one that the caller does not want told.
+    asks("/apps/three", &format!("00-{trace}-00f067aa0ba902b7-00"));
+
+    let of = |path: &str| -> Vec<Value> {
+        let has = |span: &&Value| span["attributes"].as_array().unwrap().iter().any(|one| one["value"]["stringValue"] == path);
+        spans.lock().unwrap().iter().filter(has).cloned().collect()
+    };
+    assert!(eventually(Duration::from_secs(10), || (of("/apps/one").len() == 2 && of("/apps/two").len() == 2).then_some(())).is_some());
+    let one = of("/apps/one");
+    let (server, asked) = if one[0]["kind"] == 2 { (&one[0], &one[1]) } else { (&one[1], &one[0]) };
+    assert_eq!((server["traceId"].as_str(), server["parentSpanId"].as_str()), (Some(trace), Some("00f067aa0ba902b7")));
+    assert_eq!(asked["parentSpanId"], server["spanId"]);
+    assert!(passed.contains(asked["spanId"].as_str().unwrap()), "what the Rack was told is the span that asked it");
+    let nanos = |span: &Value, key: &str| span[key].as_str().unwrap().parse::<u128>().unwrap();
+    assert!(
+        nanos(server, "startTimeUnixNano") <= nanos(asked, "startTimeUnixNano")
+            && nanos(asked, "startTimeUnixNano") < nanos(asked, "endTimeUnixNano")
+    );
+    let told = serde_json::to_string(&*spans.lock().unwrap()).unwrap();
+    assert!(of("/apps/three").is_empty());
+    for secret in [door.key.as_str(), "rackPassword1", "admin@example.com"] {
+        assert!(!told.contains(secret));
+    }
+}
