@@ -207,7 +207,8 @@ impl Asked<'_> {
             Ok(opened) => {
                 app.meters.decided(Some(permit.effect()), Decision::Forwarded);
                 let trace = Context::of(&self.head.headers, || app.traces.as_ref().is_some_and(Traces::samples));
-                let begun = app.traces.as_ref().and_then(|to| to.begin(&trace, || Begun::new(trace, self.head, self.id, self.began)));
+                let is_told = app.traces.is_some() && trace.is_sampled();
+                let begun = is_told.then(|| Box::new(Begun::new(trace, self.head, self.id, self.began)));
                 let mut add = vec![(ACTOR, actor), (REQUEST_ID, self.id.header()), (TRACEPARENT, trace.header())];
                 add.extend(token.map(|id| (TOKEN_ID, id)));
                 if trace.is_new() && self.head.headers.contains_key(TRACESTATE) {

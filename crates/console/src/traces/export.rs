@@ -10,7 +10,7 @@ use convox_tls::Trust;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{Begun, Context, Ended};
+use super::Ended;
 
 /// Requests that may wait.
 const QUEUE: usize = 4096;
@@ -75,11 +75,6 @@ impl Traces {
     /// Whether a trace that begins here is told.
     pub(crate) fn samples(&self) -> bool {
         (super::random() >> 11) as f64 / ((1u64 << 53) as f64) < self.ratio
-    }
-
-    /// Whether this one is.
-    pub(crate) fn begin(&self, context: &Context, begun: impl FnOnce() -> Begun) -> Option<Box<Begun>> {
-        context.is_sampled.then(|| Box::new(begun()))
     }
 
     /// It has ended. Waits for nobody.

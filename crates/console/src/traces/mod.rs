@@ -50,6 +50,11 @@ impl Context {
         self.parent == 0
     }
 
+    /// Whether it is to be told.
+    pub(crate) fn is_sampled(&self) -> bool {
+        self.is_sampled
+    }
+
     /// For the Rack.
     pub(crate) fn header(&self) -> HeaderValue {
         let mut text = String::with_capacity(55);
