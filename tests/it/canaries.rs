@@ -35,6 +35,7 @@ fn nowhere(kind: Credential) -> Option<&'static str> {
         Credential::DataKey | Credential::PeopleDataKey | Credential::LookupKey | Credential::RackSigningKey => Some(
             "made inside, and nothing gives its bytes away: its type has no way out but wrapped or sealed (`crates/seal/tests/shapes.rs`)",
         ),
+        Credential::AcmeAccount => Some("made by the Rack for an authority, and never given out: `crates/rack` keeps it sealed"),
         Credential::ResourcePassword => Some("made by the Rack, and handed to the app that it is for: `tests/it/resources.rs`"),
         _ => None,
     }
@@ -254,6 +255,12 @@ fn of_the_rack(stack: &Stack, planted: &mut Vec<(Credential, String)>, said: &mu
     said.note(client.form("POST", "/registries", &login).unwrap().text());
     said.note(client.get("/registries", "").unwrap().text());
     planted.push((Credential::RegistryPassword, REGISTRY.to_owned()));
+    // One that is at hand: it is looked for as the Console's own, too.
+    let tls = stack.console_data().join("tls");
+    let [chain, key] = ["cert.pem", "key.pem"].map(|file| std::fs::read_to_string(tls.join(file)).unwrap());
+    let imported = client.form("POST", "/certificates", &[("pub", &chain), ("key", &key)]).unwrap();
+    assert_eq!(imported.status, 200, "{}", imported.text());
+    said.note(client.get("/certificates", "").unwrap().text());
     // It cannot be reached: what was begun is kept, sealed.
     let rolled = client.raw("POST", "/instances/keyroll", &[], b"").unwrap();
     assert_eq!(rolled.status, 502, "{}", rolled.text());
@@ -307,6 +314,7 @@ fn every_kind_of_key_is_in_no_file_log_argument_answer_or_error() {
         (Credential::RackPassword, RACK_PASSWORD.to_owned(), stack.password_file()),
         (Credential::RootKey, text_of(&root), root),
         (Credential::RackStateKey, text_of(&state), state),
+        (Credential::AppCertificateKey, line_of(&of_console), of_console.clone()),
         (Credential::TlsKey, line_of(&of_console), of_console),
         (Credential::TlsKey, line_of(&of_rack), of_rack),
         (Credential::HostKey, line_of(&at("first")), at("first")),

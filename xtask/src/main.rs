@@ -38,3 +38,23 @@ fn run() -> Result<String> {
         other => bail!("no task `{other}`; there is: arrows"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    #[test]
+    fn every_decision_has_a_number_of_its_own_and_its_title_says_the_same() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/adr");
+        let mut numbers = BTreeSet::new();
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let number = path.file_name().unwrap().to_string_lossy().split('-').next().unwrap().to_owned();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.starts_with(&format!("# {number}. ")), "{}: another number in its title", path.display());
+            assert!(numbers.insert(number), "{}: its number is taken", path.display());
+        }
+        assert!(numbers.len() > 20);
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! A *passkey* verifies its owner (a fingerprint, a PIN), so that it stands for a password and a second factor at once. A *security key*
 //! only notices that somebody touched it: it is a second factor, and the only kind that the original command lines can ask, since they speak
-//! U2F to it. Why so, and why this library: ADR 0015.
+//! U2F to it. Why so, and why this library: ADR 0021.
 
 use std::sync::Arc;
 

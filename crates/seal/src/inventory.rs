@@ -49,6 +49,10 @@ pub enum Credential {
     RegistryPassword,
     /// Of a database or queue that a Rack runs for an app.
     ResourcePassword,
+    /// Of a certificate that the router shows for an app.
+    AppCertificateKey,
+    /// At an authority that gives certificates to the router.
+    AcmeAccount,
     /// By which a Rack logs in to its hosts.
     HostKey,
     /// Of a server.
@@ -80,6 +84,8 @@ impl Credential {
             Self::AppEnvironment,
             Self::RegistryPassword,
             Self::ResourcePassword,
+            Self::AppCertificateKey,
+            Self::AcmeAccount,
             Self::HostKey,
             Self::TlsKey,
         ];
@@ -118,6 +124,8 @@ impl Credential {
             Self::AppEnvironment => "environment of an app",
             Self::RegistryPassword => "password of an image registry",
             Self::ResourcePassword => "password of a resource",
+            Self::AppCertificateKey => "key of an app's certificate",
+            Self::AcmeAccount => "ACME account",
             Self::HostKey => "SSH key of an instance",
             Self::TlsKey => "TLS key",
         }
@@ -145,6 +153,8 @@ impl Credential {
             Self::AppEnvironment => (&[], &["releases.env", "configs.value"]),
             Self::RegistryPassword => (&[], &["registries.password"]),
             Self::ResourcePassword => (&[], &["resources.password"]),
+            Self::AppCertificateKey => (&[], &["certificates.key"]),
+            Self::AcmeAccount => (&[], &["acme_accounts.credentials"]),
             Self::HostKey => (&[], &["host_keys.private", "host_keys.other_private"]),
             Self::DeviceCookie => (&["guesses.subject"], &[]),
             // Argon2's own text, in `users`; what lives in files, variables and memory only; ids of tokens.
