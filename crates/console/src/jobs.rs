@@ -19,7 +19,7 @@ use crate::ops::guesses::WINDOW_MS;
 use crate::ops::racks::inspect;
 use crate::ops::sessions::use_of;
 use crate::ops::{Actor, OpsError};
-use crate::root::Source;
+use crate::root::{Seen, Source};
 use crate::state::App;
 
 /// How often Racks are looked at, idle credentials forgotten, and counters told.
@@ -261,9 +261,9 @@ pub(crate) async fn record_uses(app: Arc<App>) {
     }
 }
 
-/// Takes root keys over when their file was written: that is how a roll reaches a running server. What cannot be read is not taken over.
-pub(crate) async fn follow_root_keys(app: Arc<App>, source: Source) {
-    let mut taken = source.seen();
+/// Takes root keys over when their file was written since it was last looked at, which was before they were first read: that is how a roll reaches a
+/// running server, and one that starts meanwhile. What cannot be read is not taken over.
+pub(crate) async fn follow_root_keys(app: Arc<App>, source: Source, mut taken: Seen) {
     loop {
         tokio::time::sleep(ROOT_LOOK).await;
         let seen = source.seen();

@@ -46,6 +46,9 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
         tls::make_private_directory(&args.place.data)?;
     }
     let taken = if args.take_over { Some(hand_over::Taken::from(&args.place.data).await?) } else { None };
+    // Looked at before they are read: what is written in between is noticed.
+    let roots = Source::of(&args.place)?;
+    let roots_seen = roots.seen();
     let ops = place::open(&args.place).await?;
     let tls = tls::load(&args)?;
     let smtp_url = args.smtp_url.clone().map(Secret::new);
@@ -100,7 +103,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     tokio::spawn(jobs::prune_audit(Arc::clone(&app)));
     tokio::spawn(Strangers::share(Arc::clone(&app)));
     tokio::spawn(jobs::roll_keys(Arc::clone(&app)));
-    tokio::spawn(jobs::follow_root_keys(Arc::clone(&app), Source::of(&args.place)?));
+    tokio::spawn(jobs::follow_root_keys(Arc::clone(&app), roots, roots_seen));
 
     let sockets = Sockets {
         public: server.listeners()?,
