@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// Keys that are revoked while requests with them are under way, on each database.
     #[arg(long, default_value_t = 5000)]
     races: usize,
+    /// Races end after so many seconds on each database, however many there were.
+    #[arg(long, default_value_t = 120)]
+    longest: u64,
     /// Only where this is part of the name, such as `sqlite`.
     #[arg(long, default_value = "")]
     only: String,
@@ -43,6 +46,7 @@ pub(crate) struct Arguments {
 struct Found {
     on: &'static str,
     times: Times,
+    races: usize,
     served: usize,
     late: usize,
     seconds: f64,
@@ -79,14 +83,18 @@ fn measure_on(arguments: &Arguments, console: &Path, on: &'static str) -> anyhow
     let directory = tempfile::tempdir()?;
     let postgres = on.contains("PostgreSQL").then(|| Postgres::start(&directory.path().join("postgres"))).transpose()?;
     let ground = Ground::new(console, postgres.as_ref().map(|postgres| postgres.url.as_str()))?;
-    let mut found = Found { on, times: Times::default(), served: 0, late: 0, seconds: 0.0 };
+    let mut found = Found { on, times: Times::default(), races: 0, served: 0, late: 0, seconds: 0.0 };
     for run in 0..arguments.streams {
         streams(&ground, run, &mut found.times).with_context(|| format!("run {run}"))?;
     }
     writeln!(std::io::stderr(), "{on}: {} keys with open streams after {:.0} s", arguments.streams, began.elapsed().as_secs_f64())?;
-    let mut lanes = Lanes::open(&ground)?;
+    let (mut lanes, races_began) = (Lanes::open(&ground)?, std::time::Instant::now());
     for run in 0..arguments.races {
+        if races_began.elapsed().as_secs() >= arguments.longest {
+            break;
+        }
         let (served, late) = race(&ground, &mut lanes, run).with_context(|| format!("race {run}"))?;
+        found.races += 1;
         found.served += served;
         found.late += late;
         if run % 1000 == 999 {
@@ -109,14 +117,14 @@ fn report(arguments: &Arguments, all: &[Found]) -> anyhow::Result<()> {
         .iter()
         .map(|found| {
             json!({
-                "on": found.on, "served_in_races": found.served, "begun_after_the_answer_and_served": found.late, "seconds": found.seconds,
+                "on": found.on, "races": found.races, "served_in_races": found.served, "begun_after_the_answer_and_served": found.late, "seconds": found.seconds,
                 "milliseconds": found.rows().iter().map(|(what, times)| json!({
                     "what": what, "p50": quantile(times, 0.5), "p90": quantile(times, 0.9), "p99": quantile(times, 0.99), "max": quantile(times, 1.0),
                 })).collect::<Vec<_>>(),
             })
         })
         .collect();
-    let json = json!({ "machine": measure::machine(), "streams": arguments.streams, "races": arguments.races, "found": figures });
+    let json = json!({ "machine": measure::machine(), "streams": arguments.streams, "found": figures });
     let mut table = format!(
         "{}; {} keys with a log stream and a shell open on each, times from sending the revocation.\n\n\
          | on | what | p50 ms | p90 ms | p99 ms | max ms |\n|---|---|--:|--:|--:|--:|\n",
@@ -129,10 +137,9 @@ fn report(arguments: &Arguments, all: &[Found]) -> anyhow::Result<()> {
             table.push_str(&format!("| {} | {what} | {p50:.1} | {p90:.1} | {p99:.1} | {max:.1} |\n", found.on));
         }
     }
-    for Found { on, served, late, .. } in all {
+    for Found { on, races, served, late, .. } in all {
         table.push_str(&format!(
-            "\n{on}: {} races of a revocation with requests under way, {served} requests served, {late} of them begun after the revocation was answered.\n",
-            arguments.races
+            "\n{on}: {races} races of a revocation with requests under way, {served} requests served, {late} of them begun after the revocation was answered.\n"
         ));
     }
     measure::write(&arguments.output.out.join("revoke.json"), &format!("{json:#}\n"))?;
