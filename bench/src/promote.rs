@@ -129,7 +129,7 @@ fn steps(arguments: &Arguments, mut rack: Rack, counts: &Arc<Counts>) -> anyhow:
         step("kill -9 of the Rack while it promotes", &mut rack, &mut |rack| {
             let before = rack.processes()?;
             let mut client = rack.convox_beside(&["env", "set", &colour, "-a", "shop", "--promote", "--wait"])?;
-            wait("the promotion's begin", || Ok(rack.processes()?.len() > before.len()))?;
+            wait("the promotion's begin", || Ok(rack.processes_that(|_| true)?.iter().any(|process| !before.contains(process))))?;
             rack.kill()?;
             rack.launch()?;
             let _ = client.wait();

@@ -142,13 +142,18 @@ impl Rack {
         Ok(self.command(arguments).spawn()?)
     }
 
-    /// Ports and ids of the app's running processes.
+    /// Ids and ports of the app's running processes.
     pub(crate) fn processes(&self) -> anyhow::Result<Vec<(String, u16)>> {
+        self.processes_that(|status| status == "running")
+    }
+
+    /// The same of those with such a status.
+    pub(crate) fn processes_that(&self, is_wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<(String, u16)>> {
         let output = self.command(&["ps", "-a", "shop", "--json"]).stdout(Stdio::piped()).output()?;
         let list: serde_json::Value = serde_json::from_slice(&output.stdout).context("convox ps printed no JSON")?;
         let one = |process: &serde_json::Value| {
             let port = process["ports"][0].as_str()?.split(':').next()?.parse().ok()?;
-            (process["status"] == "running").then_some((process["id"].as_str()?.to_owned(), port))
+            is_wanted(process["status"].as_str()?).then_some((process["id"].as_str()?.to_owned(), port))
         };
         Ok(list.as_array().into_iter().flatten().filter_map(one).collect())
     }
