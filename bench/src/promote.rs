@@ -70,11 +70,12 @@ struct Step {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let all = (0..std::thread::available_parallelism()?.get()).map(|core| core.to_string()).collect::<Vec<_>>().join(",");
-    let rack = Rack::start(&arguments.rack, &arguments.convox, directory.path(), &all, &all, arguments.processes)?;
+    let mut rack = Rack::start(&arguments.rack, &arguments.convox, directory.path(), &all, &all, arguments.processes)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let counts = Arc::new(Counts::default());
     let workers = runtime.block_on(async { load(rack.http, arguments.rate, &counts) });
-    let outcome = steps(arguments, rack, &counts);
+    // The app is there until nobody asks it any more.
+    let outcome = steps(arguments, &mut rack, &counts);
     counts.stop.store(true, Relaxed);
     runtime.block_on(async {
         let mut workers = workers;
@@ -84,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     report(arguments, &steps, &counts)
 }
 
-fn steps(arguments: &Arguments, mut rack: Rack, counts: &Arc<Counts>) -> anyhow::Result<Vec<Step>> {
+fn steps(arguments: &Arguments, rack: &mut Rack, counts: &Arc<Counts>) -> anyhow::Result<Vec<Step>> {
     let mut steps = Vec::new();
     let mut step = |what: &'static str, rack: &mut Rack, work: &mut dyn FnMut(&mut Rack) -> anyhow::Result<()>| -> anyhow::Result<()> {
         counts.latency.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -98,35 +99,35 @@ fn steps(arguments: &Arguments, mut rack: Rack, counts: &Arc<Counts>) -> anyhow:
         steps.push(done);
         Ok(())
     };
-    step("nothing", &mut rack, &mut |_| {
+    step("nothing", rack, &mut |_| {
         std::thread::sleep(Duration::from_secs(5));
         Ok(())
     })?;
     for time in 0..arguments.times {
         let colour = format!("COLOUR=shade{time}");
         let (count, more) = (arguments.processes.to_string(), (arguments.processes + 2).to_string());
-        step("promote", &mut rack, &mut |rack| rack.convox(&["env", "set", &colour, "-a", "shop", "--promote", "--wait"]))?;
-        step("scale up", &mut rack, &mut |rack| {
+        step("promote", rack, &mut |rack| rack.convox(&["env", "set", &colour, "-a", "shop", "--promote", "--wait"]))?;
+        step("scale up", rack, &mut |rack| {
             rack.convox(&["scale", "web", "--count", &more, "-a", "shop"])?;
             until(rack, arguments.processes as usize + 2)
         })?;
-        step("scale down", &mut rack, &mut |rack| {
+        step("scale down", rack, &mut |rack| {
             rack.convox(&["scale", "web", "--count", &count, "-a", "shop"])?;
             until(rack, arguments.processes as usize)
         })?;
-        step("restart", &mut rack, &mut |rack| {
+        step("restart", rack, &mut |rack| {
             let before = rack.processes()?;
             rack.convox(&["restart", "-a", "shop"])?;
             wait("the restart", || Ok(rack.processes()?.iter().all(|process| !before.contains(process))))
         })?;
-        step("kill -9 of the Rack", &mut rack, &mut |rack| {
+        step("kill -9 of the Rack", rack, &mut |rack| {
             rack.kill()?;
             std::thread::sleep(Duration::from_secs(2));
             rack.launch()?;
             until(rack, arguments.processes as usize)
         })?;
         let colour = format!("COLOUR=tint{time}");
-        step("kill -9 of the Rack while it promotes", &mut rack, &mut |rack| {
+        step("kill -9 of the Rack while it promotes", rack, &mut |rack| {
             let before = rack.processes()?;
             let mut client = rack.convox_beside(&["env", "set", &colour, "-a", "shop", "--promote", "--wait"])?;
             wait("the promotion's begin", || Ok(rack.processes_that(|_| true)?.iter().any(|process| !before.contains(process))))?;
