@@ -165,7 +165,7 @@ impl Ground {
             if tls { ("https", format!("tls {} {}\n", self.path("cert.pem"), self.path("key.pem"))) } else { ("http", String::new()) };
         let file = self.path(&format!("Caddyfile-{port}"));
         // Whoever asks for no name gets the certificate too, as at the others.
-        let global = "{\n admin off\n auto_https off\n default_sni localhost\n persist_config off\n}\n";
+        let global = "{\n admin off\n auto_https off\n default_sni localhost\n}\n";
         std::fs::write(
             &file,
             format!("{global}{scheme}://:{port} {{\n bind 127.0.0.1\n {certificate} reverse_proxy 127.0.0.1:{app}\n}}\n"),
@@ -174,6 +174,7 @@ impl Ground {
             .args(["run", "--adapter", "caddyfile", "--config", &file])
             .env("GOMAXPROCS", "1")
             .env("HOME", &self.directory)
+            .env("XDG_CONFIG_HOME", &self.directory)
             .stderr(std::process::Stdio::null())
             .spawn()
             .context("cannot start caddy: apt-get install caddy")?;
