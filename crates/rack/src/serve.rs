@@ -72,7 +72,7 @@ pub struct Serve {
     /// Private key of the certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Directory of a certificate authority (ACME), such as https://acme-v02.api.letsencrypt.org/directory: the names of apps get certificates from
+    /// Directory of a certificate authority (ACME), such as `https://acme-v02.api.letsencrypt.org/directory`: the names of apps get certificates from
     /// there by themselves. The authority must reach --router-listen on port 80 of those names. You agree to its terms of service.
     #[arg(long, value_name = "URL", requires = "router_listen")]
     acme_directory: Option<String>,
