@@ -203,6 +203,10 @@ impl Client {
         headers.insert("accept", HeaderValue::from_static("*/*"));
         let kind = if !call.form.is_empty() { "application/x-www-form-urlencoded" } else { "application/octet-stream" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        // What a call says takes the place of what is said without it; it may say several of one name.
+        for (name, _) in &call.headers {
+            headers.remove(name);
+        }
         headers.extend(call.headers);
         Ok(request)
     }

@@ -202,8 +202,8 @@ impl Snapshots {
     }
 
     /// Puts this server among those that are waited for; gives the number as which it writes the audit log.
-    pub(crate) async fn join(&self, store: &Store) -> Result<i64, convox_store::StoreError> {
-        store.join(&self.node, self.now().seq).await
+    pub(crate) async fn join(&self, store: &Store, is_beside: bool) -> Result<i64, convox_store::StoreError> {
+        store.join(&self.node, self.now().seq, is_beside).await
     }
 
     /// Takes this server out of those that are waited for.

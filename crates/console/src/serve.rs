@@ -85,7 +85,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     let signals = Signals::new()?;
     let setup_code = ops.new_setup_code().await?;
 
-    let slot = app.snapshots.join(&app.store).await?;
+    let slot = app.snapshots.join(&app.store, args.take_over).await?;
     tokio::spawn(writer.run(app.store.audit_writer(slot)));
     let follower = Arc::clone(&app);
     tokio::spawn(async move { follower.snapshots.follow(&follower.store).await });

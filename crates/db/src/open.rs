@@ -23,7 +23,7 @@ impl Db {
     /// # Errors
     /// [`DbError`] when it cannot be opened or made.
     pub async fn open_sqlite(path: &Path) -> Result<Self, DbError> {
-        make_private(path).map_err(|error| DbError::new(Kind::Storage, format!("could not open {}: {error}", path.display())))?;
+        make_private(path, false).map_err(|error| DbError::new(Kind::Storage, format!("could not open {}: {error}", path.display())))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
@@ -54,9 +54,9 @@ impl Db {
     /// Makes a new SQLite database at `path` that is one file and nothing beside it, readable by its owner only.
     ///
     /// # Errors
-    /// [`DbError`] when it cannot be made.
+    /// [`DbError`] when it cannot be made, or when anything is there already, be it a link.
     pub async fn new_single_file(path: &Path) -> Result<Self, DbError> {
-        make_private(path).map_err(|error| DbError::new(Kind::Storage, format!("could not make {}: {error}", path.display())))?;
+        make_private(path, true).map_err(|error| DbError::new(Kind::Storage, format!("could not make {}: {error}", path.display())))?;
         Self::single_file(SqliteConnectOptions::new().filename(path).journal_mode(SqliteJournalMode::Delete).foreign_keys(true)).await
     }
 
@@ -106,20 +106,31 @@ impl Db {
 /// SQLite makes its files as the umask says; ours may hold sealed secrets and are nobody else's business. The log files beside the
 /// database take its mode.
 #[cfg(unix)]
-fn make_private(path: &Path) -> std::io::Result<()> {
+fn make_private(path: &Path, is_new: bool) -> std::io::Result<()> {
     use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    let file = std::fs::OpenOptions::new().create(true).create_new(is_new).truncate(false).write(true).mode(0o600).open(path)?;
     file.set_permissions(std::fs::Permissions::from_mode(0o600))
 }
 
 #[cfg(not(unix))]
-fn make_private(_path: &Path) -> std::io::Result<()> {
+fn make_private(_path: &Path, _is_new: bool) -> std::io::Result<()> {
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_new_file_is_never_one_that_somebody_else_put_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (theirs, link) = (dir.path().join("theirs"), dir.path().join("link"));
+        std::os::unix::fs::symlink(&theirs, &link).unwrap();
+        assert!(Db::new_single_file(&link).await.is_err() && !theirs.exists());
+        Db::new_single_file(&theirs).await.unwrap().close().await;
+        assert!(Db::new_single_file(&theirs).await.is_err());
+    }
 
     /// SQLite's own tests cut the power; here is that it was told what it needs for that.
     #[tokio::test]

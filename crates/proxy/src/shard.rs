@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +22,8 @@ use crate::{Gate, Limits, Local, TlsServer, connect, multiplexed, pool, serve};
 
 /// How long to wait before the next accept when the process or the machine is out of file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
+/// No queue of a listening socket is longer.
+const LONGEST_QUEUE: usize = 65_535;
 /// How long tunnels may take to say why they are cut, after the drain.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -59,10 +60,9 @@ impl<G: Gate, L: Local> Shard<G, L> {
         }
         // Those who have connected are served: a socket that closes throws its queue away, unless another process has it too.
         let acceptor = shard.acceptor();
-        while let Some(Ok((tcp, peer))) = listener.accept().now_or_never() {
+        for (tcp, peer) in waiting(listener) {
             tokio::spawn(connection(Arc::clone(&shard), tcp, peer, acceptor.clone(), watches.add(), Arc::clone(&watches)));
         }
-        drop(listener);
         watches.leave();
         watches.are_gone_within(shard.limits.leave.min(shard.limits.drain)).await;
         watches.drain();
@@ -115,6 +115,35 @@ async fn accept<G: Gate, L: Local>(shard: &Arc<Shard<G, L>>, listener: &TcpListe
             }
         }
     }
+}
+
+/// Everybody who waits to be accepted; closes the socket. The system is asked, not the runtime, which says "nobody" also when it was asked
+/// often enough for now.
+fn waiting(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let mut all = Vec::new();
+    let listener = match listener.into_std() {
+        Ok(listener) => listener,
+        Err(error) => {
+            warn!(%error, "those who wait cannot be accepted");
+            return all;
+        }
+    };
+    for _ in 0..LONGEST_QUEUE {
+        let accepted = listener.accept().and_then(|(tcp, peer)| {
+            tcp.set_nonblocking(true)?;
+            Ok((TcpStream::from_std(tcp)?, peer))
+        });
+        match accepted {
+            Ok(one) => all.push(one),
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => {
+                warn!(%error, "not all who wait can be accepted");
+                break;
+            }
+        }
+    }
+    all
 }
 
 /// True for errors that say something about one caller and nothing about the next.

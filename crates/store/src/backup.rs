@@ -1,7 +1,8 @@
 //! Backups: one file that holds what the database holds, taken while servers run, and put back into a database that is empty.
 //!
 //! The file is an SQLite database of the Console's own schema, whatever the Console runs on, with one more table that says what must be in
-//! it. What is sealed or hashed in the database is so in the file: it is of no use without the root key.
+//! it. What is sealed or hashed in the database is so in the file: no key or password in it can be used without the root key. Addresses of
+//! people and the audit log can be read.
 
 use std::path::{Path, PathBuf};
 
@@ -69,7 +70,8 @@ pub async fn back_up(from: &Db, out: &Path, taken_ms: i64, tell: &mut dyn FnMut(
         return Err(refused(format!("{} is there already; a backup is never overwritten", out.display())));
     }
     let name = out.file_name().ok_or_else(|| refused("--out names no file"))?.to_string_lossy();
-    let part = Part(out.with_file_name(format!(".{name}.{}.part", std::process::id())));
+    // Others may write in that directory: they are not to know the name.
+    let part = Part(out.with_file_name(format!(".{name}.{:016x}.part", u64::from_be_bytes(convox_seal::random_bytes()))));
     let mut source = from.reading().await?;
     let steps = carry::level(&source.steps().await?)?;
     let file = Db::new_single_file(&part.0).await?;

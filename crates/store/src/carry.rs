@@ -50,9 +50,15 @@ pub async fn migrate(from: &Db, to: &Db, tell: &mut dyn FnMut(&str)) -> Result<V
     prepare(to, steps).await?;
     let mut target = to.writing().await?;
     let carried = carry(&mut source, &mut target, tell).await?;
-    // A server that was started meanwhile is seen by another look only.
+    let before = position(&mut source).await?;
+    // A server that was started meanwhile is seen by another look only, and so is what a command did, which never beats.
     source.roll_back().await?;
-    idle(&mut from.reading().await?).await?;
+    let mut again = from.reading().await?;
+    idle(&mut again).await?;
+    if position(&mut again).await? != before {
+        return Err(refused("the source was changed meanwhile, and nothing was kept; let nothing use it and run this again"));
+    }
+    again.roll_back().await?;
     move_feed(&mut target).await?;
     target.commit().await?;
     Ok(carried)
@@ -98,10 +104,24 @@ async fn idle(session: &mut Session) -> Result<(), StoreError> {
     }
 }
 
+/// Where the feed and the audit log stand: one of them moves with every change.
+async fn position(session: &mut Session) -> Result<(i64, i64), StoreError> {
+    let text = "SELECT seq, (SELECT CAST(COALESCE(SUM(number), 0) AS BIGINT) FROM audit_chains) FROM feed WHERE id = 1";
+    Ok(match session {
+        Session::Sqlite(tx) => sqlx::query_as(text).fetch_one(&mut **tx).await?,
+        Session::Postgres(tx) => sqlx::query_as(text).fetch_one(&mut **tx).await?,
+    })
+}
+
 /// Makes the first `steps` steps of the schema in a database that has nothing, or nothing but a schema.
 pub(crate) async fn prepare(to: &Db, steps: usize) -> Result<(), StoreError> {
     let mut session = to.writing().await?;
     let (names, there) = (session.table_names().await?, session.steps().await?);
+    // What is refused is left as it is: also its schema.
+    if !there.is_empty() {
+        let tables = tables(&mut session).await?;
+        unused(&mut session, &tables).await?;
+    }
     session.roll_back().await?;
     if let (true, Some(name)) = (there.is_empty(), names.iter().find(|name| *name != "migrations")) {
         return Err(refused(format!("the target is not empty: it has a table {name}; give a new database")));
@@ -128,6 +148,22 @@ pub(crate) async fn tables(session: &mut Session) -> Result<Vec<Table>, StoreErr
     Ok(tables)
 }
 
+/// Refuses when there is anything in one of these tables.
+async fn unused(target: &mut Session, tables: &[Table]) -> Result<(), StoreError> {
+    for table in tables {
+        if table.name == FEED {
+            // Its one row is of the schema; it has moved when anything was ever done here.
+            let row = target.rows(table).next().await.transpose()?;
+            if row.is_some_and(|row| row.iter().any(|value| !matches!(value, Value::Integer(0 | 1)))) {
+                return Err(refused("the target is not empty: a Console was used on it; give a new database"));
+            }
+        } else if !target.is_empty(table).await? {
+            return Err(refused(format!("the target is not empty: table {} has rows; give a new database", table.name)));
+        }
+    }
+    Ok(())
+}
+
 /// Copies every row, and reads what arrived. `target` must be empty.
 pub(crate) async fn carry(source: &mut Session, target: &mut Session, tell: &mut dyn FnMut(&str)) -> Result<Vec<Carried>, StoreError> {
     let tables = tables(target).await?;
@@ -136,17 +172,9 @@ pub(crate) async fn carry(source: &mut Session, target: &mut Session, tell: &mut
     {
         return Err(refused(format!("table {} is not the same in source and target: they are of different versions", table.name)));
     }
-    for table in &tables {
-        if table.name == FEED {
-            // Its one row is of the schema; it has moved when anything was ever done here.
-            let row = target.rows(table).next().await.transpose()?;
-            if row.is_some_and(|row| row.iter().any(|value| !matches!(value, Value::Integer(0 | 1)))) {
-                return Err(refused("the target is not empty: a Console was used on it; give a new database"));
-            }
-            target.empty(table).await?;
-        } else if !target.is_empty(table).await? {
-            return Err(refused(format!("the target is not empty: table {} has rows; give a new database", table.name)));
-        }
+    unused(target, &tables).await?;
+    if let Some(feed) = tables.iter().find(|table| table.name == FEED) {
+        target.empty(feed).await?;
     }
     let mut carried = Vec::new();
     for table in &tables {

@@ -1,10 +1,10 @@
 //! Ceremonies of the second factor that are under way: what was asked, of whom, until when. Each is answered once. Nobody's change: no event,
-//! and the feed does not move.
+//! and the feed does not move; but for an answer that lets in a command line, which is given where nobody is signed in.
 
 use convox_model::{KeyId, UserId};
 
 use crate::factors::Factor;
-use crate::{Store, StoreError};
+use crate::{Act, Store, StoreError, change};
 
 /// So many of one user are under way at a time; a further one takes the place of the oldest.
 const MOST: i64 = 20;
@@ -98,11 +98,12 @@ impl Store {
             sqlx::query("DELETE FROM challenges WHERE expires_ms <= $1").bind(new.created_ms).execute(&mut *tx).await?;
             let user = new.user.as_ref().map(UserId::as_str);
             sqlx::query(
-                "DELETE FROM challenges WHERE COALESCE(user_id, '') = $1 AND id_hash NOT IN (SELECT id_hash FROM challenges \
-                 WHERE COALESCE(user_id, '') = $1 ORDER BY created_ms DESC, id_hash LIMIT $2)",
+                "DELETE FROM challenges WHERE COALESCE(user_id, '') = $1 AND purpose = $3 AND id_hash NOT IN (SELECT id_hash FROM challenges \
+                 WHERE COALESCE(user_id, '') = $1 AND purpose = $3 ORDER BY created_ms DESC, id_hash LIMIT $2)",
             )
             .bind(user.unwrap_or_default())
             .bind(if user.is_some() { MOST - 1 } else { MOST_UNKNOWN - 1 })
+            .bind(new.purpose.as_str())
             .execute(&mut *tx)
             .await?;
             sqlx::query(
@@ -176,6 +177,30 @@ impl Store {
             .rows_affected()
         });
         Ok(done == 1)
+    }
+
+    /// Like [`Self::prove_challenge`], for a [`Purpose::LetIn`]: with its event, since nobody is signed in where that is answered.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when it is answered or over; [`StoreError::Database`].
+    pub async fn prove_let_in(&self, id_hash: &[u8; 32], proof_hash: &[u8; 32], factor: Factor, act: &Act) -> Result<(), StoreError> {
+        let ((), _) = change!(self, act, |tx| {
+            let answered = sqlx::query(
+                "UPDATE challenges SET proof_hash = $2, proof_factor = $3 \
+                 WHERE id_hash = $1 AND purpose = $5 AND proof_hash IS NULL AND expires_ms > $4",
+            )
+            .bind(&id_hash[..])
+            .bind(&proof_hash[..])
+            .bind(factor.as_str())
+            .bind(act.event.at_ms)
+            .bind(Purpose::LetIn.as_str())
+            .execute(&mut *tx)
+            .await?;
+            if answered.rows_affected() != 1 {
+                return Err(StoreError::Conflict("this was answered already; run the command again".to_owned()));
+            }
+        });
+        Ok(())
     }
 
     /// Takes away a [`Purpose::LetIn`] of this key, asked from this address, that was answered: by which factor. Each lets in once.

@@ -61,17 +61,18 @@ impl Store {
     }
 
     /// A server starts, knowing position `seen_seq`. Gives the number as which it writes the audit log: no other running one has it.
+    /// `is_beside` says that it takes over from another one, which goes on serving for a while.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn join(&self, node: &str, seen_seq: i64) -> Result<i64, StoreError> {
-        // A file has one server.
-        if !self.db.is_postgres() {
-            return Ok(1);
-        }
+    pub async fn join(&self, node: &str, seen_seq: i64, is_beside: bool) -> Result<i64, StoreError> {
         Ok(convox_db::transaction!(&self.db, |tx| {
             // Those who start at the same time wait here for each other.
             sqlx::query("UPDATE feed SET seq = seq WHERE id = 1").execute(&mut *tx).await?;
+            // A file has one server, but while one takes over: one that was killed a moment ago is not waited for.
+            if !self.db.is_postgres() && !is_beside {
+                sqlx::query("DELETE FROM nodes WHERE id <> $1").bind(node).execute(&mut *tx).await?;
+            }
             let now_ms = now_ms!(self, &mut *tx);
             let taken: Vec<(i64,)> = sqlx::query_as("SELECT slot FROM nodes WHERE beat_ms >= $1 AND id <> $2")
                 .bind(now_ms - GONE_AFTER_MS)
@@ -109,9 +110,11 @@ impl Store {
             .bind(roots.join(" "))
             .execute(&mut *tx)
             .await?;
-            // A file has one server: one that was killed a moment ago is not waited for. Several share a PostgreSQL only.
-            let oldest = if self.db.is_postgres() { now_ms - 10 * GONE_AFTER_MS } else { now_ms };
-            sqlx::query("DELETE FROM nodes WHERE beat_ms < $1 AND id <> $2").bind(oldest).bind(node).execute(&mut *tx).await?;
+            sqlx::query("DELETE FROM nodes WHERE beat_ms < $1 AND id <> $2")
+                .bind(now_ms - 10 * GONE_AFTER_MS)
+                .bind(node)
+                .execute(&mut *tx)
+                .await?;
             // Whoever is further behind reads everything.
             sqlx::query("DELETE FROM changes WHERE seq <= (SELECT seq FROM feed WHERE id = 1) - $1")
                 .bind(crate::snapshot::KEPT)

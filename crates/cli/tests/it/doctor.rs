@@ -178,9 +178,13 @@ fn files_that_others_can_read_and_files_that_are_none_are_named() {
     let auth = person.config().join("auth");
     std::fs::set_permissions(&auth, std::fs::Permissions::from_mode(0o644)).unwrap();
     std::fs::set_permissions(person.config(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    person.save("self-managed", "{}");
+    let marks = person.config().join("self-managed");
+    std::fs::set_permissions(&marks, std::fs::Permissions::from_mode(0o666)).unwrap();
     let (code, all) = findings(&person, &[]);
     let found = &all["configuration"];
     assert!(code == 2 && found.contains(&format!("chmod 600 {}", auth.display())) && found.contains("chmod go-w"), "{all:?}");
+    assert!(found.contains(&format!("chmod go-w {}", marks.display())), "{all:?}");
     assert!(all["rack"].starts_with("ok"), "it goes on: {all:?}");
     person.save("auth", "{\"broken");
     let (code, all) = findings(&person, &[]);

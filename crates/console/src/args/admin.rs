@@ -86,7 +86,8 @@ pub(crate) enum Admin {
     },
     /// Write everything into one file, as it is at this moment. Servers go on meanwhile
     ///
-    /// What is sealed in the database is sealed in the file: without the root key, which is not in it, it is of no use.
+    /// The root key is not in it, and no key or password in it can be used without that. Addresses of people and the audit log can be read:
+    /// keep it as you keep the database.
     #[command(after_help = "Example:\n  convox-console backup --out /backup/console-2026-11-27.backup --data /var/lib/convox")]
     Backup {
         /// File to make, readable by its owner only; never overwritten

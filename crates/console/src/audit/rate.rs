@@ -70,7 +70,7 @@ impl Rate {
             *bound += 1;
         } else {
             source.left_out = source.left_out.saturating_add(1);
-            source.sample.get_or_insert_with(|| Box::new(event.clone()));
+            source.sample.get_or_insert_with(|| Box::new(of_whom(event)));
         }
         (is_written, over)
     }
@@ -79,6 +79,20 @@ impl Rate {
     pub(super) fn left_out(&self, now_ms: Option<i64>) -> Vec<LeftOut> {
         end(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner), now_ms)
     }
+}
+
+/// What is kept of one that is left out: who it was, and nothing that a caller can make long.
+fn of_whom(event: &Event) -> Event {
+    Event {
+        actor: event.actor.clone(),
+        actor_id: event.actor_id.clone(),
+        key_last4: event.key_last4.clone(),
+        org: event.org.clone(),
+        org_id: event.org_id.clone(),
+        peer: event.peer.clone(),
+        ..Event::default()
+    }
+    .bounded()
 }
 
 /// Begins another minute, if one has begun. A clock that is set back must not make a minute of yesterday's begin again and again.
@@ -136,6 +150,16 @@ mod tests {
             rate.admit("loud", &event, 120_000);
         }
         assert_eq!(counts(&rate.left_out(None)), [2]);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_refusal_is_short() {
+        let rate = Rate::new(0, 9);
+        let long = "x".repeat(60_000);
+        let event = Event { actor: long.clone(), path: long.clone(), method: long, actor_id: "u1".to_owned(), ..Event::default() };
+        rate.admit("loud", &event, 60_000);
+        let sample = rate.left_out(None).remove(0).sample.unwrap();
+        assert!(sample.to_json_line().len() < 4_096 && sample.actor_id == "u1");
     }
 
     #[test]

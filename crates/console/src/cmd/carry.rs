@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use super::output::Output;
 use super::place;
+use crate::args::Place;
 use crate::args::audit::MaybePlace;
-use crate::root::Source;
+use crate::root::{Source, VARIABLE};
 use crate::views;
 
 pub(super) async fn migrate(from: &str, to: &str, json: bool) -> Result<()> {
@@ -38,7 +39,8 @@ pub(super) async fn backup(out: &Path, place: &MaybePlace, json: bool) -> Result
     let manifest = back_up(&source, out, SystemClock.now_ms(), &mut |words| drop(output.progress(words))).await?;
     source.close().await;
     let words = format!(
-        "Wrote {} ({} rows). It is of no use without the root key {}: keep a copy of that in another place.",
+        "Wrote {} ({} rows). No key or password in it can be used without the root key {}: keep a copy of that in another place. Addresses of \
+         people and the audit log can be read: keep it as you keep the database.",
         out.display(),
         manifest.rows(),
         manifest.root_keys.join(", ")
@@ -51,9 +53,10 @@ pub(super) async fn restore(from: &Path, place: &MaybePlace, json: bool) -> Resu
     let backup = Backup::open(from).await?;
     let needs = &backup.manifest.root_keys;
     // Where the root key is at hand, a wrong one is told of before anything is written.
-    let keyring = match place.whole().ok().map(|place| Source::of(&place)) {
-        Some(Ok(source)) => source.load().await.and_then(|ring| ring.keyring()).ok(),
-        _ => None,
+    let with_key = with_key(place)?;
+    let keyring = match &with_key {
+        Some(place) => Some(Source::of(place)?.load().await?.keyring()?),
+        None => None,
     };
     if let Some(missing) = keyring.as_ref().and_then(|ring| needs.iter().find(|id| !ring.ids().contains(id))) {
         bail!("this backup needs the root key {missing}, and the one that is given is another; give the right one");
@@ -62,8 +65,8 @@ pub(super) async fn restore(from: &Path, place: &MaybePlace, json: bool) -> Resu
     backup.restore(&target, &mut |words| drop(output.progress(words))).await?;
     target.close().await;
     let has_key = keyring.is_some();
-    if has_key {
-        place::open(&place.whole()?).await?.store.close().await;
+    if let Some(place) = with_key {
+        place::open(&place).await?.store.close().await;
     }
     let root = match (needs.is_empty(), has_key) {
         (true, _) => "Nothing in it is sealed.".to_owned(),
@@ -74,6 +77,18 @@ pub(super) async fn restore(from: &Path, place: &MaybePlace, json: bool) -> Resu
     let mut value = view(&backup.manifest);
     value["root_key_here"] = json!(has_key);
     output.value(&value, &words)
+}
+
+/// The place, if its root key is at hand. One that is named must be there; `root.key` beside the data need not.
+fn with_key(place: &MaybePlace) -> Result<Option<Place>> {
+    let is_named = place.root_key_file.is_some() || std::env::var_os(VARIABLE).is_some_and(|value| !value.is_empty());
+    let beside = place.data.as_ref().map(|data| data.join("root.key"));
+    let is_there = match beside.filter(|_| !is_named) {
+        Some(file) => file.try_exists().with_context(|| format!("could not look for {}", file.display()))?,
+        None => is_named,
+    };
+    let MaybePlace { data, database, root_key_file, kms } = place.clone();
+    Ok(is_there.then(|| Place { data: data.unwrap_or_default(), database, root_key_file, kms }))
 }
 
 fn view(manifest: &Manifest) -> Value {

@@ -3,8 +3,10 @@
 //!
 //! Only the same API key from the same address gets it: whoever has a stolen key and asks all the time gets nothing by its owner's answer.
 
+use convox_model::Event;
 use convox_seal::Secret;
 use convox_store::challenges::Purpose;
+use convox_store::{Act, StoreError};
 
 use super::cli_sessions::Shown;
 use super::proof::{Given, random_id};
@@ -51,13 +53,22 @@ impl Ops {
     }
 
     /// Takes an answer on that page: from now on the key is let in, once.
-    pub(crate) async fn let_in(&self, id: &str, shown: &Shown, given: Given<'_>) -> Result<(), OpsError> {
+    pub(crate) async fn let_in(&self, actor: &Actor, id: &str, shown: &Shown, given: Given<'_>) -> Result<(), OpsError> {
         let user = shown.row.user.as_ref().ok_or_else(|| OpsError::Missing("nobody asked for this".to_owned()))?;
         let factor = self.prove(user, Purpose::ProveLetIn, given).await?;
         let proof = self.lookup.hash(&Secret::new(format!("let in {id}")));
-        if self.store.prove_challenge(&self.challenge_hash(id), &proof, factor, self.clock.now_ms()).await? {
-            return Ok(());
+        // Whoever answered has proven who they are, and need not be signed in.
+        let event = Event {
+            actor: shown.email.clone(),
+            actor_id: user.as_str().to_owned(),
+            key_last4: shown.key_last4.clone(),
+            rule: factor.as_str().to_owned(),
+            ..actor.event(&*self.clock, "CliLetIn", "/console/let-in".to_owned())
+        };
+        let act = Act { event: event.bounded(), key: None, needs: None };
+        match self.store.prove_let_in(&self.challenge_hash(id), &proof, factor, &act).await {
+            Err(StoreError::Conflict(words)) => Err(OpsError::Conflict(words)),
+            done => Ok(done?),
         }
-        Err(OpsError::Conflict("this was answered already; run the command again".to_owned()))
     }
 }

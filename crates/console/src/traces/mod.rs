@@ -100,6 +100,9 @@ fn random() -> u64 {
     (mix ^ (mix >> 31)).max(1)
 }
 
+/// Of a method or a path, in characters, as in the audit log.
+const LONGEST: usize = 1024;
+
 /// A request that is told to the collector when it ends. Method and path, as in the log: no query, no header, nobody's name.
 #[derive(Debug)]
 pub(crate) struct Begun {
@@ -126,7 +129,9 @@ pub(crate) struct Ended {
 
 impl Begun {
     pub(crate) fn new(context: Context, head: &Parts, request: RequestId, began: Instant) -> Self {
-        Self { context, began, method: head.method.as_str().to_owned(), path: head.uri.path().to_owned(), request }
+        // They wait in a queue that is bounded by their number.
+        let short = |text: &str| text.chars().take(LONGEST).collect();
+        Self { context, began, method: short(head.method.as_str()), path: short(head.uri.path()), request }
     }
 
     pub(crate) fn end(self, route: &'static str, effect: &'static str, rack: &str, outcome: &Outcome) -> Ended {

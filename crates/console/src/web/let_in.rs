@@ -95,7 +95,7 @@ async fn answer(State(app): State<Arc<App>>, visitor: Visitor, Form(form): Form<
     let code = Secret::new(code);
     let (field, given) =
         if answer.is_empty() { ("code", Given::Code(&code)) } else { ("answer", Given::Answer { id: &asked, answer: &answer }) };
-    match ops.let_in(&id, &shown, given).await {
+    match ops.let_in(&visitor.actor, &id, &shown, given).await {
         Ok(()) => Ok(show(&DonePage { frame: Frame::default() })),
         Err(error @ OpsError::Store(_)) => Err(error.into()),
         Err(error) => {

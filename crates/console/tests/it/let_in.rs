@@ -76,6 +76,13 @@ fn an_answer_on_the_page_lets_the_next_command_in() {
     let done = browser.post(path, &format!("id={id}&code={code}"));
     assert!(done.status == 200 && done.text().contains("is let in"), "{}", done.text());
 
+    let answered = door.events(|event| event["action"] == "CliLetIn");
+    let of = |field: &str| answered[0][field].as_str().unwrap();
+    assert_eq!(
+        (answered.len(), of("actor"), of("key_last4"), of("peer"), of("rule")),
+        (1, "admin@example.com", last4, "127.0.0.1", "totp")
+    );
+
     // For that key alone, and no other client's: who can bring an answer has to.
     let other = door.admin(&["key", "create", "--email", "admin@example.com", "--name", "other"]);
     page_in(&ask(&door, other["api_key"].as_str().unwrap(), V2, "POST", "/session", ""));

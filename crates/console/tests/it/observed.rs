@@ -158,6 +158,7 @@ fn collector() -> (String, std::sync::Arc<std::sync::Mutex<Vec<Value>>>) {
                 let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
                 let head = head.to_ascii_lowercase();
                 assert!(head.starts_with("post /v1/traces http/1.1") && head.contains("content-type: application/json"), "{head}");
+                assert_eq!(head.lines().filter(|line| line.starts_with("content-type:")).count(), 1, "{head}");
                 let length: usize = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap();
                 if body.len() >= length {
                     break body.to_owned();

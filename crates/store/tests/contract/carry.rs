@@ -158,3 +158,27 @@ fn what_is_not_a_consoles_is_left_alone() {
         }
     });
 }
+
+#[test]
+fn what_a_command_changes_meanwhile_is_not_left_behind_in_silence() {
+    new_databases(2, |all, _dir| async move {
+        let store = Store::new(all[0].clone()).await.unwrap();
+        fill(&all[0], &store).await;
+        // Nobody can write to a file meanwhile.
+        if all[0].is_postgres() {
+            let mut is_done = false;
+            let mut tell = |_: &str| {
+                if !std::mem::replace(&mut is_done, true) {
+                    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(org(&store, "another")));
+                }
+            };
+            let outcome = migrate(&all[0], &all[1], &mut tell).await;
+            assert!(said(outcome).contains("changed meanwhile"));
+        }
+        migrate(&all[0], &all[1], &mut |_| ()).await.unwrap();
+        assert!(Store::new(all[1].clone()).await.unwrap().find_org("another").await.unwrap().is_some() == all[0].is_postgres());
+        for db in all {
+            db.close().await;
+        }
+    });
+}

@@ -195,12 +195,14 @@ fn a_ceremony_is_answered_once_for_what_it_was_begun_for() {
         assert!(store.take_challenge(&[1; 32], line, now_ms).await.unwrap().is_none(), "it is answered");
         // There are not too many of one person, and others do not suffer from it.
         store.put_challenge(&new(250, None)).await.unwrap();
+        store.put_challenge(&NewChallenge { purpose: Purpose::Prove, created_ms: NOW, ..new(251, Some(&ada)) }).await.unwrap();
         for byte in 2..40 {
             store.put_challenge(&new(byte, Some(&ada))).await.unwrap();
         }
         assert!(store.find_challenge(&[19; 32], line, now_ms).await.unwrap().is_none());
         assert!(store.find_challenge(&[20; 32], line, now_ms).await.unwrap().is_some());
         assert!(store.find_challenge(&[250; 32], line, now_ms).await.unwrap().is_some());
+        assert!(store.find_challenge(&[251; 32], Purpose::Prove, now_ms).await.unwrap().is_some(), "nor does what is for something else");
         store.delete_key(&api.id, &act("KeyRevoke")).await.unwrap();
         assert!(store.find_challenge(&[39; 32], line, now_ms).await.unwrap().is_none(), "it ends with the key that asked");
     });

@@ -191,6 +191,12 @@ fn servers_say_what_they_have_seen_and_are_waited_for() {
         store.beat("a", seq, &["r1".to_owned(), "r2".to_owned()]).await.unwrap();
         assert_eq!(store.nodes_behind(seq).await.unwrap(), 0);
         assert_eq!(store.live_roots().await.unwrap(), [["r1", "r2"]]);
+        // One that takes over, and the one that it takes over from, are both waited for: also on a file.
+        store.join("b", seq, true).await.unwrap();
+        store.beat("b", seq + 1, &[]).await.unwrap();
+        store.beat("a", seq, &[]).await.unwrap();
+        store.beat("b", seq + 1, &[]).await.unwrap();
+        assert_eq!(store.nodes_behind(seq + 1).await.unwrap(), 1, "the old one goes on serving");
         store.leave("a").await.unwrap();
         assert_eq!(store.nodes_behind(seq + 1).await.unwrap(), 0);
         let rows = store.load_snapshot().await.unwrap();

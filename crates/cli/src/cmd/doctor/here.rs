@@ -9,6 +9,8 @@ use crate::settings::Settings;
 
 /// Files that hold keys or sessions: nobody else's business.
 const SECRET: [&str; 3] = ["auth", "accounts", "session"];
+/// Files that say where a key is sent and what is believed there: nobody else's to write.
+const TRUSTED: [&str; 3] = ["host", "pins", "self-managed"];
 /// Files that are JSON objects of texts.
 const MAPS: [&str; 4] = ["auth", "session", "pins", "self-managed"];
 
@@ -54,6 +56,18 @@ fn permissions(settings: &Settings, findings: &mut Findings) {
             let found = format!("others on this machine can get at {}", path.display());
             let advice = format!("chmod 600 {}; if others use this machine, roll the key too: convox keys roll", path.display());
             findings.warn(CHECK, found, advice);
+        }
+    }
+    for name in TRUSTED {
+        let path = settings.path(name);
+        let Ok(metadata) = std::fs::metadata(&path) else { continue };
+        if metadata.mode() & 0o022 != 0 {
+            let found = format!("others on this machine may write into {}", path.display());
+            findings.warn(
+                CHECK,
+                found,
+                format!("they could lead your key elsewhere: look at what it says, and chmod go-w {}", path.display()),
+            );
         }
     }
 }
