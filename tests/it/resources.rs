@@ -1,5 +1,6 @@
 //! Databases and queues of apps: real servers, made with the first promotion and kept for as long as the app.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use convox_testkit::go::Generation;
@@ -59,6 +60,17 @@ fn an_app_has_a_database_and_a_queue_that_outlive_its_releases_and_its_rack() {
     cli.run(&["resources", "export", "database", "-a", "book", "-f", dump.to_str().unwrap()]).ok();
     let text = std::fs::read_to_string(&dump).unwrap();
     assert!(text.contains("COPY public.messages") && text.contains("it's me") && text.contains("dump complete"), "{text}");
+    // An upload that breaks off in the middle counts for nothing, whatever came of it.
+    let path = "/apps/book/resources/database/data";
+    let mut cut = stack.go(Generation::V3).begin("PUT", path, "application/octet-stream", 1000).unwrap();
+    cut.write_all(b"DELETE FROM messages;\nDELETE FROM messages").unwrap();
+    cut.flush().unwrap();
+    let is_at_work = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'";
+    let others = || std::process::Command::new("psql").args([url.trim(), "-Atc", is_at_work]).output().unwrap().stdout;
+    assert!(eventually(LONG, || (others() == b"1\n").then_some(())).is_some(), "the first statement is carried out");
+    drop(cut);
+    assert!(eventually(LONG, || (others() == b"0\n").then_some(())).is_some(), "the session outlives its upload");
+    assert!(shown().is_some(), "an import that was cut off took the data");
     let half = format!("DROP TABLE messages;\n{}\nSELECT * FROM nothing;\n", text.replace("it's me", "somebody else"));
     std::fs::write(&dump, &half).unwrap();
     let refused = cli.run(&["resources", "import", "database", "-a", "book", "-f", dump.to_str().unwrap()]).err();

@@ -131,6 +131,8 @@ fn read(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, TlsServerError> 
 pub struct Leaf {
     /// Its domains, lower case.
     pub names: Vec<String>,
+    /// Beginning of its validity, seconds since 1970.
+    pub begins: i64,
     /// End of its validity, seconds since 1970.
     pub expires: i64,
 }
@@ -148,7 +150,8 @@ pub fn inspect(certificate: &[u8], key: &[u8]) -> Result<Leaf, TlsServerError> {
     let alternatives = parsed.subject_alternative_name().map_err(|error| broken(&error))?;
     let names = alternatives.iter().flat_map(|names| &names.value.general_names);
     let names = names.filter_map(|name| if let GeneralName::DNSName(name) = name { Some(name.to_ascii_lowercase()) } else { None });
-    Ok(Leaf { names: names.collect(), expires: parsed.validity().not_after.timestamp() })
+    let validity = parsed.validity();
+    Ok(Leaf { names: names.collect(), begins: validity.not_before.timestamp(), expires: validity.not_after.timestamp() })
 }
 
 impl fmt::Debug for TlsServer {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use convox_proxy::tls_server;
 use convox_seal::Secret;
 use instant_acme::{Account, AuthorizationStatus, ChallengeType, Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy};
 use tokio::sync::Mutex;
@@ -18,9 +19,9 @@ use crate::state::{CertificateRow, Issuer, now_ms};
 const PATIENCE: Duration = Duration::from_mins(3);
 /// Pause between looks for names without a certificate.
 const LOOK: Duration = Duration::from_secs(10);
-/// Pause after a refusal: authorities count.
+/// Pause between two orders for a name, whatever became of the first: authorities count.
 const AGAIN: Duration = Duration::from_hours(1);
-/// A certificate that ends within this time is replaced, in milliseconds: 30 days.
+/// A certificate that ends within this time is replaced, in milliseconds: 30 days; or within the last third of its own, if that is shorter.
 const EARLY: i64 = 30 * 24 * 3600 * 1000;
 
 /// The authority that a Rack asks.
@@ -134,7 +135,7 @@ async fn refusal(order: &mut Order) -> String {
 /// Sees to it that every name of a running app has a certificate.
 pub(crate) async fn follow(rack: Arc<Rack>) {
     let Some(acme) = &rack.acme else { return };
-    let mut refused: HashMap<String, Instant> = HashMap::new();
+    let mut tried: HashMap<String, Instant> = HashMap::new();
     loop {
         tokio::select! {
             () = sleep(LOOK) => {}
@@ -148,9 +149,10 @@ pub(crate) async fn follow(rack: Arc<Rack>) {
             }
         };
         for (app, domain, id) in wanted {
-            if refused.get(&domain).is_some_and(|since| since.elapsed() < AGAIN) {
+            if tried.get(&domain).is_some_and(|since| since.elapsed() < AGAIN) {
                 continue;
             }
+            tried.insert(domain.clone(), Instant::now());
             let outcome = match acme.order(&rack, std::slice::from_ref(&domain)).await {
                 Ok((chain, key)) => {
                     let kept = rack.keep_certificate(id.unwrap_or_else(CertificateRow::new_id), chain, key, Issuer::Acme).await;
@@ -160,14 +162,17 @@ pub(crate) async fn follow(rack: Arc<Rack>) {
             };
             let line = match outcome {
                 Ok(row) => format!("certificate {} for {domain} is served", row.id),
-                Err(reason) => {
-                    refused.insert(domain, Instant::now());
-                    format!("{reason}; it is asked again in an hour")
-                }
+                Err(reason) => format!("{reason}; it is asked again in an hour"),
             };
             rack.logs.append(&app, "system/router", &line);
         }
     }
+}
+
+/// How long before its end a certificate is replaced, in milliseconds.
+fn early(row: &CertificateRow) -> i64 {
+    let leaf = tls_server::inspect(row.chain.as_bytes(), row.key.expose().as_bytes());
+    leaf.map_or(EARLY, |leaf| EARLY.min(leaf.expires.saturating_sub(leaf.begins).saturating_mul(1000) / 3))
 }
 
 /// App and name of what needs a certificate, and the id of the one to replace.
@@ -179,7 +184,7 @@ async fn wanted(rack: &Rack) -> Result<Vec<(String, String, Option<String>)>, co
             let any = host.split_once('.').map(|(_, parent)| format!("*.{parent}")).unwrap_or_default();
             let covers = |row: &&CertificateRow| row.domains.contains(&host) || row.domains.contains(&any);
             // One that somebody imported or had made here is that person's choice, to its end.
-            let is_good = |row: &CertificateRow| row.expires_ms > now_ms() + if row.issuer == Issuer::Acme { EARLY } else { 0 };
+            let is_good = |row: &CertificateRow| row.expires_ms > now_ms() + if row.issuer == Issuer::Acme { early(row) } else { 0 };
             if certificates.iter().filter(covers).any(is_good) {
                 continue;
             }

@@ -118,15 +118,20 @@ impl Rack {
         if leaf.names.is_empty() {
             return Err(CertificateError::Unusable("the certificate names no domain: it needs a subject alternative name".to_owned()));
         }
+        if leaf.expires.saturating_mul(1000) <= now_ms() {
+            return Err(CertificateError::Unusable("the certificate has ended already".to_owned()));
+        }
         let row = CertificateRow { id, domains: leaf.names, chain, key, issuer, expires_ms: leaf.expires.saturating_mul(1000) };
         self.state.put_certificate(&row).await?;
         self.serve_certificates().await?;
         Ok(row)
     }
 
-    /// Has the router serve the certificates that are kept, the newest of those for the same name.
+    /// Has the router serve the certificates that are kept: of those for the same name the newest that has not ended.
     pub(crate) async fn serve_certificates(&self) -> Result<(), DbError> {
-        let certificates = self.state.certificates().await?;
+        let mut certificates = self.state.certificates().await?;
+        // The last one for a name is served.
+        certificates.sort_by_key(|row| row.expires_ms > now_ms());
         self.scheduler.serve_certificates(certificates.into_iter().map(|row| (row.domains, row.chain, row.key)));
         Ok(())
     }

@@ -87,15 +87,30 @@ pub(super) async fn upload(rack: &Rack, call: &mut Call) -> Result<Answer, ApiEr
 }
 
 /// Gives a command the body as its input.
-pub(super) async fn feed(mut body: Upload, mut input: Box<dyn AsyncWrite + Send + Unpin>) -> Result<(), String> {
+pub(super) async fn feed(body: Upload, input: Box<dyn AsyncWrite + Send + Unpin>) -> Result<(), String> {
+    feed_between("", body, "", input).await
+}
+
+/// The same, between two texts of ours. The last one follows only a body that came whole.
+pub(super) async fn feed_between(
+    before: &str,
+    mut body: Upload,
+    after: &str,
+    mut input: Box<dyn AsyncWrite + Send + Unpin>,
+) -> Result<(), String> {
+    let mut is_heard = input.write_all(before.as_bytes()).await.is_ok();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| "the upload was cut off; what came before may be there in part".to_owned())?;
-        if let Ok(data) = frame.into_data()
-            && input.write_all(&data).await.is_err()
-        {
+        if let Ok(data) = frame.into_data() {
+            is_heard = is_heard && input.write_all(&data).await.is_ok();
+        }
+        if !is_heard {
             // The command ended before; its own words say why.
             break;
         }
+    }
+    if is_heard {
+        let _ = input.write_all(after.as_bytes()).await;
     }
     let _ = input.shutdown().await;
     Ok(())

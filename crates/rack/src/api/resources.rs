@@ -5,7 +5,7 @@ use std::sync::Arc;
 use convox_wire::api::Resource;
 use convox_wire::options::{Options as _, ResourceConsoleOptions, Source};
 
-use super::files::{checked, done, feed};
+use super::files::{checked, done, feed_between};
 use super::socket::Wire;
 use super::streams::{attach, terminal};
 use super::{Answer, ApiError, Call, apps};
@@ -53,7 +53,10 @@ pub(super) async fn import(rack: &Rack, call: &mut Call) -> Result<Answer, ApiEr
     // v3 clients name no content type; what calls itself a form was read as one and is gone.
     let body = call.take_body().ok_or_else(|| ApiError::bad("send the data as application/octet-stream, not as a form"))?;
     let ExecStream { input, output, exit } = stream;
-    let (fed, ended) = tokio::join!(feed(body, input), done(ExecStream { input: Box::new(tokio::io::sink()), output, exit }));
+    let (fed, ended) = tokio::join!(
+        feed_between("BEGIN;\n", body, "\nCOMMIT;\n", input),
+        done(ExecStream { input: Box::new(tokio::io::sink()), output, exit })
+    );
     fed.and(ended).map_err(|reason| ApiError::bad(format!("nothing was imported: {reason}")))?;
     Ok(Answer::Ok)
 }

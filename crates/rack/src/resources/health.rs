@@ -34,6 +34,10 @@ async fn postgres(stream: &mut TcpStream) -> Result<(), String> {
     let mut reply = vec![0; 512];
     let count = stream.read(&mut reply).await.map_err(|error| error.to_string())?;
     match reply.get(..count) {
+        // 0: whoever comes is let in.
+        Some([b'R', _, _, _, _, 0, 0, 0, 0, ..]) => {
+            Err("it asks for no password: anybody on this machine may do anything with it".to_owned())
+        }
         Some([b'R', ..]) => Ok(()),
         Some([b'E', _, _, _, _, fields @ ..]) => {
             let message = fields.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"M"));

@@ -287,6 +287,8 @@ impl Seat<'_> {
                     ("POSTGRES_DB", APP.to_owned()),
                     ("POSTGRES_USER", APP.to_owned()),
                     ("POSTGRES_PASSWORD", password),
+                    // The image trusts whoever comes from its own address, which in the machine's network is everybody on it.
+                    ("POSTGRES_INITDB_ARGS", "--auth=scram-sha-256".to_owned()),
                     ("PGDATA", "/var/lib/postgresql/data/data".to_owned()),
                     ("PGPORT", listens.to_string()),
                 ],
@@ -347,10 +349,8 @@ pub(crate) fn session(
     let program = match (kind, what) {
         (Kind::Postgres, Session::Console) => "psql",
         (Kind::Postgres, Session::Export) => "pg_dump --no-acl --no-owner 2>/dev/null",
-        // All of it or nothing.
-        (Kind::Postgres, Session::Import) => {
-            "psql --quiet --no-psqlrc --single-transaction --set=ON_ERROR_STOP=1 --output=/dev/null --file=-"
-        }
+        // All of it or nothing: what is fed in begins a transaction, and ends it only when the data came whole.
+        (Kind::Postgres, Session::Import) => "psql --quiet --no-psqlrc --set=ON_ERROR_STOP=1 --output=/dev/null --file=-",
         (Kind::Redis, Session::Console) => "redis-cli",
         (Kind::Redis, Session::Export) => return Err(format!("export not available for resources of type: {}", kind.name())),
         (Kind::Redis, Session::Import) => return Err(format!("import not available for resources of type: {}", kind.name())),

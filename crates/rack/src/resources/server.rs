@@ -201,8 +201,9 @@ impl Server {
             let mut file = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
+            // The file, not the name: the directory is the server's.
             if let Some((uid, gid)) = owner {
-                std::os::unix::fs::chown(&temporary, Some(uid), Some(gid))?;
+                std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
             }
             std::fs::rename(&temporary, &path)
         })
@@ -211,9 +212,13 @@ impl Server {
 
     fn redis_conf(&self, dir: &str, port: u16, password: &Secret) -> String {
         let password = password.expose();
-        // Those before 7 know neither modules by command nor this way to refuse them by it.
-        let modules = if self.version.parse::<u32>().is_ok_and(|version| version >= 7) { "enable-module-command no\n" } else { "" };
-        format!("bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {dir}\ndaemonize no\nlogfile \"\"\nappendonly yes\n{modules}")
+        // An app may do with its data what it likes, and nothing with the machine. Those before 7 know no other way to refuse it.
+        let closed = if self.version.parse::<u32>().is_ok_and(|version| version >= 7) {
+            "enable-module-command no\n"
+        } else {
+            "rename-command MODULE \"\"\nrename-command CONFIG \"\"\nrename-command DEBUG \"\"\nrename-command REPLICAOF \"\"\nrename-command SLAVEOF \"\"\n"
+        };
+        format!("bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {dir}\ndaemonize no\nlogfile \"\"\nappendonly yes\n{closed}")
     }
 
     /// As in `PostgreSQL 15`.

@@ -27,7 +27,7 @@ const FIRST_CHECK: Duration = Duration::from_millis(100);
 /// A process without a port counts as healthy when it has lived so long.
 const SETTLED: Duration = Duration::from_secs(1);
 /// A process that was healthy for so long starts the backoff anew.
-const PROVEN: Duration = Duration::from_mins(1);
+pub(super) const PROVEN: Duration = Duration::from_mins(1);
 
 /// One place of one release of a service.
 pub(super) struct Keeper {

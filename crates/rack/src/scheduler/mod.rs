@@ -253,6 +253,8 @@ struct App {
     formation: BTreeMap<String, Formation>,
     services: BTreeMap<String, Places>,
     resources: BTreeMap<String, Arc<ResourceKeeper>>,
+    /// Resources that are being given up: nothing else starts on their data before they are gone.
+    ending: BTreeMap<String, Arc<ResourceKeeper>>,
     /// Places of a promotion under way.
     next: Vec<Arc<Keeper>>,
     /// Places that are being given up.

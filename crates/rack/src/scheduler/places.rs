@@ -189,8 +189,9 @@ impl Inner {
             }
             join_all(keepers.iter().map(|keeper| keeper.gone())).await;
             // Last: until now somebody may have written something.
-            entry.resources.values().for_each(|resource| resource.retire());
-            join_all(entry.resources.values().map(|resource| resource.gone())).await;
+            let resources = || entry.resources.values().chain(entry.ending.values());
+            resources().for_each(|resource| resource.retire());
+            join_all(resources().map(|resource| resource.gone())).await;
         }
         let left: Vec<_> = self.runtime.list().into_iter().filter(|process| process.app == app).collect();
         let stopped = join_all(left.iter().map(|process| self.runtime.stop(&process.id, None))).await;

@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use convox_seal::Secret;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::keeper::Keeper;
+use super::keeper::{Keeper, PROVEN};
 use super::slot::{Backoff, how_it_ended};
-use super::{DesiredApp, Inner, ResourceState, SchedulerError};
+use super::{App, DesiredApp, Inner, ResourceState, SchedulerError};
 use crate::manifest::{Resource, Service};
 use crate::resources::{self, Access, Kind, Seat, Session};
 use crate::router::{Route, Target};
-use crate::runtime::{ExecSpec, ExecStream, ProcessState, RESOURCE, TerminalSize};
+use crate::runtime::{ExecSpec, ExecStream, ProcessKind, ProcessState, RESOURCE, TerminalSize};
 
 /// How long a process that needs a resource waits for it before it counts as a failed start.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -117,7 +117,22 @@ impl ResourceKeeper {
         refresh(inner, &self.app, self.name());
     }
 
+    /// Stops what else runs on its data, such as the server of a promotion that the Rack's own end cut short: two servers on the same files
+    /// would ruin them.
+    async fn alone(&self, inner: &Inner) -> Result<(), String> {
+        let service = place(self.name());
+        let others = inner.runtime.list().into_iter().filter(|process| {
+            process.kind == ProcessKind::Resource && process.app == self.app && process.service == service && !process.status.is_final()
+        });
+        for other in others {
+            let stopped = inner.runtime.stop(&other.id, None).await;
+            stopped.map_err(|error| format!("process {} still runs on its data and could not be stopped: {error}", other.id))?;
+        }
+        Ok(())
+    }
+
     async fn start(&self, inner: &Inner) -> Result<ProcessState, String> {
+        self.alone(inner).await?;
         let port = inner.ports.take().map_err(|error| error.to_string())?;
         let outcome = self.start_on(inner, port).await;
         if outcome.is_err() {
@@ -173,8 +188,14 @@ impl ResourceKeeper {
             () = inner.stop.cancelled() => return true,
             () = self.retire.cancelled() => {
                 // Those who are connected are told by the server itself.
-                if let Err(error) = inner.runtime.stop(&process.id, None).await {
+                // Until it has really ended nothing else may start on its data.
+                while let Err(error) = inner.runtime.stop(&process.id, None).await {
                     self.say(inner, &format!("could not be stopped: {error}"));
+                    tokio::select! {
+                        _ = inner.runtime.wait(&process.id) => break,
+                        () = sleep(LATER) => {}
+                        () = inner.stop.cancelled() => return true,
+                    }
                 }
                 "was stopped".to_owned()
             }
@@ -201,8 +222,12 @@ async fn run(inner: Arc<Inner>, keeper: Arc<ResourceKeeper>, mut found: Option<P
         };
         match started {
             Ok(process) => {
+                let begun = Instant::now();
                 if keeper.life(&inner, &process).await {
                     return;
+                }
+                if begun.elapsed() >= PROVEN {
+                    backoff = Backoff::default();
                 }
             }
             Err(reason) => {
@@ -251,6 +276,8 @@ pub(super) fn begin(inner: &Arc<Inner>, desired: &DesiredApp) -> Vec<Arc<Resourc
         let keeper = match before {
             Some(keeper) if keeper.resource == *resource => Some(keeper),
             before => {
+                // One that is on its way out has the same data: it goes first.
+                let before = before.or_else(|| entry.ending.get(&resource.name).cloned());
                 if let Some(before) = &before {
                     before.retire();
                 }
@@ -271,17 +298,30 @@ pub(super) fn end_unwanted(inner: &Arc<Inner>, desired: &DesiredApp, users: Vec<
     let mut apps = inner.apps();
     let Some(entry) = apps.get_mut(&desired.app) else { return };
     let names: Vec<String> = entry.resources.keys().filter(|name| !wanted.contains(name)).cloned().collect();
-    for keeper in names.into_iter().filter_map(|name| entry.resources.remove(&name)) {
-        let (inner, users) = (Arc::clone(inner), users.clone());
-        inner.tasks.clone().spawn(async move {
-            futures_util::future::join_all(users.iter().map(|user| user.gone())).await;
-            keeper.retire();
-            keeper.gone().await;
-            let name = keeper.name();
-            inner.router.change(|table| table.take(&keeper.app, &place(name)));
-            keeper.say(&inner, "is not in the manifest any more and was stopped; its data is kept until the app is deleted, and is there again when the manifest names it again");
-        });
+    for name in names {
+        end(inner, entry, &name, users.clone());
     }
+}
+
+/// Stops one resource when its users are gone. It stays known until then, so that nobody starts another server on its data meanwhile.
+fn end(inner: &Arc<Inner>, entry: &mut App, name: &str, users: Vec<Arc<Keeper>>) {
+    let Some(keeper) = entry.resources.remove(name) else { return };
+    entry.ending.insert(name.to_owned(), Arc::clone(&keeper));
+    let inner = Arc::clone(inner);
+    inner.tasks.clone().spawn(async move {
+        futures_util::future::join_all(users.iter().map(|user| user.gone())).await;
+        keeper.retire();
+        keeper.gone().await;
+        let name = keeper.name();
+        if let Some(entry) = inner.apps().get_mut(&keeper.app)
+            && entry.ending.get(name).is_some_and(|ending| Arc::ptr_eq(ending, &keeper))
+        {
+            entry.ending.remove(name);
+        }
+        // Of another one that took its place meanwhile, the route stays.
+        refresh(&inner, &keeper.app, name);
+        keeper.say(&inner, "is not in the manifest any more and was stopped; its data is kept until the app is deleted, and is there again when the manifest names it again");
+    });
 }
 
 /// After a promotion that failed: what the running release wants, as it wants it.
@@ -293,10 +333,10 @@ pub(super) fn restore(inner: &Arc<Inner>, app: &str) {
             end_unwanted(inner, &running, Vec::new());
         }
         None => {
-            let begun = inner.apps().get_mut(app).map(|entry| std::mem::take(&mut entry.resources)).unwrap_or_default();
-            for keeper in begun.values() {
-                keeper.retire();
-                inner.router.change(|table| table.take(app, &place(keeper.name())));
+            let mut apps = inner.apps();
+            let Some(entry) = apps.get_mut(app) else { return };
+            for name in entry.resources.keys().cloned().collect::<Vec<_>>() {
+                end(inner, entry, &name, Vec::new());
             }
         }
     }

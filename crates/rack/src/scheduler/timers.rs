@@ -20,6 +20,9 @@ use crate::runtime::{ProcessState, replace_durably};
 /// Schedules count in minutes; this is how late a run may be.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// A clock that is set back by less than this makes nothing run twice.
+const AHEAD: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+
 /// App, timer, when it was due last.
 type Past = BTreeMap<String, BTreeMap<String, Timestamp>>;
 
@@ -34,12 +37,14 @@ pub(super) async fn follow(inner: Arc<Inner>) {
             () = inner.stop.cancelled() => return,
         }
         let apps: Vec<Arc<DesiredApp>> = inner.apps().values().filter_map(|entry| entry.desired.clone()).collect();
-        let (due, changed) = due(&apps, &mut past, Timestamp::now());
-        if changed && let Err(error) = keep(file.clone(), past.clone()).await {
-            // Not run rather than run twice.
+        let mut now_past = past.clone();
+        let (due, changed) = due(&apps, &mut now_past, Timestamp::now());
+        if changed && let Err(error) = keep(file.clone(), now_past.clone()).await {
+            // Late rather than twice: what is due stays due.
             tracing::error!(%error, "timers wait: the time of their runs could not be kept");
             continue;
         }
+        past = now_past;
         for (app, timer) in due {
             let (inner, starting) = (Arc::clone(&inner), Arc::clone(&starting));
             inner.tasks.clone().spawn(async move {
@@ -67,6 +72,10 @@ fn due(apps: &[Arc<DesiredApp>], past: &mut Past, now: Timestamp) -> (Vec<(Arc<D
         for timer in &app.manifest.timers {
             // One that is new has missed nothing.
             let last = timers.entry(timer.name.clone()).or_insert(now);
+            // The clock was far ahead when it ran last: what was noted then says nothing.
+            if last.duration_since(now) > AHEAD {
+                *last = now;
+            }
             if timer.next(*last).is_some_and(|next| next <= now) {
                 *last = now;
                 due.push((Arc::clone(app), timer.clone()));
@@ -156,8 +165,9 @@ mod tests {
         // The Rack was away for an hour, and is killed right after.
         assert_eq!((runs("2026-11-27T21:07:00Z"), runs("2026-11-27T21:07:01Z")), (1, 0));
         assert_eq!(runs("2026-11-27T21:10:00Z"), 1);
-        // The clock was set back.
+        // The clock was set back, and then by years.
         assert_eq!(runs("2026-11-27T21:09:59Z") + runs("2026-11-27T21:10:01Z"), 0);
+        assert_eq!((runs("2024-11-27T21:09:00Z"), runs("2024-11-27T21:10:00Z")), (0, 1));
     }
 
     #[test]
