@@ -69,7 +69,7 @@ pub use body::{Body, BoxError};
 pub use gate::{Forward, Gate, LocalHint, Outcome, Permit, Reason, Verdict};
 pub use limits::{Limits, close_memory, raise_descriptor_limit};
 pub use local::{Local, Nothing, Peer, Tower};
-pub use request_id::RequestId;
+pub use request_id::{RequestId, random_name};
 pub use server::Server;
 pub use stats::{Stats, stats};
 pub use tls_files::{Rolled, TlsFiles, TlsFilesError};

@@ -14,20 +14,23 @@ thread_local! {
     static STATE: Cell<u64> = Cell::new(RandomState::new().build_hasher().finish());
 }
 
+/// 64 bits that name something; no secret. SplitMix64: a step is one addition, and what is given is a good mix of it.
+pub fn random_name() -> u64 {
+    let state = STATE.with(|state| {
+        let next = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        state.set(next);
+        next
+    });
+    let mut mix = state;
+    mix = (mix ^ (mix >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mix = (mix ^ (mix >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mix ^ (mix >> 31)
+}
+
 impl RequestId {
     /// The next one of this thread; each thread starts at a random place.
     pub fn next() -> Self {
-        // SplitMix64: every step is one addition, and 48 bits of a good mix of it are shown.
-        let state = STATE.with(|state| {
-            let next = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-            state.set(next);
-            next
-        });
-        let mut mix = state;
-        mix = (mix ^ (mix >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mix = (mix ^ (mix >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mix ^= mix >> 31;
-        Self(mix >> 16)
+        Self(random_name() >> 16)
     }
 
     /// The digits, without an allocation.

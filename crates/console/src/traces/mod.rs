@@ -3,9 +3,7 @@
 
 pub(crate) mod export;
 
-use std::cell::Cell;
 use std::fmt::Write as _;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::{Duration, Instant, SystemTime};
 
 use convox_proxy::{Outcome, RequestId};
@@ -82,22 +80,9 @@ fn parse(text: &[u8]) -> Option<(u128, u64, bool)> {
     (is_known && trace != 0 && span != 0).then_some((trace, u64::try_from(span).ok()?, flags & 1 == 1))
 }
 
-thread_local! {
-    static STATE: Cell<u64> = Cell::new(RandomState::new().build_hasher().finish());
-}
-
 /// Names spans; no secret. Never 0.
 fn random() -> u64 {
-    let state = STATE.with(|state| {
-        let next = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        state.set(next);
-        next
-    });
-    // SplitMix64.
-    let mut mix = state;
-    mix = (mix ^ (mix >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mix = (mix ^ (mix >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (mix ^ (mix >> 31)).max(1)
+    convox_proxy::random_name().max(1)
 }
 
 /// Of a method or a path, in characters, as in the audit log.
