@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::contender::{Contender, Ground, RACK, basic};
 use crate::origin::{self, Callee, head_of};
-use crate::{Output, measure};
+use crate::{Cores, Output, measure};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -30,10 +30,8 @@ pub(crate) struct Arguments {
     /// Seconds that each of them takes, at 10 KB a second.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    #[arg(long, default_value_t = 0)]
-    core: usize,
-    #[arg(long, default_value_t = 1)]
-    load_core: usize,
+    #[command(flatten)]
+    cores: Cores,
     #[command(flatten)]
     output: Output,
 }
@@ -83,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 async fn between(arguments: &Arguments, tls: bool, table: &mut String, figures: &mut Vec<serde_json::Value>) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
-    let ground = Ground::new(directory.path(), arguments.core, arguments.load_core)?;
+    let ground = Ground::new(directory.path(), arguments.cores.core, arguments.cores.load_core)?;
     let port = origin::start(&ground, tls).await?;
     let connector = if tls { Some(TlsConnector::from(client_config(&Trust::Pinned(ground.fingerprint.parse()?))?)) } else { None };
     let mut stages = Vec::new();

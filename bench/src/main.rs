@@ -81,3 +81,27 @@ struct Output {
     #[arg(long, default_value = "bench/results")]
     out: PathBuf,
 }
+
+/// What runs where: whoever is measured has a core to itself.
+#[derive(clap::Args, Clone, Copy)]
+struct Cores {
+    /// The core that every contender runs on, one at a time.
+    #[arg(long, default_value_t = 0)]
+    core: usize,
+    /// The core of load, and of what stands behind the contenders.
+    #[arg(long, default_value_t = 1)]
+    load_core: usize,
+}
+
+/// How contenders take turns.
+#[derive(clap::Args, Clone, Copy)]
+struct Turns {
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+    /// Seconds of load per contender and round.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Kept connections of the load.
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+}

@@ -7,23 +7,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::contender::{Contender, Ground, RACK, basic};
-use crate::{Output, measure, report};
+use crate::{Cores, Output, Turns, measure, report};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    #[arg(long, default_value_t = 7)]
-    rounds: usize,
-    /// Seconds of load per contender and round.
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    #[arg(long, default_value_t = 64)]
-    connections: usize,
-    /// The core that every contender runs on, one at a time.
-    #[arg(long, default_value_t = 0)]
-    core: usize,
-    /// The core of load and upstream.
-    #[arg(long, default_value_t = 1)]
-    load_core: usize,
+    #[command(flatten)]
+    turns: Turns,
+    #[command(flatten)]
+    cores: Cores,
     /// `convox-console` to measure; only the data path alone is measured without it.
     #[arg(long)]
     console: Option<PathBuf>,
@@ -85,9 +76,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         ]
         .join("; "),
         wrk: measure::version("wrk", "-v"),
-        rounds: arguments.rounds,
-        seconds: arguments.seconds,
-        connections: arguments.connections,
+        rounds: arguments.turns.rounds,
+        seconds: arguments.turns.seconds,
+        connections: arguments.turns.connections,
     };
     let (json, table) = report::relay(&conditions, &all);
     measure::write(&arguments.output.out.join("relay.json"), &json)?;
@@ -101,7 +92,7 @@ fn measure(arguments: &Arguments, variant: Variant) -> anyhow::Result<Vec<Series
     let directory = tempfile::tempdir()?;
     let script = directory.path().join("method.lua");
     std::fs::write(&script, format!("wrk.method = \"{}\"\n{}", variant.method, measure::LAST_PERCENTILE))?;
-    let ground = Ground::new(directory.path(), arguments.core, arguments.load_core)?;
+    let ground = Ground::new(directory.path(), arguments.cores.core, arguments.cores.load_core)?;
     let (_upstream, port) = ground.upstream(tls)?;
     let mut contenders = vec![ground.nginx_proxy(port, tls)?];
     // Nobody but the Console audits, so the others are asked for reads only.
@@ -120,12 +111,12 @@ fn measure(arguments: &Arguments, variant: Variant) -> anyhow::Result<Vec<Series
     }
     let mut series: Vec<Series> =
         contenders.iter().map(|contender| Series { variant, contender: contender.name, rounds: Vec::new() }).collect();
-    for round in 0..=arguments.rounds {
+    for round in 0..=arguments.turns.rounds {
         // Each round begins with another one, so that none always follows the same neighbour.
         for turn in 0..contenders.len() {
             let at = (round + turn) % contenders.len();
             let (Some(contender), Some(series)) = (contenders.get(at), series.get_mut(at)) else { continue };
-            let measured = once(arguments, contender, variant, &script, if round == 0 { 1 } else { arguments.seconds })
+            let measured = once(arguments, contender, variant, &script, if round == 0 { 1 } else { arguments.turns.seconds })
                 .with_context(|| format!("{} ({})", contender.name, variant.name))?;
             // The first one only warms up.
             if round > 0 {
@@ -157,9 +148,9 @@ fn once(arguments: &Arguments, contender: &Contender, variant: Variant, script: 
     ];
     let before = measure::cpu(contender.pid())?;
     let load = measure::load(
-        arguments.load_core,
+        arguments.cores.load_core,
         &format!("{}{}", contender.base, variant.path),
-        arguments.connections,
+        arguments.turns.connections,
         Duration::from_secs(seconds),
         &headers,
         Some(script),

@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::json;
 
-use crate::Output;
 use crate::contender::{Contender, Ground, answers, free_port, pinned};
 use crate::measure::{self, median};
 use crate::rack::{HOST, Rack};
+use crate::{Cores, Output, Turns};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -20,19 +20,10 @@ pub(crate) struct Arguments {
     /// The command line that deploys the app.
     #[arg(long)]
     convox: PathBuf,
-    #[arg(long, default_value_t = 7)]
-    rounds: usize,
-    /// Seconds of load per contender and round.
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    #[arg(long, default_value_t = 64)]
-    connections: usize,
-    /// The core that every contender runs on, one at a time.
-    #[arg(long, default_value_t = 0)]
-    core: usize,
-    /// The core of load and app.
-    #[arg(long, default_value_t = 1)]
-    load_core: usize,
+    #[command(flatten)]
+    turns: Turns,
+    #[command(flatten)]
+    cores: Cores,
     #[command(flatten)]
     output: Output,
 }
@@ -55,9 +46,9 @@ impl Subject {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
-    let ground = Ground::new(directory.path(), arguments.core, arguments.load_core)?;
-    let core = arguments.core.to_string();
-    let rack = Rack::start(&arguments.rack, &arguments.convox, directory.path(), &core, &arguments.load_core.to_string(), 1)?;
+    let ground = Ground::new(directory.path(), arguments.cores.core, arguments.cores.load_core)?;
+    let core = arguments.cores.core.to_string();
+    let rack = Rack::start(&arguments.rack, &arguments.convox, directory.path(), &core, &arguments.cores.load_core.to_string(), 1)?;
     let (_, app) = rack.processes()?.into_iter().next().context("the app does not run")?;
     let router = rack.router_pid()?;
     let mut figures = Vec::new();
@@ -79,9 +70,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         measure::version("nginx", "-v"),
         measure::version("caddy", "version"),
         measure::version("wrk", "-v"),
-        arguments.rounds,
-        arguments.seconds,
-        arguments.connections
+        arguments.turns.rounds,
+        arguments.turns.seconds,
+        arguments.turns.connections
     );
     let mut table = format!(
         "{conditions}\n\n| callers | contender | requests/s | CPU us/request | times nginx | p50 ms | p99 ms |\n|---|---|--:|--:|--:|--:|--:|\n"
@@ -119,15 +110,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn measure(arguments: &Arguments, subjects: &mut [Subject], scheme: &str) -> anyhow::Result<()> {
     let headers = [format!("Host: {HOST}")];
     let count = subjects.len();
-    for round in 0..=arguments.rounds {
+    for round in 0..=arguments.turns.rounds {
         // Each round begins with another one, so that none always follows the same neighbour.
         for turn in 0..count {
             let Some(subject) = subjects.get_mut((round + turn) % count) else { continue };
-            let seconds = if round == 0 { 1 } else { arguments.seconds };
+            let seconds = if round == 0 { 1 } else { arguments.turns.seconds };
             let before = measure::cpu(subject.pid)?;
             let url = format!("{}/", subject.base);
-            let load = measure::load(arguments.load_core, &url, arguments.connections, Duration::from_secs(seconds), &headers, None)
-                .with_context(|| subject.name.to_owned())?;
+            let load =
+                measure::load(arguments.cores.load_core, &url, arguments.turns.connections, Duration::from_secs(seconds), &headers, None)
+                    .with_context(|| subject.name.to_owned())?;
             let used = measure::cpu(subject.pid)? - before;
             // The first one only warms up.
             if round > 0 {

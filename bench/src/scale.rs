@@ -14,19 +14,14 @@ use sqlx::{ConnectOptions as _, Executor as _};
 
 use crate::contender::{Contender, Ground, RACK, basic};
 use crate::revoke::wire::Connection;
-use crate::{Output, measure};
+use crate::{Cores, Output, Turns, measure};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[arg(long)]
     console: PathBuf,
-    #[arg(long, default_value_t = 7)]
-    rounds: usize,
-    /// Seconds of load per size and round.
-    #[arg(long, default_value_t = 4)]
-    seconds: u64,
-    #[arg(long, default_value_t = 64)]
-    connections: usize,
+    #[command(flatten)]
+    turns: Turns,
     #[arg(long, default_value_t = 1_000_000)]
     keys: u64,
     #[arg(long, default_value_t = 100_000)]
@@ -34,10 +29,8 @@ pub(crate) struct Arguments {
     /// Keys that are revoked while they are in use, at each size.
     #[arg(long, default_value_t = 50)]
     revoked: usize,
-    #[arg(long, default_value_t = 0)]
-    core: usize,
-    #[arg(long, default_value_t = 1)]
-    load_core: usize,
+    #[command(flatten)]
+    cores: Cores,
     #[command(flatten)]
     output: Output,
 }
@@ -71,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let upstream_at = directory.path().join("upstream");
     std::fs::create_dir(&upstream_at)?;
-    let (_upstream, port) = Ground::new(&upstream_at, arguments.core, arguments.load_core)?.upstream(true)?;
+    let (_upstream, port) = Ground::new(&upstream_at, arguments.cores.core, arguments.cores.load_core)?.upstream(true)?;
     let mut all = Vec::new();
     for (number, size) in sizes.into_iter().enumerate() {
         let at = directory.path().join(number.to_string());
@@ -79,18 +72,25 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         // The upstream has the certificate of its own ground.
         std::fs::copy(upstream_at.join("cert.pem"), at.join("cert.pem"))?;
         std::fs::copy(upstream_at.join("key.pem"), at.join("key.pem"))?;
-        let ground = Ground::found(&at, arguments.core, arguments.load_core)?;
+        let ground = Ground::found(&at, arguments.cores.core, arguments.cores.load_core)?;
         writeln!(std::io::stderr(), "{} keys, {} Racks", size.keys, size.racks)?;
         all.push(set_up(&ground, arguments, port, size)?);
     }
-    for round in 0..=arguments.rounds {
+    for round in 0..=arguments.turns.rounds {
         for turn in 0..all.len() {
             let at = (round + turn) % all.len();
             let Some((contender, script, measured)) = all.get_mut(at) else { continue };
-            let seconds = if round == 0 { 1 } else { arguments.seconds };
+            let seconds = if round == 0 { 1 } else { arguments.turns.seconds };
             let before = measure::cpu(contender.pid())?;
             let url = format!("{}/apps?", contender.base);
-            let load = measure::load(arguments.load_core, &url, arguments.connections, Duration::from_secs(seconds), &[], Some(script))?;
+            let load = measure::load(
+                arguments.cores.load_core,
+                &url,
+                arguments.turns.connections,
+                Duration::from_secs(seconds),
+                &[],
+                Some(script),
+            )?;
             let used = measure::cpu(contender.pid())? - before;
             if round > 0 {
                 measured.per_second.push(load.requests as f64 / load.seconds);
@@ -231,9 +231,9 @@ fn report(arguments: &Arguments, all: &[Measured]) -> anyhow::Result<()> {
          | keys | Racks | requests/s | CPU us/request | range | times the smallest | MB resident | start, ms | revoked to refused, p50 and max, ms |\n\
          |--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
         measure::machine(),
-        arguments.rounds,
-        arguments.seconds,
-        arguments.connections
+        arguments.turns.rounds,
+        arguments.turns.seconds,
+        arguments.turns.connections
     );
     let mut figures = Vec::new();
     for measured in all {
@@ -261,8 +261,7 @@ fn report(arguments: &Arguments, all: &[Measured]) -> anyhow::Result<()> {
         let (key, rack) = (each(keys, arguments.keys), each(racks, arguments.racks));
         table.push_str(&format!("\nMemory: {key:.0} bytes for each key with its share of a user, {rack:.0} bytes for each Rack.\n"));
     }
-    let json =
-        json!({ "machine": measure::machine(), "rounds": arguments.rounds, "seconds_per_round": arguments.seconds, "figures": figures });
+    let json = json!({ "machine": measure::machine(), "rounds": arguments.turns.rounds, "seconds_per_round": arguments.turns.seconds, "figures": figures });
     measure::write(&arguments.output.out.join("scale.json"), &format!("{json:#}\n"))?;
     measure::write(&arguments.output.out.join("scale.md"), &table)?;
     std::io::stdout().write_all(table.as_bytes())?;

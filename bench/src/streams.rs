@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::contender::{Contender, Ground, RACK, basic};
 use crate::origin::{self, Callee, Stream, head_of};
-use crate::{Output, measure};
+use crate::{Cores, Output, measure};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -27,10 +27,8 @@ pub(crate) struct Arguments {
     /// Seconds that they are left alone.
     #[arg(long, default_value_t = 10)]
     idle: u64,
-    #[arg(long, default_value_t = 0)]
-    core: usize,
-    #[arg(long, default_value_t = 1)]
-    load_core: usize,
+    #[command(flatten)]
+    cores: Cores,
     /// `convox-console` to measure; only the data path alone is measured without it.
     #[arg(long)]
     console: Option<PathBuf>,
@@ -87,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 async fn one(arguments: &Arguments, name: &str, tls: bool) -> anyhow::Result<(u64, u64)> {
     let directory = tempfile::tempdir()?;
-    let ground = Ground::new(directory.path(), arguments.core, arguments.load_core)?;
+    let ground = Ground::new(directory.path(), arguments.cores.core, arguments.cores.load_core)?;
     let port = origin::start(&ground, tls).await?;
     let contender = origin::contender(&ground, name, arguments.console.clone(), port, tls).await?;
     let connector = if tls { Some(TlsConnector::from(client_config(&Trust::Pinned(ground.fingerprint.parse()?))?)) } else { None };
