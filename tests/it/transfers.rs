@@ -129,8 +129,11 @@ fn start_takes_a_source_to_a_running_app_and_follows_its_log() {
     use std::io::BufRead as _;
     let stack = Stack::start().unwrap();
     let source = example(&stack, "hello-web");
-    let cli = stack.cli();
-    let mut started = cli.at(&source).command(&["start", "-a", "fresh"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    // A Console of this machine leads to Racks anywhere, so nothing is started through one.
+    let refused = stack.cli().at(&source).run(&["start", "-a", "fresh"]).err();
+    assert!(refused.contains("is behind a Console") && !stack.cli().run(&["apps"]).ok().contains("fresh"), "{refused}");
+    let cli = stack.direct();
+    let mut started = cli.at(&source).command(&["start", "web", "-a", "fresh"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
     let out = std::io::BufReader::new(started.stdout.take().unwrap());
     let (mut promoted, mut heard) = (false, false);
     for line in out.lines().map_while(Result::ok) {

@@ -151,6 +151,15 @@ pub(crate) struct Start {
     /// build without the cache
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// generation of the app (2)
+    #[arg(short = 'g', long, value_name = "generation")]
+    pub(crate) generation: Option<String>,
+    /// do not sync changed files into what runs (nothing is ever synced)
+    #[arg(long)]
+    pub(crate) no_sync: bool,
+    /// shift the ports of an app of generation 1 (refused)
+    #[arg(short = 's', long, value_name = "count", allow_negative_numbers = true)]
+    pub(crate) shift: Option<i64>,
     #[command(flatten)]
     pub(crate) app: AppFlag,
     #[command(flatten)]

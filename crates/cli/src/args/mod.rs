@@ -152,7 +152,7 @@ pub(crate) enum Command {
     #[command(after_help = "EXAMPLES\n  convox ssl -a shop")]
     Ssl(Ssl),
     /// run an app on a rack of this machine, with its logs
-    #[command(after_help = "EXAMPLES\n  convox start -r local\n  convox start web -a shop")]
+    #[command(after_help = "EXAMPLES\n  convox start -r local\n  convox start web worker -a shop -r local")]
     Start(Start),
     /// switch current rack
     #[command(after_help = "EXAMPLES\n  convox switch acme/production\n  convox switch --account work\n  convox switch")]

@@ -75,6 +75,11 @@ impl Home {
     }
 }
 
+/// Whether `host` is where the Rack `name` of this machine listens.
+pub(super) fn stands_at(ctx: &Ctx, name: &str, host: &str) -> bool {
+    Home::of(ctx, name).ok().and_then(|home| home.ready()).is_some_and(|(ready, _)| ready == host)
+}
+
 pub(super) async fn install(ctx: &Ctx, args: &Install) -> Result<(), Failure> {
     if args.kind != "local" {
         return Err(Failure::new(format!("unknown provider: {}", args.kind))

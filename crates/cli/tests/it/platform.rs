@@ -94,6 +94,69 @@ fn a_machines_shell_gives_its_code_and_a_resources_console_has_none() {
     assert_eq!(person.run(&["resources", "console", "database", "-a", "shop"]).ok(), "console");
 }
 
+/// Answers as a Rack of this machine does, or as a Console with the same Rack behind it.
+fn startable(is_console: bool) -> impl Fn(&Request) -> Answer + Send + Sync {
+    move |request| match (request.method.as_str(), request.path.as_str()) {
+        ("GET", "/racks") if is_console => {
+            json(r#"[{"name":"prod","organization":{"name":"acme"},"provider":"local","status":"running"}]"#)
+        }
+        ("GET", "/racks") => status(404, ""),
+        ("GET", "/system") => json(r#"{"name":"prod","provider":"local","status":"running"}"#),
+        ("GET", "/apps/shop/services") => json(r#"[{"name":"web"},{"name":"worker"}]"#),
+        ("GET", "/apps/shop/logs") => Answer::Frames(vec![
+            Frame::text("T1 service/web/web-1 one\nT2 system/app no\nT3 service/wor"),
+            Frame::text("ker/w-1 two\nT4 service/other/x no\n"),
+            Frame::end(),
+        ]),
+        _ => rack(request),
+    }
+}
+
+#[test]
+fn start_refuses_every_rack_but_one_of_this_machine_before_anything_is_changed() {
+    let hint = "hint: convox rack install local, then convox start -r local; elsewhere: convox deploy\n";
+    let console = Server::start(startable(true));
+    let person = Person::at(&console);
+    // Every Rack of ours calls itself local, so its word is not what decides.
+    for args in
+        [&["start", "-a", "shop", "-r", "acme/prod"][..], &["start", "-a", "shop", "-r", "prod"], &["start", "-a", "shop", "--no-build"]]
+    {
+        let refused = person.run(args).err();
+        assert!(
+            refused.contains(" is behind a Console; start runs apps on a rack of this machine only") && refused.ends_with(hint),
+            "{refused}"
+        );
+    }
+    assert!(console.lines().iter().all(|line| line == "GET /racks"), "{:?}", console.lines());
+    // Somewhere else: not even asked.
+    let person = person.with("RACK_URL", "https://convox:k@rack.invalid");
+    let refused = person.run(&["start", "-a", "shop"]).err();
+    assert_eq!(refused, format!("ERROR: rack.invalid is not on this machine; start runs apps on a rack of this machine only\n{hint}"));
+    // What this machine knows by name is not therefore on this machine.
+    let person = Person::new();
+    person.save("self-managed", r#"{"desk":"10.255.255.1:5443"}"#);
+    person.save("auth", r#"{"10.255.255.1:5443":"k"}"#);
+    assert!(person.run(&["start", "-a", "shop", "-r", "desk"]).err().contains("is not on this machine"));
+}
+
+#[test]
+fn start_shows_the_logs_of_the_services_that_were_named() {
+    let server = Server::start(startable(false));
+    let person = Person::at(&server);
+    let lines = |args: &[&str]| {
+        // What precedes is the log of the promotion, of whatever service.
+        let said = person.run(args).ok();
+        said.rsplit_once("OK\n").unwrap().1.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let start = ["start", "-a", "shop", "--no-build", "--no-sync"];
+    assert_eq!(lines(&[&start[..], &["worker", "web"]].concat()), ["T1 service/web/web-1 one", "T3 service/worker/w-1 two"]);
+    let refused = person.run(&[&start[..], &["wbe"]].concat()).err();
+    assert!(refused.contains("ERROR: shop has no service wbe") && refused.contains("its services: web, worker"), "{refused}");
+    for old in [&["-g", "1"][..], &["-s", "1000"]] {
+        assert!(person.run(&[&start[..], old].concat()).err().contains("generation 1"), "{old:?}");
+    }
+}
+
 #[test]
 fn what_v3_added_makes_v3s_calls() {
     let server = Server::start(rack);
