@@ -13,8 +13,16 @@ pub struct Ignored {
 
 #[derive(Debug)]
 struct Pattern {
-    segments: Vec<String>,
+    segments: Vec<Segment>,
     exception: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Segment {
+    /// `**`: any number of segments.
+    Any,
+    /// One segment, with `*`, `?` and classes in it.
+    One(Vec<char>),
 }
 
 impl Ignored {
@@ -27,14 +35,17 @@ impl Ignored {
             .filter_map(|line| {
                 let line = line.trim();
                 let (exception, line) = line.strip_prefix('!').map_or((false, line), |rest| (true, rest.trim()));
-                let mut segments: Vec<String> = Vec::new();
+                let mut segments: Vec<Segment> = Vec::new();
                 for part in line.split('/') {
                     match part {
                         "" | "." => {}
                         ".." => {
                             segments.pop();
                         }
-                        part => segments.push(part.to_owned()),
+                        // Twice says no more than once.
+                        "**" if segments.last() == Some(&Segment::Any) => {}
+                        "**" => segments.push(Segment::Any),
+                        part => segments.push(Segment::One(part.chars().collect())),
                     }
                 }
                 (!segments.is_empty()).then_some(Pattern { segments, exception })
@@ -50,27 +61,39 @@ impl Ignored {
 
     /// Whether `relative` stays at home.
     pub fn matches(&self, relative: &Path) -> bool {
-        let path: Vec<String> = relative.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-        let mut ignored = false;
-        for pattern in &self.patterns {
-            // A pattern speaks for a path when it matches it or one of its parents.
-            let speaks = (1..=path.len()).any(|end| segments_match(&pattern.segments, path.get(..end).unwrap_or_default()));
-            if speaks {
-                ignored = !pattern.exception;
-            }
-        }
-        ignored
+        let path: Vec<Vec<char>> = relative.iter().map(|part| part.to_string_lossy().chars().collect()).collect();
+        // The last word counts, so the first that speaks from the end decides.
+        self.patterns.iter().rev().find(|pattern| pattern.speaks_for(&path)).is_some_and(|pattern| !pattern.exception)
     }
 }
 
-fn segments_match(pattern: &[String], path: &[String]) -> bool {
-    match pattern.split_first() {
-        None => path.is_empty(),
-        Some((first, rest)) if first == "**" => (0..=path.len()).any(|skip| segments_match(rest, path.get(skip..).unwrap_or_default())),
-        Some((first, rest)) => path.split_first().is_some_and(|(name, below)| {
-            let (first, name): (Vec<char>, Vec<char>) = (first.chars().collect(), name.chars().collect());
-            glob(&first, &name) && segments_match(rest, below)
-        }),
+impl Pattern {
+    /// Whether it matches the path or one of its parents. Goes through the pattern once and keeps every length of the path that matches so
+    /// far, so a hostile one costs at most its segments times those of the path.
+    fn speaks_for(&self, path: &[Vec<char>]) -> bool {
+        let mut reached = vec![false; path.len() + 1];
+        if let Some(start) = reached.first_mut() {
+            *start = true;
+        }
+        for segment in &self.segments {
+            reached = match segment {
+                Segment::Any => reached
+                    .iter()
+                    .scan(false, |any, reached| {
+                        *any |= reached;
+                        Some(*any)
+                    })
+                    .collect(),
+                Segment::One(wanted) => {
+                    let steps = reached.iter().zip(path).map(|(reached, name)| *reached && glob(wanted, name));
+                    std::iter::once(false).chain(steps).collect()
+                }
+            };
+            if !reached.contains(&true) {
+                return false;
+            }
+        }
+        reached.iter().skip(1).any(|reached| *reached)
     }
 }
 
@@ -166,6 +189,13 @@ mod tests {
             ("!keep\n*", "keep", true),
             ("./a/../b", "b", true),
             ("", "anything", false),
+            ("**", "a/b", true),
+            ("**/**/x", "a/b/x", true),
+            ("a/**/b/**/c", "a/b/c", true),
+            ("a/**/b/**/c", "a/1/2/b/3/c/d", true),
+            ("a/**/b/**/c", "a/1/c", false),
+            ("a/**", "a", true),
+            ("a/../**/b", "b", true),
         ] {
             assert_eq!(ignored(text, path), expected, "{text:?} on {path:?}");
         }
@@ -174,6 +204,9 @@ mod tests {
     #[test]
     fn a_hostile_pattern_ends() {
         assert!(!ignored(&format!("{}b", "*a".repeat(200)), &"a".repeat(5000)));
+        let deep = "a/".repeat(60);
+        assert!(!ignored(&format!("{}b", "**/a/".repeat(2000)), &deep));
+        assert!(!ignored(&format!("{}b", "**/".repeat(20_000)), &deep));
         assert!(!ignored("[", "["));
         assert!(!ignored("[a-", "a"));
         assert!(!ignored("a\\", "a"));

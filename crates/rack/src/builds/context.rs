@@ -14,12 +14,13 @@ const PIECE: usize = 64 * 1024;
 const PIECES: usize = 8;
 
 /// Streams the directory without what its `.dockerignore` names. The Dockerfile and the `.dockerignore` always go along, as
-/// with Docker's own client.
-pub(super) fn stream(dir: PathBuf, dockerfile: String) -> mpsc::Receiver<io::Result<Bytes>> {
+/// with Docker's own client. Ends soon after nobody takes the pieces any more.
+pub(super) fn stream(dir: PathBuf, dockerfile: String, ignored: &str) -> mpsc::Receiver<io::Result<Bytes>> {
     let (to, pieces) = mpsc::channel(PIECES);
+    let ignored = Ignored::parse(ignored);
     tokio::task::spawn_blocking(move || {
         let mut out = Pieces { to: to.clone(), piece: Vec::with_capacity(PIECE) };
-        if let Err(error) = write(&dir, &dockerfile, &mut out).and_then(|()| out.flush()) {
+        if let Err(error) = write(&dir, &dockerfile, &ignored, &mut out).and_then(|()| out.flush()) {
             // Nobody listens any more if the build has ended already.
             let _ = to.blocking_send(Err(error));
         }
@@ -27,8 +28,8 @@ pub(super) fn stream(dir: PathBuf, dockerfile: String) -> mpsc::Receiver<io::Res
     pieces
 }
 
-fn write(dir: &Path, dockerfile: &str, out: &mut Pieces) -> io::Result<()> {
-    let ignored = Ignored::parse(&std::fs::read_to_string(dir.join(".dockerignore")).unwrap_or_default());
+fn write(dir: &Path, dockerfile: &str, ignored: &Ignored, out: &mut Pieces) -> io::Result<()> {
+    let to = out.to.clone();
     let always = [Path::new(dockerfile), Path::new(".dockerignore")];
     let mut archive = tar::Builder::new(out);
     archive.follow_symlinks(false);
@@ -37,6 +38,9 @@ fn write(dir: &Path, dockerfile: &str, out: &mut Pieces) -> io::Result<()> {
         let mut entries: Vec<_> = std::fs::read_dir(dir.join(&relative))?.collect::<io::Result<_>>()?;
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
+            if to.is_closed() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
             let path = relative.join(entry.file_name());
             let is_ignored = ignored.matches(&path) && !always.contains(&path.as_path());
             let kind = entry.file_type()?;
@@ -107,7 +111,8 @@ mod tests {
     use super::*;
 
     async fn names(dir: &Path, dockerfile: &str) -> Vec<String> {
-        let mut pieces = stream(dir.to_owned(), dockerfile.to_owned());
+        let ignored = std::fs::read_to_string(dir.join(".dockerignore")).unwrap();
+        let mut pieces = stream(dir.to_owned(), dockerfile.to_owned(), &ignored);
         let mut bytes = Vec::new();
         while let Some(piece) = pieces.recv().await {
             bytes.extend_from_slice(&piece.unwrap());

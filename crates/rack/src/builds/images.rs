@@ -1,7 +1,7 @@
 //! Images of an app's services: built from its source, or pulled.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 use bollard::auth::DockerCredentials;
@@ -11,6 +11,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::sync::Semaphore;
 
 use super::{BuildError, BuildRequest, Log, context};
+use crate::files;
 use crate::logs::LineSplitter;
 use crate::manifest::{Build, Manifest, Service};
 use crate::runtime::container::{Engine, LABEL_APP, LABEL_BUILD, LABEL_RACK, Names, collect, reason};
@@ -91,14 +92,15 @@ impl Images {
         log: &Log<'_>,
     ) -> Result<(), BuildError> {
         let dir = scheduler::directory(source, service);
-        let dockerfile = dir.join(&build.manifest);
-        let text = std::fs::read_to_string(&dockerfile).map_err(|error| BuildError {
-            reason: format!("service {}: {}: {error}; add it, or name another with `build.manifest`", service.name, build.manifest),
-        })?;
+        let refused = |reason: String| BuildError { reason: format!("service {}: build.manifest: {reason}", service.name) };
+        let dockerfile = plain_path(&build.manifest).map_err(refused)?;
+        let text = files::read_below(&dir, &dockerfile).map_err(refused)?;
+        let text = text.ok_or_else(|| refused(format!("there is no {dockerfile} in the source; add it, or name another")))?;
+        let ignored = files::read_below(&dir, ".dockerignore").map_err(|reason| BuildError { reason })?.unwrap_or_default();
         refuse_others(&text)?;
         log.say(&format!("Building {} from {}", service.name, Path::new(&build.path).join(&build.manifest).display()));
         let options = BuildImageOptions {
-            dockerfile: build.manifest.clone(),
+            dockerfile: dockerfile.clone(),
             t: Some(name.to_owned()),
             nocache: request.no_cache,
             rm: true,
@@ -112,7 +114,7 @@ impl Images {
             target: build.target.clone(),
             ..BuildImageOptions::default()
         };
-        let body = bollard::body_try_stream(pieces(context::stream(dir, build.manifest.clone())));
+        let body = bollard::body_try_stream(pieces(context::stream(dir, dockerfile, &ignored)));
         let steps = self.engine.docker.build_image(options, Some(credentials(&request.registries)), Some(body));
         let texts = steps.map(|step| step.map(|step| step.stream.or(step.status.map(|status| status + "\n")).unwrap_or_default()));
         tell(texts, log).await.map_err(|error| BuildError { reason: format!("service {}: {error}", service.name) })
@@ -154,6 +156,20 @@ impl Images {
         let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
         let tagged = self.engine.docker.tag_image(image, Some(options)).await;
         tagged.map_err(|error| BuildError { reason: format!("could not name image {image}: {}", reason(&error)) })
+    }
+}
+
+/// A path as an engine gets it, whatever its own way to read names: parts that lead down, and nothing else. What begins with a bracket,
+/// Podman takes for a list of paths.
+fn plain_path(name: &str) -> Result<String, String> {
+    let parts: Option<Vec<&str>> = Path::new(name)
+        .components()
+        .filter(|part| *part != Component::CurDir)
+        .map(|part| if let Component::Normal(part) = part { part.to_str() } else { None })
+        .collect();
+    match parts.map(|parts| parts.join("/")) {
+        Some(path) if !path.is_empty() && !path.starts_with('[') && !path.chars().any(char::is_control) => Ok(path),
+        _ => Err(format!("{name:?} is not the name of a file in the source")),
     }
 }
 
@@ -272,6 +288,24 @@ mod tests {
         let found = arguments("FROM x\nARG NODE_ENV=development\n  arg VERSION\nARG OTHER\nENV SECRET=1", &build, &request);
         let expected = [("COMMIT", "abc"), ("MODE", "slow"), ("NODE_ENV", "production"), ("VERSION", "2")];
         assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    }
+
+    #[test]
+    fn an_engine_gets_a_path_that_leads_down_or_none() {
+        assert_eq!(plain_path("./docker//Dockerfile.web").unwrap(), "docker/Dockerfile.web");
+        for bad in [
+            "",
+            ".",
+            "../Dockerfile",
+            "a/../../x",
+            "/etc/shadow",
+            "[\"/etc/shadow\"]",
+            "./[\"../../../../etc/shadow\"]",
+            "a\nb",
+            "../../../../../dev/zero",
+        ] {
+            assert!(plain_path(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

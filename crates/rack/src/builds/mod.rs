@@ -4,11 +4,11 @@
 //! The process runtime runs commands from the source: no Dockerfile is built. What is in an
 //! archive is hostile; nothing in it may write outside its own directory or fill the disk.
 
-use std::fs::{DirBuilder, File};
-use std::io::Read;
+use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use crate::files;
 use crate::logs::LogStore;
 use crate::manifest::Manifest;
 use crate::resources;
@@ -21,9 +21,6 @@ mod tree;
 mod unpack;
 
 pub use images::{Images, RegistryLogin};
-
-/// Longest manifest; the reader of manifests has its own, smaller cap.
-const MANIFEST_CAP: u64 = 1 << 20;
 
 /// What to build.
 #[derive(Clone, Default)]
@@ -253,24 +250,12 @@ impl Log<'_> {
     }
 }
 
-/// The manifest's text. The links in the source lead nowhere else, so following them is safe.
+/// The manifest's text.
 fn read_manifest(source: &Path, file: &str) -> Result<String, BuildError> {
-    let refuse = |what: String| Err(BuildError { reason: what });
-    let is_inside = Path::new(file).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    if !is_inside {
-        return refuse(format!("{file:?} is not the name of a file in the source"));
-    }
-    let path = source.join(file);
-    if !path.is_file() {
-        return refuse(format!("there is no {file} in the source; add one, or name it with --manifest"));
-    }
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|open| open.take(MANIFEST_CAP + 1).read_to_end(&mut bytes));
-    match (read, String::from_utf8(bytes)) {
-        (Err(error), _) => refuse(format!("{file} cannot be read: {error}")),
-        (Ok(_), Err(_)) => refuse(format!("{file} is not UTF-8 text")),
-        (Ok(count), Ok(_)) if count as u64 > MANIFEST_CAP => refuse(format!("{file} is larger than {} KB", MANIFEST_CAP / 1024)),
-        (Ok(_), Ok(text)) => Ok(text),
+    match files::read_below(source, file) {
+        Ok(Some(text)) => Ok(text),
+        Ok(None) => Err(BuildError { reason: format!("there is no {file} in the source; add one, or name it with --manifest") }),
+        Err(reason) => Err(BuildError { reason }),
     }
 }
 

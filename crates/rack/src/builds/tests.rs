@@ -230,6 +230,23 @@ async fn another_manifest_can_be_named_but_not_one_outside() {
 }
 
 #[tokio::test]
+async fn a_dockerfile_is_one_of_the_source_and_of_a_readable_size() {
+    let bench = Bench::new();
+    std::fs::write(bench.dir.path().join("outside"), "FROM scratch\nCMD [\"stolen\"]\n").unwrap();
+    let named =
+        |name: &str| Source::default().file("convox.yml", &format!("services:\n  web:\n    build: {{path: ., manifest: {name:?}}}\n"));
+    for name in ["../../../../outside", "../../../../../../../../../../dev/zero", "/dev/zero", "/etc/passwd"] {
+        let reason = bench.refusal(named(name)).await;
+        assert!(reason.contains("build.manifest") && reason.contains("not the name of a file in the source"), "{reason}");
+    }
+    // Inside of the source, and for an engine, which gets a part of it only, outside.
+    let reason = bench.refusal(named("Dockerfile").file("real", "FROM scratch\nCMD x\n").symlink("Dockerfile", "real")).await;
+    assert!(reason.contains("lies behind a link"), "{reason}");
+    let reason = bench.refusal(named("Dockerfile").file("Dockerfile", &"#".repeat(1_048_577))).await;
+    assert!(reason.contains("larger than 1024 KB"), "{reason}");
+}
+
+#[tokio::test]
 async fn names_from_outside_lead_nowhere_else() {
     let bench = Bench::new();
     let builder = bench.builder(BuildLimits::default());

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 
 use super::{DesiredApp, Inner, SchedulerError, dockerfile};
+use crate::files;
 use crate::manifest::{MissingEnv, Service};
 use crate::resources;
 use crate::runtime::{Isolation, ProcessKind, ProcessSpec};
@@ -114,8 +115,8 @@ pub(crate) fn command(isolation: Isolation, source: &Path, service: &Service) ->
         return Ok(service.command.clone());
     }
     let manifest = service.build.as_ref().map_or("Dockerfile", |build| build.manifest.as_str());
-    let file = directory(source, service).join(manifest);
-    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    let text = files::read_below(&directory(source, service), manifest);
+    let text = text.map_err(|reason| format!("service {}: build.manifest: {reason}", service.name))?.unwrap_or_default();
     dockerfile::command(&text)
         .ok_or_else(|| format!("service {} has no command: add `command` to it in convox.yml, or CMD to its {manifest}", service.name))
 }
