@@ -3,7 +3,7 @@
 
 use convox_wire::api::{Certificate, Instance, KeyPair, Registry};
 use convox_wire::form::Params;
-use convox_wire::options::{CertificateCreateOptions, CertificateGenerateOptions, InstanceShellOptions};
+use convox_wire::options::{CertificateCreateOptions, CertificateGenerateOptions, CertificateListOptions, InstanceShellOptions};
 use http::Method;
 
 use crate::call::escape_segment;
@@ -14,8 +14,8 @@ const LONGEST_KEY: usize = 64 * 1024;
 
 impl Client {
     /// `GET /certificates`
-    pub async fn certificates(&self) -> Result<Vec<Certificate>, Error> {
-        self.list(Call::get(&["certificates"])?).await
+    pub async fn certificates(&self, options: &CertificateListOptions) -> Result<Vec<Certificate>, Error> {
+        self.list(Call::get(&["certificates"])?.options(options)?).await
     }
 
     /// `POST /certificates`: a certificate and its key, both PEM.

@@ -7,9 +7,9 @@ use base64::Engine as _;
 use convox_wire::api::{App, AppConfig, Build, Object, Process, Release, Resource, Service, System, SystemJwt, TokenInfo};
 use convox_wire::form::Params;
 use convox_wire::options::{
-    AppCreateOptions, AppUpdateOptions, BuildCreateOptions, BuildImportImageOptions, BuildUpdateOptions, LogOptions, ProcessExecOptions,
-    ProcessListOptions, ProcessRunOptions, ReleaseCreateOptions, ReleasePromoteOptions, ResourceConsoleOptions, ServiceUpdateOptions,
-    SystemJwtRotateOptions, SystemUpdateOptions,
+    AppCreateOptions, AppUpdateOptions, BuildCreateOptions, BuildImportImageOptions, BuildUpdateOptions, FilesUploadOptions, LogOptions,
+    ProcessExecOptions, ProcessListOptions, ProcessRunOptions, ReleaseCreateOptions, ReleasePromoteOptions, ResourceConsoleOptions,
+    ServiceUpdateOptions, SystemJwtRotateOptions, SystemUpdateOptions,
 };
 use http::Method;
 
@@ -111,6 +111,11 @@ impl Client {
         self.socket(Call::get(&["apps", app, "logs"])?.options(options)?).await
     }
 
+    /// v3: `WS /apps/{app}/services/{service}/logs`
+    pub async fn service_logs(&self, app: &str, service: &str, options: &LogOptions) -> Result<Socket, Error> {
+        self.socket(Call::get(&["apps", app, "services", service, "logs"])?.options(options)?).await
+    }
+
     /// `GET /apps/{app}/builds`, newest first.
     pub async fn builds(&self, app: &str, limit: Option<i64>) -> Result<Vec<Build>, Error> {
         self.list(limited(Call::get(&["apps", app, "builds"])?, limit)).await
@@ -192,8 +197,13 @@ impl Client {
     }
 
     /// `POST /apps/{app}/processes/{id}/files`: a tar that is unpacked at `/`.
-    pub async fn files_upload(&self, app: &str, process: &str, archive: Body) -> Result<(), Error> {
-        self.done(Call::post(&["apps", app, "processes", process, "files"])?.body(archive)).await
+    pub async fn files_upload(&self, app: &str, process: &str, archive: Body, options: &FilesUploadOptions) -> Result<(), Error> {
+        self.done(Call::post(&["apps", app, "processes", process, "files"])?.options(options)?.body(archive)).await
+    }
+
+    /// v3: `GET /apps/{app}/configs`: names only.
+    pub async fn app_configs(&self, app: &str) -> Result<Vec<AppConfig>, Error> {
+        self.list(Call::get(&["apps", app, "configs"])?).await
     }
 
     /// v3: `GET /apps/{app}/configs/{name}`

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::flags::{AppFlag, RackFlag, WaitFlag};
+use super::flags::{AppFlag, RackFlag, WaitFlag, WatchFlag};
 
 /// `apps`
 #[derive(Args, Debug)]
@@ -11,6 +11,8 @@ pub(crate) struct Apps {
     pub(crate) rack: RackFlag,
     #[command(flatten)]
     pub(crate) app: AppFlag,
+    #[command(flatten)]
+    pub(crate) watch: WatchFlag,
     #[command(subcommand)]
     pub(crate) command: Option<AppsCommand>,
 }
@@ -105,6 +107,9 @@ pub(crate) struct Create {
     /// generation
     #[arg(short = 'g', long, value_name = "generation")]
     pub(crate) generation: Option<String>,
+    /// seconds that a release of the app may take to become healthy (v3)
+    #[arg(long, value_name = "seconds")]
+    pub(crate) timeout: Option<i64>,
     #[command(flatten)]
     pub(crate) wait: WaitFlag,
 }

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::flags::{AppFlag, IdFlag, RackFlag, WaitFlag};
+use super::flags::{AppFlag, IdFlag, RackFlag, WaitFlag, WatchFlag};
 
 /// What shapes a build.
 #[derive(Args, Debug)]
@@ -21,6 +21,9 @@ pub(crate) struct BuildOptions {
     /// build without the cache
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// build with the Docker of this machine instead of the Rack's (refused)
+    #[arg(long)]
+    pub(crate) external: bool,
     /// build with a wildcard domain
     #[arg(long)]
     pub(crate) wildcard_domain: bool,
@@ -50,6 +53,9 @@ pub(crate) struct Deploy {
     /// build the development target
     #[arg(long)]
     pub(crate) development: bool,
+    /// promote even if the app is not running
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) wait: WaitFlag,
 }
@@ -64,6 +70,8 @@ pub(crate) struct Builds {
     /// number of builds to list
     #[arg(short = 'l', long, value_name = "limit")]
     pub(crate) limit: Option<i64>,
+    #[command(flatten)]
+    pub(crate) watch: WatchFlag,
     #[command(subcommand)]
     pub(crate) command: Option<BuildsCommand>,
 }
@@ -151,6 +159,9 @@ pub(crate) struct Start {
     /// build without the cache
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// build with the Docker of this machine instead of the Rack's (refused)
+    #[arg(short = 'e', long)]
+    pub(crate) external: bool,
     /// generation of the app (2)
     #[arg(short = 'g', long, value_name = "generation")]
     pub(crate) generation: Option<String>,

@@ -8,21 +8,47 @@ pub(crate) fn reason(words: &[String]) -> Option<&'static str> {
 
 const NOT_HERE: &[(&str, &str)] = &[
     ("update", "convox does not replace its own program: install the new version the way you installed this one"),
-    ("encrypt", "encrypt and decrypt are for the build agents of Racks on AWS; use a tool for files, such as age"),
-    ("decrypt", "encrypt and decrypt are for the build agents of Racks on AWS; use a tool for files, such as age"),
-    ("rack sync whitelist", "security groups exist on AWS only; use the original v2 convox for this Rack"),
-    ("rack karpenter", "Karpenter exists on AWS only; use the original v3 convox for this Rack"),
-    ("rack kubeconfig", "it would write your key into a file in clear text; use the original v3 convox for a Rack on Kubernetes"),
+    (
+        "encrypt",
+        "v2 seals texts on this machine with a key on the command line, where others can read it; use a tool for files, such as age",
+    ),
+    (
+        "decrypt",
+        "v2 opens texts on this machine with a key on the command line, where others can read it; use a tool for files, such as age",
+    ),
+    (
+        "rack sync whitelist",
+        "security groups exist on AWS only: the original v2 convox does it for a Rack there, on every other there is nothing to sync",
+    ),
+    (
+        "rack karpenter",
+        "Karpenter exists on AWS only: the original v3 convox does it for a Rack there, on every other there is nothing to clean up",
+    ),
+    (
+        "rack kubeconfig",
+        "it would write your key into a file in clear text; the original v3 convox does it for a Rack on Kubernetes, no other has one",
+    ),
     ("rack resources", "resources belong to apps: name them in convox.yml, and see `convox resources`"),
-    ("letsencrypt", "these settings are for AWS Route 53; use the original v3 convox for this Rack"),
+    (
+        "letsencrypt",
+        "these settings are for AWS Route 53: the original v3 convox does it for a Rack there; a convox-rack gets certificates by --acme-directory",
+    ),
     ("cloud", "Convox Cloud machines are rented from the makers of the original; use their convox for them"),
     ("runtimes", "cloud accounts are attached in the original Console; `convox rack runtimes` lists those of a Rack"),
     ("workflows", "workflows live in the original Console; let your CI run `convox deploy`"),
-    ("budget", "budgets are kept by Racks on AWS only; use the original v3 convox for this Rack"),
-    ("cost", "costs are counted by Racks on AWS only; use the original v3 convox for this Rack"),
+    (
+        "budget",
+        "budgets are kept by v3 Racks on Kubernetes: the original v3 convox sets them there; a convox-rack has no prices, and none to keep",
+    ),
+    (
+        "cost",
+        "costs are counted by v3 Racks on Kubernetes: the original v3 convox shows them; a convox-rack has no prices: see `convox scale` for what apps ask for",
+    ),
     ("deploy-debug", "`convox logs -a APP --since 10m --no-follow` and `convox builds logs BUILD` say why a deploy failed"),
-    ("services triggers", "autoscaling by triggers exists on Kubernetes only; use the original v3 convox for this Rack"),
-    ("services update", "`convox scale SERVICE` changes count, cpu and memory"),
+    (
+        "services triggers",
+        "a Rack on Kubernetes scales by triggers: the original v3 convox sets them there; elsewhere set a count: `convox scale SERVICE --count N`",
+    ),
 ];
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::flags::{AppFlag, IdFlag, RackFlag, WaitFlag};
+use super::flags::{AppFlag, IdFlag, RackFlag, WaitFlag, WatchFlag};
 
 /// `env`
 #[derive(Args, Debug)]
@@ -14,6 +14,10 @@ pub(crate) struct Env {
     /// show the values of masked keys on a terminal too
     #[arg(long)]
     pub(crate) reveal: bool,
+    #[command(flatten)]
+    pub(crate) of: OfRelease,
+    #[command(flatten)]
+    pub(crate) watch: WatchFlag,
     #[command(subcommand)]
     pub(crate) command: Option<EnvCommand>,
 }
@@ -24,6 +28,8 @@ pub(crate) enum EnvCommand {
     #[command(after_help = "EXAMPLES\n  EDITOR=nano convox env edit -a shop --promote")]
     Edit {
         #[command(flatten)]
+        of: OfRelease,
+        #[command(flatten)]
         after: After,
     },
     /// get an env var
@@ -31,6 +37,8 @@ pub(crate) enum EnvCommand {
     Get {
         #[arg(value_name = "var")]
         key: String,
+        #[command(flatten)]
+        of: OfRelease,
     },
     /// list keys whose values are not shown on a terminal
     #[command(after_help = "EXAMPLES\n  convox env mask -a shop")]
@@ -47,6 +55,8 @@ pub(crate) enum EnvCommand {
         #[arg(value_name = "key", required = true)]
         keys: Vec<String>,
         #[command(flatten)]
+        of: OfRelease,
+        #[command(flatten)]
         id: IdFlag,
         #[command(flatten)]
         after: After,
@@ -62,9 +72,19 @@ pub(crate) struct Set {
     #[arg(long)]
     pub(crate) replace: bool,
     #[command(flatten)]
+    pub(crate) of: OfRelease,
+    #[command(flatten)]
     pub(crate) id: IdFlag,
     #[command(flatten)]
     pub(crate) after: After,
+}
+
+/// `--release`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OfRelease {
+    /// of this release instead of the newest one; what is made goes on from it (v3)
+    #[arg(long, value_name = "release")]
+    pub(crate) release: Option<String>,
 }
 
 /// What follows a change of the environment.

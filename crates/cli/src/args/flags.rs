@@ -34,6 +34,14 @@ pub(crate) struct IdFlag {
     pub(crate) id: bool,
 }
 
+/// `--watch`
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct WatchFlag {
+    /// show it again every so many seconds, until Ctrl-C
+    #[arg(long, value_name = "seconds")]
+    pub(crate) watch: Option<u64>,
+}
+
 /// Go's duration form, as the originals take it.
 pub(super) fn duration(text: &str) -> Result<std::time::Duration, String> {
     convox_wire::duration::go_parse(text).map_err(|_| format!("`{text}` is no duration; write 90s, 10m or 1h30m"))

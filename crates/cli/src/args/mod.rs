@@ -6,6 +6,7 @@
 mod account;
 mod apps;
 mod builds;
+mod configs;
 mod elsewhere;
 mod env;
 mod flags;
@@ -23,15 +24,16 @@ use clap::{Parser, Subcommand};
 pub(crate) use account::{Accounts, AccountsCommand, AccountsMove, Completion, Login, Logout, Man, Switch, Trust};
 pub(crate) use apps::{AppName, Apps, AppsCommand, AppsParamsCommand, Create as AppsCreate};
 pub(crate) use builds::{Build, BuildOptions, Builds, BuildsCommand, Deploy, Import as BuildsImport, ImportImage, Start};
-pub(crate) use env::{Env, EnvCommand, MaskCommand, Set as EnvSet};
-pub(crate) use flags::{AppFlag, IdFlag, RackFlag};
+pub(crate) use configs::{ConfigCommand, ConfigSet, Configs};
+pub(crate) use env::{Env, EnvCommand, MaskCommand, OfRelease, Set as EnvSet};
+pub(crate) use flags::{AppFlag, IdFlag, RackFlag, WatchFlag};
 pub(crate) use keys::{Create as KeysCreate, Keys, KeysCommand};
 pub(crate) use parse::{Outcome, parse};
 pub(crate) use platform::{
     Certs, CertsCommand, Instances, InstancesCommand, Proxy, Registries, RegistriesCommand, Ssl, SslCommand, TlsFlag,
 };
 pub(crate) use processes::{
-    Cp, Exec, LogFlags, Logs, Ps, PsCommand, Resources, ResourcesCommand, Restart, Run, Scale, Services, ServicesCommand, Test,
+    Cp, Exec, LogFlags, Logs, Ps, PsCommand, Resources, ResourcesCommand, Restart, Run, Scale, Services, ServicesCommand, Size, Test,
 };
 pub(crate) use rack::{
     Access, AccessCommand, AccessKey, Install, Rack, RackCommand, RackParamsCommand, RackPassword, RackScale, RuntimeCommand, Uninstall,
@@ -73,6 +75,12 @@ pub(crate) enum Command {
     /// print a shell's completion script
     #[command(after_help = "EXAMPLES\n  convox completion bash > ~/.local/share/bash-completion/completions/convox")]
     Completion(Completion),
+    /// texts that an app keeps by name (v3)
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// list the configs of an app
+    #[command(after_help = "EXAMPLES\n  convox configs -a shop")]
+    Configs(Configs),
     /// copy files
     #[command(
         after_help = "EXAMPLES\n  convox cp web-1a2b3c:/var/log/app.log . -a shop\n  convox cp ./fixtures web-1a2b3c:/tmp/fixtures -a shop"
@@ -108,7 +116,9 @@ pub(crate) enum Command {
     #[command(after_help = "EXAMPLES\n  convox logout\n  convox logout console.example.com --account work")]
     Logout(Logout),
     /// get logs for an app
-    #[command(after_help = "EXAMPLES\n  convox logs -a shop --since 1h --filter ERROR\n  convox logs -a shop --no-follow")]
+    #[command(
+        after_help = "EXAMPLES\n  convox logs -a shop --since 1h --filter ERROR\n  convox logs -a shop --service web --tail 100 --no-follow"
+    )]
     Logs(Logs),
     /// write the manual pages
     #[command(after_help = "EXAMPLES\n  convox man > convox.1\n  convox man /usr/local/share/man/man1")]
@@ -117,14 +127,14 @@ pub(crate) enum Command {
     #[command(after_help = "EXAMPLES\n  convox proxy 10.0.1.5:5432\n  convox proxy 15432:database.internal:5432 -r acme/staging")]
     Proxy(Proxy),
     /// list app processes
-    #[command(after_help = "EXAMPLES\n  convox ps -a shop\n  convox ps -a shop --service web")]
+    #[command(after_help = "EXAMPLES\n  convox ps -a shop\n  convox ps -a shop --service web --watch 5")]
     Ps(Ps),
     /// get information about the rack
     #[command(after_help = "EXAMPLES\n  convox rack\n  convox rack -r acme/staging")]
     Rack(Rack),
     /// list available racks
     #[command(after_help = "EXAMPLES\n  convox racks\n  convox racks --json")]
-    Racks,
+    Racks(WatchFlag),
     /// list private registries
     #[command(after_help = "EXAMPLES\n  convox registries")]
     Registries(Registries),
@@ -143,7 +153,9 @@ pub(crate) enum Command {
     )]
     Run(Run),
     /// scale a service
-    #[command(after_help = "EXAMPLES\n  convox scale -a shop\n  convox scale web --count 3 -a shop --wait")]
+    #[command(
+        after_help = "EXAMPLES\n  convox scale -a shop\n  convox scale web -a shop --watch 5\n  convox scale web --count 3 -a shop --wait"
+    )]
     Scale(Scale),
     /// list services for an app
     #[command(after_help = "EXAMPLES\n  convox services -a shop")]

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::flags::{AppFlag, IdFlag, RackFlag, WaitFlag};
+use super::flags::{AppFlag, IdFlag, RackFlag, WaitFlag, WatchFlag};
 
 /// `certs`
 #[derive(Args, Debug)]
@@ -11,6 +11,11 @@ pub(crate) struct Certs {
     pub(crate) rack: RackFlag,
     #[command(flatten)]
     pub(crate) app: AppFlag,
+    /// those only that the Rack made itself (v3)
+    #[arg(long)]
+    pub(crate) generated: bool,
+    #[command(flatten)]
+    pub(crate) watch: WatchFlag,
     #[command(subcommand)]
     pub(crate) command: Option<CertsCommand>,
 }
@@ -85,6 +90,8 @@ pub(crate) enum SslCommand {
 pub(crate) struct Registries {
     #[command(flatten)]
     pub(crate) rack: RackFlag,
+    #[command(flatten)]
+    pub(crate) watch: WatchFlag,
     #[command(subcommand)]
     pub(crate) command: Option<RegistriesCommand>,
 }
@@ -118,6 +125,8 @@ pub(crate) enum RegistriesCommand {
 pub(crate) struct Instances {
     #[command(flatten)]
     pub(crate) rack: RackFlag,
+    #[command(flatten)]
+    pub(crate) watch: WatchFlag,
     #[command(subcommand)]
     pub(crate) command: Option<InstancesCommand>,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::flags::{AppFlag, RackFlag, WaitFlag, duration};
+use super::flags::{AppFlag, RackFlag, WaitFlag, WatchFlag, duration};
 use super::platform::TlsFlag;
 
 /// `ps`
@@ -20,6 +20,8 @@ pub(crate) struct Ps {
     /// of this service only
     #[arg(short = 's', long, value_name = "service")]
     pub(crate) service: Option<String>,
+    #[command(flatten)]
+    pub(crate) watch: WatchFlag,
     #[command(subcommand)]
     pub(crate) command: Option<PsCommand>,
 }
@@ -31,6 +33,8 @@ pub(crate) enum PsCommand {
     Info {
         #[arg(value_name = "process")]
         process: String,
+        #[command(flatten)]
+        watch: WatchFlag,
     },
     /// stop a process
     #[command(after_help = "EXAMPLES\n  convox ps stop web-1a2b3c -a shop")]
@@ -41,7 +45,7 @@ pub(crate) enum PsCommand {
 }
 
 /// Which log lines.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct LogFlags {
     /// show only lines that contain this
     #[arg(long, value_name = "text")]
@@ -52,11 +56,23 @@ pub(crate) struct LogFlags {
     /// show lines since a duration ago (2m)
     #[arg(long, value_name = "duration", value_parser = duration)]
     pub(crate) since: Option<Duration>,
+    /// show at most so many lines of what is there (v3)
+    #[arg(long, value_name = "lines")]
+    pub(crate) tail: Option<i64>,
+    /// lines of processes that ended before, too (v3)
+    #[arg(long)]
+    pub(crate) allow_previous: bool,
+    /// how many logs a Rack on Kubernetes reads at once (v3)
+    #[arg(long, value_name = "count")]
+    pub(crate) max_log_requests: Option<i64>,
 }
 
 /// `logs`
 #[derive(Args, Debug)]
 pub(crate) struct Logs {
+    /// show lines of this service only (v3)
+    #[arg(short = 's', long, value_name = "service")]
+    pub(crate) service: Option<String>,
     #[command(flatten)]
     pub(crate) flags: LogFlags,
     #[command(flatten)]
@@ -98,16 +114,48 @@ pub(crate) struct Run {
     #[arg(short = 't', long, value_name = "seconds")]
     pub(crate) timeout: Option<u64>,
     #[command(flatten)]
+    pub(crate) needs: Needs,
+    #[command(flatten)]
     pub(crate) app: AppFlag,
     #[command(flatten)]
     pub(crate) rack: RackFlag,
 }
 
-/// `scale [service]`
+/// What a new process asks for, and where it may run. A Rack that cannot give it says so.
 #[derive(Args, Debug)]
-pub(crate) struct Scale {
-    #[arg(value_name = "service")]
-    pub(crate) service: Option<String>,
+pub(crate) struct Needs {
+    /// cpu units that are kept for the process (v3)
+    #[arg(long, value_name = "units")]
+    pub(crate) cpu: Option<i64>,
+    /// most cpu units that it may use (v3)
+    #[arg(long, value_name = "units")]
+    pub(crate) cpu_limit: Option<i64>,
+    /// megabytes of memory that are kept for it (v3)
+    #[arg(long, value_name = "megabytes")]
+    pub(crate) memory: Option<i64>,
+    /// most megabytes of memory that it may use (v3)
+    #[arg(long, value_name = "megabytes")]
+    pub(crate) memory_limit: Option<i64>,
+    /// gpus that it gets (v3)
+    #[arg(long, value_name = "count")]
+    pub(crate) gpu: Option<i64>,
+    /// whose gpus: nvidia, amd (v3)
+    #[arg(long, value_name = "vendor")]
+    pub(crate) gpu_vendor: Option<String>,
+    /// labels of the nodes where it may run (v3)
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    pub(crate) node_labels: Option<String>,
+    /// evict other processes rather than this one (v3)
+    #[arg(long)]
+    pub(crate) system_critical: bool,
+    /// give it the volumes of its service (v3)
+    #[arg(long)]
+    pub(crate) use_service_volume: bool,
+}
+
+/// What a service is scaled to.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Size {
     /// number of processes
     #[arg(long, value_name = "count")]
     pub(crate) count: Option<i64>,
@@ -117,8 +165,31 @@ pub(crate) struct Scale {
     /// megabytes of memory of each process
     #[arg(long, value_name = "memory")]
     pub(crate) memory: Option<i64>,
+    /// gpus of each process (v3)
+    #[arg(long, value_name = "count")]
+    pub(crate) gpu: Option<i64>,
+    /// whose gpus: nvidia, amd (v3)
+    #[arg(long, value_name = "vendor")]
+    pub(crate) gpu_vendor: Option<String>,
+    /// fewest processes, where the Rack scales by itself (v3)
+    #[arg(long, value_name = "count", conflicts_with = "count")]
+    pub(crate) min: Option<i64>,
+    /// most processes, where the Rack scales by itself (v3)
+    #[arg(long, value_name = "count", conflicts_with = "count")]
+    pub(crate) max: Option<i64>,
+}
+
+/// `scale [service]`
+#[derive(Args, Debug)]
+pub(crate) struct Scale {
+    #[arg(value_name = "service")]
+    pub(crate) service: Option<String>,
+    #[command(flatten)]
+    pub(crate) size: Size,
     #[command(flatten)]
     pub(crate) wait: WaitFlag,
+    #[command(flatten)]
+    pub(crate) watch: WatchFlag,
     #[command(flatten)]
     pub(crate) app: AppFlag,
     #[command(flatten)]
@@ -132,6 +203,8 @@ pub(crate) struct Services {
     pub(crate) app: AppFlag,
     #[command(flatten)]
     pub(crate) rack: RackFlag,
+    #[command(flatten)]
+    pub(crate) watch: WatchFlag,
     #[command(subcommand)]
     pub(crate) command: Option<ServicesCommand>,
 }
@@ -143,6 +216,16 @@ pub(crate) enum ServicesCommand {
     Restart {
         #[arg(value_name = "service")]
         service: String,
+    },
+    /// scale a service, as v3 also calls it
+    #[command(after_help = "EXAMPLES\n  convox services update web --count 3 -a shop --wait")]
+    Update {
+        #[arg(value_name = "service")]
+        service: String,
+        #[command(flatten)]
+        size: Size,
+        #[command(flatten)]
+        wait: WaitFlag,
     },
 }
 
@@ -162,6 +245,8 @@ pub(crate) struct Resources {
     pub(crate) app: AppFlag,
     #[command(flatten)]
     pub(crate) rack: RackFlag,
+    #[command(flatten)]
+    pub(crate) watch: WatchFlag,
     #[command(subcommand)]
     pub(crate) command: Option<ResourcesCommand>,
 }
@@ -224,6 +309,9 @@ pub(crate) struct Cp {
     pub(crate) source: String,
     #[arg(value_name = "[pid:]dst")]
     pub(crate) destination: String,
+    /// more flags for the tar that unpacks in the process (v3)
+    #[arg(long, value_name = "flags", allow_hyphen_values = true)]
+    pub(crate) tar_extra: Option<String>,
     #[command(flatten)]
     pub(crate) app: AppFlag,
     #[command(flatten)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::flags::{RackFlag, WaitFlag};
+use super::flags::{RackFlag, WaitFlag, WatchFlag};
 use super::processes::LogFlags;
 
 /// `rack`
@@ -12,6 +12,8 @@ use super::processes::LogFlags;
 pub(crate) struct Rack {
     #[command(flatten)]
     pub(crate) rack: RackFlag,
+    #[command(flatten)]
+    pub(crate) watch: WatchFlag,
     #[command(subcommand)]
     pub(crate) command: Option<RackCommand>,
 }
@@ -87,6 +89,9 @@ pub(crate) enum RackCommand {
     Update {
         #[arg(value_name = "version")]
         version: Option<String>,
+        /// update even where the Rack holds it unsafe (v3)
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         wait: WaitFlag,
     },
@@ -172,6 +177,9 @@ pub(crate) enum RackParamsCommand {
     Set {
         #[arg(value_name = "Key=Value", required = true)]
         params: Vec<String>,
+        /// send them without checking that they make sense together
+        #[arg(short = 'f', long)]
+        force: bool,
         #[command(flatten)]
         wait: WaitFlag,
     },

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::flags::{AppFlag, IdFlag, RackFlag, WaitFlag};
+use super::flags::{AppFlag, IdFlag, RackFlag, WaitFlag, WatchFlag};
 
 /// `releases`
 #[derive(Args, Debug)]
@@ -14,6 +14,8 @@ pub(crate) struct Releases {
     /// number of releases to list
     #[arg(short = 'l', long, value_name = "limit")]
     pub(crate) limit: Option<i64>,
+    #[command(flatten)]
+    pub(crate) watch: WatchFlag,
     #[command(subcommand)]
     pub(crate) command: Option<ReleasesCommand>,
 }
@@ -57,6 +59,9 @@ pub(crate) enum ReleasesCommand {
     Rollback {
         #[arg(value_name = "release")]
         release: String,
+        /// promote even if the app is not running
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         id: IdFlag,
         #[command(flatten)]

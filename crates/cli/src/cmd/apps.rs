@@ -13,7 +13,10 @@ use crate::table::{Info, Table};
 pub(super) async fn run(ctx: &Ctx, args: Apps) -> Result<u8, Failure> {
     let name = |name: &AppName| ctx.app_or(name.app_name.as_deref(), &args.app);
     match &args.command {
-        None => list(ctx, &ctx.rack(&args.rack).await?).await?,
+        None => {
+            let rack = ctx.rack(&args.rack).await?;
+            ctx.watched(args.watch, async || list(ctx, &rack).await).await?;
+        }
         Some(AppsCommand::Cancel { name: app, wait }) => {
             let app = name(app)?;
             cancel(ctx, &ctx.rack(&args.rack).await?, &app, wait.wait).await?;
@@ -86,7 +89,7 @@ async fn cancel(ctx: &Ctx, rack: &Reached, app: &str, is_waited: bool) -> Result
 }
 
 async fn create(ctx: &Ctx, rack: &Reached, app: &str, args: &AppsCreate) -> Result<(), Failure> {
-    let options = AppCreateOptions { generation: args.generation.clone(), ..AppCreateOptions::default() };
+    let options = AppCreateOptions { generation: args.generation.clone(), timeout: args.timeout };
     ctx.out.start(&format!("Creating {}", ctx.out.paint(Style::App, app)))?;
     let mut made = rack.client.app_create(app, &options).await?;
     if args.wait.wait && made.status != "running" {

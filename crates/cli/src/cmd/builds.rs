@@ -32,7 +32,7 @@ pub(super) async fn run(ctx: &Ctx, args: Builds) -> Result<u8, Failure> {
     let app = ctx.app(&args.app)?;
     let rack = ctx.rack(&args.rack).await?;
     match args.command {
-        None => list(ctx, &rack, &app, args.limit).await?,
+        None => ctx.watched(args.watch, async || list(ctx, &rack, &app, args.limit).await).await?,
         Some(BuildsCommand::Export { build, file }) => export(ctx, &rack, &app, &build, file.as_deref()).await?,
         Some(BuildsCommand::Import(import_args)) => import(ctx, &rack, &app, &import_args).await?,
         Some(BuildsCommand::ImportImage(image_args)) => import_image(ctx, &rack, &app, &image_args).await?,
@@ -78,6 +78,7 @@ fn info(ctx: &Ctx, build: &Build) -> Result<(), Failure> {
 }
 
 pub(super) async fn build(ctx: &Ctx, args: args::Build) -> Result<u8, Failure> {
+    refuse_external(args.options.external)?;
     let app = ctx.app(&args.options.app)?;
     let out = ctx.out.with_id(args.options.id.id);
     let rack = ctx.rack(&args.options.rack).await?;
@@ -90,16 +91,28 @@ pub(super) async fn build(ctx: &Ctx, args: args::Build) -> Result<u8, Failure> {
 }
 
 pub(super) async fn deploy(ctx: &Ctx, args: Deploy) -> Result<u8, Failure> {
+    refuse_external(args.options.external)?;
     let app = ctx.app(&args.options.app)?;
     let out = ctx.out.with_id(args.options.id.id);
     let rack = ctx.rack(&args.options.rack).await?;
     // A deploy to the wrong Rack is the mistake that people regret most.
     out.talk(&format!("Deploying {app} to {}", rack.target.describe()));
     let build = make(&out, &rack, &app, &args.options, args.development).await?;
-    promote(&out, &rack, &app, &build.release, false, args.wait.wait).await?;
+    promote(&out, &rack, &app, &build.release, args.force, args.wait.wait).await?;
     let made = Made { app: &app, build: Some(&build.id), release: &build.release, promoted: true, target: rack.target.describe() };
     out.result(&build.release, &made)?;
     Ok(0)
+}
+
+/// Before anything is asked or made.
+pub(super) fn refuse_external(external: bool) -> Result<(), Failure> {
+    if external {
+        return Err(Failure::new(
+            "--external builds with the Docker of this machine and pushes to a registry of the Rack; this convox does not",
+        )
+        .hint("leave it out: the Rack builds; or push the image yourself: convox builds import-image IMAGE"));
+    }
+    Ok(())
 }
 
 /// Packages, uploads, builds, and shows the log; gives the finished build.

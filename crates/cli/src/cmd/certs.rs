@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use convox_wire::options::{CertificateCreateOptions, CertificateGenerateOptions};
+use convox_wire::options::{CertificateCreateOptions, CertificateGenerateOptions, CertificateListOptions};
 use serde::Serialize;
 
 use super::wait;
@@ -17,7 +17,7 @@ use crate::table::Table;
 pub(super) async fn run(ctx: &Ctx, args: Certs) -> Result<u8, Failure> {
     let rack = ctx.rack(&args.rack).await?;
     match args.command {
-        None => list(ctx, &rack).await?,
+        None => ctx.watched(args.watch, async || list(ctx, &rack, args.generated).await).await?,
         Some(CertsCommand::Delete { cert }) => {
             ctx.out.start(&format!("Deleting certificate {}", ctx.out.paint(Style::Id, &cert)))?;
             rack.client.certificate_delete(&cert).await?;
@@ -59,8 +59,9 @@ fn read(path: &str) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| Failure::new(format!("could not read {path}: {error}")))
 }
 
-async fn list(ctx: &Ctx, rack: &Reached) -> Result<(), Failure> {
-    let certificates = rack.client.certificates().await?;
+async fn list(ctx: &Ctx, rack: &Reached, generated: bool) -> Result<(), Failure> {
+    let options = CertificateListOptions { generated: generated.then_some(true) };
+    let certificates = rack.client.certificates(&options).await?;
     if ctx.out.is_json() {
         return ctx.out.json(&certificates);
     }
@@ -93,8 +94,13 @@ struct Endpoint {
 
 async fn endpoints(ctx: &Ctx, rack: &Reached, app: &str) -> Result<(), Failure> {
     let services = rack.client.services(app).await?;
-    let certificates: HashMap<String, _> =
-        rack.client.certificates().await?.into_iter().map(|certificate| (certificate.id.clone(), certificate)).collect();
+    let certificates: HashMap<String, _> = rack
+        .client
+        .certificates(&CertificateListOptions::default())
+        .await?
+        .into_iter()
+        .map(|certificate| (certificate.id.clone(), certificate))
+        .collect();
     let mut rows = Vec::new();
     for service in &services {
         for port in service.ports.iter().filter(|port| !port.certificate.is_empty()) {

@@ -9,7 +9,7 @@ use convox_wire::options::ReleaseCreateOptions;
 use super::mask;
 use super::releases::{Made, promote};
 use crate::Ctx;
-use crate::args::{Env, EnvCommand, EnvSet};
+use crate::args::{Env, EnvCommand, EnvSet, OfRelease};
 use crate::error::Failure;
 use crate::output::{Printer, Style};
 use crate::reach::Reached;
@@ -21,44 +21,49 @@ pub(super) async fn run(ctx: &Ctx, args: Env) -> Result<u8, Failure> {
     let rack = ctx.rack(&args.rack).await?;
     match args.command {
         None => {
-            let vars = newest(&rack, &app).await?;
-            if ctx.out.is_json() {
-                ctx.out.json(&vars)?;
-            } else {
+            ctx.watched(args.watch, async || {
+                let vars = vars_of(&rack, &app, &args.of).await?;
+                if ctx.out.is_json() {
+                    return ctx.out.json(&vars);
+                }
                 let shown = if args.reveal { vars } else { mask::applied(ctx, &rack, &app, vars).await };
-                ctx.out.line(&text::format(&shown))?;
-            }
+                ctx.out.line(&text::format(&shown))
+            })
+            .await?;
         }
-        Some(EnvCommand::Get { key }) => get(ctx, &rack, &app, &key).await?,
+        Some(EnvCommand::Get { key, of }) => get(ctx, &rack, &app, &key, &of).await?,
         Some(EnvCommand::Mask { command }) => mask::run(ctx, &rack, &app, command).await?,
         Some(EnvCommand::Set(set_args)) => set(ctx, &rack, &app, &set_args).await?,
-        Some(EnvCommand::Unset { keys, id, after }) => {
-            let mut vars = newest(&rack, &app).await?;
+        Some(EnvCommand::Unset { keys, of, id, after }) => {
+            let mut vars = vars_of(&rack, &app, &of).await?;
             for key in &keys {
                 vars.remove(key);
             }
             let out = ctx.out.with_id(id.id);
-            change(&out, &rack, &app, "Unsetting", keys, &vars, after.promote.then_some(after.wait.wait)).await?;
+            change(&out, &rack, &app, "Unsetting", keys, &vars, of, after.promote.then_some(after.wait.wait)).await?;
         }
-        Some(EnvCommand::Edit { after }) => {
-            let vars = newest(&rack, &app).await?;
+        Some(EnvCommand::Edit { of, after }) => {
+            let vars = vars_of(&rack, &app, &of).await?;
             let edited = edit(ctx, &app, &vars)?;
             let keys = edited.keys().cloned().collect();
-            change(&ctx.out, &rack, &app, "Setting", keys, &edited, after.promote.then_some(after.wait.wait)).await?;
+            change(&ctx.out, &rack, &app, "Setting", keys, &edited, of, after.promote.then_some(after.wait.wait)).await?;
         }
     }
     Ok(0)
 }
 
-/// Of the newest release, promoted or not; empty when there is none.
-async fn newest(rack: &Reached, app: &str) -> Result<Vars, Failure> {
+/// Of the release that was named, else of the newest one, promoted or not; empty when there is none.
+async fn vars_of(rack: &Reached, app: &str, of: &OfRelease) -> Result<Vars, Failure> {
+    if let Some(id) = of.release.as_deref().filter(|id| !id.is_empty()) {
+        return Ok(text::parse(&rack.client.release(app, id).await?.env));
+    }
     let releases = rack.client.releases(app, Some(1)).await?;
     let Some(newest) = releases.first() else { return Ok(Vars::new()) };
     Ok(text::parse(&rack.client.release(app, &newest.id).await?.env))
 }
 
-async fn get(ctx: &Ctx, rack: &Reached, app: &str, key: &str) -> Result<(), Failure> {
-    let vars = newest(rack, app).await?;
+async fn get(ctx: &Ctx, rack: &Reached, app: &str, key: &str, of: &OfRelease) -> Result<(), Failure> {
+    let vars = vars_of(rack, app, of).await?;
     let value = vars.get(key).ok_or_else(|| Failure::new(format!("env not found: {key}")))?;
     if ctx.out.is_json() {
         return ctx.out.json(&serde_json::json!({ key: value }));
@@ -72,7 +77,7 @@ async fn set(ctx: &Ctx, rack: &Reached, app: &str, args: &EnvSet) -> Result<(), 
     if !ctx.env.stdin_is_terminal {
         words.extend(piped()?);
     }
-    let mut vars = if args.replace { Vars::new() } else { newest(rack, app).await? };
+    let mut vars = if args.replace { Vars::new() } else { vars_of(rack, app, &args.of).await? };
     let mut keys = Vec::new();
     for word in &words {
         // Items without `=` are passed over, as the originals do: files have comments and empty lines.
@@ -93,7 +98,7 @@ async fn set(ctx: &Ctx, rack: &Reached, app: &str, args: &EnvSet) -> Result<(), 
         return Err(Failure::new("no key=value given").hint("convox env set KEY=VALUE"));
     }
     let out = ctx.out.with_id(args.id.id);
-    change(&out, rack, app, "Setting", keys, &vars, args.after.promote.then_some(args.after.wait.wait)).await
+    change(&out, rack, app, "Setting", keys, &vars, args.of.clone(), args.after.promote.then_some(args.after.wait.wait)).await
 }
 
 /// Lines of standard input.
@@ -105,7 +110,8 @@ fn piped() -> Result<Vec<String>, Failure> {
     Ok(lines)
 }
 
-/// Makes a release with `vars`, and promotes it if `promoted` (whether to wait) is given.
+/// Makes a release with `vars` that goes on from `of`, and promotes it if `promoted` (whether to wait) is given.
+#[expect(clippy::too_many_arguments, reason = "what is changed, where, and what follows; each is named at the call")]
 async fn change(
     out: &Printer,
     rack: &Reached,
@@ -113,12 +119,14 @@ async fn change(
     verb: &str,
     mut keys: Vec<String>,
     vars: &Vars,
+    of: OfRelease,
     promoted: Option<bool>,
 ) -> Result<(), Failure> {
     keys.sort();
     let painted: Vec<String> = keys.iter().map(|key| out.paint(Style::Id, key)).collect();
     out.start(&format!("{verb} {}", painted.join(", ")))?;
-    let options = ReleaseCreateOptions { env: Some(text::format(vars)), ..ReleaseCreateOptions::default() };
+    let parent_release = of.release.filter(|id| !id.is_empty());
+    let options = ReleaseCreateOptions { env: Some(text::format(vars)), parent_release, ..ReleaseCreateOptions::default() };
     let release = rack.client.release_create(app, &options).await?;
     out.ok()?;
     out.progress(&format!("Release: {}\n", out.paint(Style::Release, &release.id)))?;

@@ -68,11 +68,21 @@ pub(super) async fn run(ctx: &Ctx, args: Run) -> Result<u8, Failure> {
     let rack = ctx.rack(&args.rack).await?;
     let command = args.command.join(" ");
     let size = term::size(&ctx.env);
+    let needs = &args.needs;
     let options = |command: String| ProcessRunOptions {
         command: Some(command),
         height: size.map(|(rows, _)| i64::from(rows)),
         width: size.map(|(_, columns)| i64::from(columns)),
         release: args.release.clone(),
+        cpu: needs.cpu,
+        cpu_limit: needs.cpu_limit,
+        memory: needs.memory,
+        memory_limit: needs.memory_limit,
+        gpu: needs.gpu,
+        gpu_vendor: needs.gpu_vendor.clone(),
+        node_labels: needs.node_labels.clone(),
+        system_critical: needs.system_critical.then_some(true),
+        use_service_volume: needs.use_service_volume.then_some(true),
         ..ProcessRunOptions::default()
     };
     if args.detach {

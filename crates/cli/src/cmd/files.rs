@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Component, Path, PathBuf};
 
+use convox_wire::options::FilesUploadOptions;
+
 use super::builds::stream_of;
 use crate::Ctx;
 use crate::args::Cp;
@@ -33,6 +35,10 @@ pub(super) async fn run(ctx: &Ctx, args: Cp) -> Result<u8, Failure> {
     }
     let app = ctx.app(&args.app)?;
     let rack = ctx.rack(&args.rack).await?;
+    let options = FilesUploadOptions { tar_extra: args.tar_extra.clone() };
+    if let (Place::Here(_), Some(_)) = (&to, &args.tar_extra) {
+        return Err(Failure::new("--tar-extra is for the tar in a process; nothing is unpacked in one here"));
+    }
     let archive = match from {
         Place::Process(process, path) => (download(&rack, &app, process, path).await?, path),
         Place::Here(path) => (tempfile::tempfile().map_err(|error| cannot("a temporary file", &error))?, path),
@@ -41,13 +47,13 @@ pub(super) async fn run(ctx: &Ctx, args: Cp) -> Result<u8, Failure> {
         (Place::Process(..), Place::Here(target)) => unpack(archive.0, archive.1, Path::new(target))?,
         (Place::Process(..), Place::Process(process, target)) => {
             let moved = moved(archive.0, archive.1, target)?;
-            rack.client.files_upload(&app, process, stream_of(moved, None)).await?;
+            rack.client.files_upload(&app, process, stream_of(moved, None), &options).await?;
         }
         (Place::Here(source), Place::Process(process, target)) => {
             let packed = pack(Path::new(source), target)?;
             // Asked first, so that a key or a session is refused before the files have travelled.
             rack.client.process(&app, process).await?;
-            rack.client.files_upload(&app, process, stream_of(packed, None)).await?;
+            rack.client.files_upload(&app, process, stream_of(packed, None), &options).await?;
         }
         (Place::Here(_), Place::Here(_)) => {}
     }

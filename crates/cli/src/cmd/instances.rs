@@ -15,7 +15,7 @@ use crate::term;
 pub(super) async fn run(ctx: &Ctx, args: Instances) -> Result<u8, Failure> {
     let rack = ctx.rack(&args.rack).await?;
     match args.command {
-        None => list(ctx, &rack).await?,
+        None => ctx.watched(args.watch, async || list(ctx, &rack).await).await?,
         Some(InstancesCommand::Keyroll { wait }) => keyroll(ctx, &rack, wait.wait).await?,
         Some(InstancesCommand::Ssh { instance, command, key }) => return ssh(ctx, &rack, &instance, &command, key.as_deref()).await,
         Some(InstancesCommand::Terminate { instance }) => {

@@ -17,14 +17,20 @@ pub(super) fn options(flags: &LogFlags) -> LogOptions {
         follow: flags.no_follow.then_some(false),
         prefix: Some(true),
         since: flags.since,
-        ..LogOptions::default()
+        tail: flags.tail,
+        previous: flags.allow_previous.then_some(true),
+        max_log_requests: flags.max_log_requests,
     }
 }
 
 pub(super) async fn app(ctx: &Ctx, args: Logs) -> Result<u8, Failure> {
     let app = ctx.app(&args.app)?;
     let rack = ctx.rack(&args.rack).await?;
-    let socket = rack.client.app_logs(&app, &options(&args.flags)).await?;
+    let options = options(&args.flags);
+    let socket = match args.service.as_deref().filter(|service| !service.is_empty()) {
+        Some(service) => rack.client.service_logs(&app, service, &options).await?,
+        None => rack.client.app_logs(&app, &options).await?,
+    };
     show(&ctx.out, socket).await?;
     Ok(0)
 }
@@ -101,8 +107,8 @@ impl Services {
                 Some(false) => {}
                 None => {
                     self.head.extend_from_slice(part);
-                    let words = self.head.iter().filter(|byte| **byte == b' ').count();
-                    if words > 1 || is_end || self.head.len() > Self::HEAD {
+                    let knows_stream = self.head.splitn(3, |byte| *byte == b' ').count() == 3;
+                    if knows_stream || is_end || self.head.len() > Self::HEAD {
                         let head = std::mem::take(&mut self.head);
                         let stream = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
                         let is_wanted = self.streams.iter().any(|wanted| stream.starts_with(wanted.as_bytes()));

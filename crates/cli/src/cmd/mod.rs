@@ -6,6 +6,7 @@ mod apps;
 mod builds;
 mod bundle;
 mod certs;
+mod configs;
 mod doctor;
 mod env;
 mod exec;
@@ -32,6 +33,7 @@ mod switch;
 mod test;
 mod trust;
 mod wait;
+mod watch;
 mod whoami;
 
 mod local;
@@ -51,6 +53,8 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<u8, Failure> {
         Command::Builds(args) => builds::run(ctx, args).await,
         Command::Certs(args) => certs::run(ctx, args).await,
         Command::Completion(args) => meta::completion(ctx, &args),
+        Command::Config(args) => configs::run(ctx, args).await,
+        Command::Configs(args) => configs::list(ctx, args).await,
         Command::Cp(args) => files::run(ctx, args).await,
         Command::Deploy(args) => builds::deploy(ctx, args).await,
         Command::Doctor(rack) => doctor::run(ctx, &rack).await,
@@ -66,7 +70,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<u8, Failure> {
         Command::Proxy(args) => proxy::run(ctx, args).await,
         Command::Ps(args) => ps::run(ctx, args).await,
         Command::Rack(args) => rack::run(ctx, args).await,
-        Command::Racks => racks::list(ctx).await,
+        Command::Racks(watch) => racks::list(ctx, watch).await,
         Command::Registries(args) => registries::run(ctx, args).await,
         Command::Releases(args) => releases::run(ctx, args).await,
         Command::Resources(args) => resources::run(ctx, args).await,

@@ -1,5 +1,6 @@
 //! `ps ...`
 
+use convox_wire::api::Process;
 use convox_wire::options::ProcessListOptions;
 
 use crate::Ctx;
@@ -15,28 +16,10 @@ pub(super) async fn run(ctx: &Ctx, args: Ps) -> Result<u8, Failure> {
     match args.command {
         None => {
             let options = ProcessListOptions { release: args.release, service: args.service };
-            let processes = rack.client.processes(&app, &options).await?;
-            if ctx.out.is_json() {
-                ctx.out.json(&processes)?;
-                return Ok(0);
-            }
-            let mut table = Table::new(&["ID", "SERVICE", "STATUS", "RELEASE", "STARTED", "COMMAND"]);
-            for process in &processes {
-                table.row([&process.id, &process.name, &process.status, &process.release, &ago(process.started), &process.command]);
-            }
-            ctx.out.table(&table)?;
+            ctx.watched(args.watch, async || list(ctx, &rack.client.processes(&app, &options).await?)).await?;
         }
-        Some(PsCommand::Info { process }) => {
-            let process = rack.client.process(&app, &process).await?;
-            if ctx.out.is_json() {
-                ctx.out.json(&process)?;
-                return Ok(0);
-            }
-            let mut info = Info::new();
-            info.add("Id", &process.id).add("App", &process.app).add("Command", &process.command).add("Instance", &process.instance);
-            info.add("Release", &process.release).add("Service", &process.name).add("Started", ago(process.started));
-            info.add("Status", &process.status);
-            ctx.out.info(&info)?;
+        Some(PsCommand::Info { process, watch }) => {
+            ctx.watched(watch, async || info(ctx, &rack.client.process(&app, &process).await?)).await?;
         }
         Some(PsCommand::Stop { process }) => {
             ctx.out.start(&format!("Stopping {}", ctx.out.paint(Style::Process, &process)))?;
@@ -46,4 +29,26 @@ pub(super) async fn run(ctx: &Ctx, args: Ps) -> Result<u8, Failure> {
         }
     }
     Ok(0)
+}
+
+fn list(ctx: &Ctx, processes: &[Process]) -> Result<(), Failure> {
+    if ctx.out.is_json() {
+        return ctx.out.json(&processes);
+    }
+    let mut table = Table::new(&["ID", "SERVICE", "STATUS", "RELEASE", "STARTED", "COMMAND"]);
+    for process in processes {
+        table.row([&process.id, &process.name, &process.status, &process.release, &ago(process.started), &process.command]);
+    }
+    ctx.out.table(&table)
+}
+
+fn info(ctx: &Ctx, process: &Process) -> Result<(), Failure> {
+    if ctx.out.is_json() {
+        return ctx.out.json(process);
+    }
+    let mut info = Info::new();
+    info.add("Id", &process.id).add("App", &process.app).add("Command", &process.command).add("Instance", &process.instance);
+    info.add("Release", &process.release).add("Service", &process.name).add("Started", ago(process.started));
+    info.add("Status", &process.status);
+    ctx.out.info(&info)
 }

@@ -1,5 +1,7 @@
 //! `rack ...`, except for installing (see `local`).
 
+use std::collections::BTreeMap;
+
 use convox_wire::api::System;
 use convox_wire::options::{RuntimeAttachOptions, SystemUpdateOptions};
 
@@ -16,7 +18,10 @@ use crate::table::{Info, Table};
 pub(super) async fn run(ctx: &Ctx, args: Rack) -> Result<u8, Failure> {
     let flag = &args.rack;
     match args.command {
-        None => show(ctx, &ctx.rack(flag).await?).await?,
+        None => {
+            let rack = ctx.rack(flag).await?;
+            ctx.watched(args.watch, async || show(ctx, &rack).await).await?;
+        }
         Some(RackCommand::Access(access_args)) => access(ctx, flag, &access_args).await?,
         Some(RackCommand::Install(install)) => local::install(ctx, &install).await?,
         Some(RackCommand::Uninstall(uninstall)) => local::uninstall(ctx, &uninstall).await?,
@@ -27,8 +32,8 @@ pub(super) async fn run(ctx: &Ctx, args: Rack) -> Result<u8, Failure> {
         }
         Some(RackCommand::Mv { from, to, force }) => mv::run(ctx, &from, &to, force).await?,
         Some(RackCommand::Params { group, reveal, command: None }) => params(ctx, flag, group.as_deref(), reveal).await?,
-        Some(RackCommand::Params { command: Some(RackParamsCommand::Set { params, wait }), .. }) => {
-            params_set(ctx, &ctx.rack(flag).await?, &params, wait.wait).await?;
+        Some(RackCommand::Params { command: Some(RackParamsCommand::Set { params, force, wait }), .. }) => {
+            params_set(ctx, &ctx.rack(flag).await?, &params, force, wait.wait).await?;
         }
         Some(RackCommand::Password(command)) => rack_keys::password(ctx, flag, &command).await?,
         Some(RackCommand::Ps { all }) => processes(ctx, &ctx.rack(flag).await?, all).await?,
@@ -55,7 +60,7 @@ pub(super) async fn run(ctx: &Ctx, args: Rack) -> Result<u8, Failure> {
             ctx.out.ok()?;
             ctx.out.result(name, &serde_json::json!({"rack": name, "synchronized": true}))?;
         }
-        Some(RackCommand::Update { version, wait }) => update(ctx, flag, version.as_deref(), wait.wait).await?,
+        Some(RackCommand::Update { version, force, wait }) => update(ctx, flag, version.as_deref(), force, wait.wait).await?,
         Some(RackCommand::Wait) => {
             let rack = ctx.rack(flag).await?;
             ctx.out.start("Waiting for rack")?;
@@ -176,8 +181,8 @@ async fn params(ctx: &Ctx, flag: &RackFlag, group: Option<&str>, reveal: bool) -
     Ok(())
 }
 
-async fn params_set(ctx: &Ctx, rack: &Reached, words: &[String], is_waited: bool) -> Result<(), Failure> {
-    let parameters = pairs(words)?;
+/// Parameters that cannot be right together, as v2 knows them.
+fn check_params(parameters: &BTreeMap<String, String>) -> Result<(), Failure> {
     let is_set = |key: &str| parameters.get(key).is_some_and(|value| !value.is_empty());
     if parameters.contains_key("HighAvailability") {
         return Err(Failure::new("the HighAvailability parameter is only supported during rack installation"));
@@ -187,6 +192,14 @@ async fn params_set(ctx: &Ctx, rack: &Reached, words: &[String], is_waited: bool
     }
     if parameters.get("LogDriver").is_some_and(|driver| driver == "Syslog") && !is_set("SyslogDestination") {
         return Err(Failure::new("LogDriver=Syslog needs SyslogDestination too"));
+    }
+    Ok(())
+}
+
+async fn params_set(ctx: &Ctx, rack: &Reached, words: &[String], force: bool, is_waited: bool) -> Result<(), Failure> {
+    let parameters = pairs(words)?;
+    if !force {
+        check_params(&parameters)?;
     }
     let before: System = rack.client.system().await?;
     ctx.announce(rack);
@@ -254,14 +267,14 @@ async fn scale(ctx: &Ctx, rack: &Reached, args: &RackScale) -> Result<(), Failur
     ctx.out.result("", &serde_json::json!({"count": args.count, "type": args.kind, "target": rack.target.describe()}))
 }
 
-async fn update(ctx: &Ctx, flag: &RackFlag, version: Option<&str>, is_waited: bool) -> Result<(), Failure> {
+async fn update(ctx: &Ctx, flag: &RackFlag, version: Option<&str>, force: bool, is_waited: bool) -> Result<(), Failure> {
     let version = version.filter(|version| !version.is_empty()).ok_or_else(|| {
         Failure::new("which version?").hint("name it: convox rack update VERSION (there is no list of versions to choose the next from)")
     })?;
     let rack = ctx.rack(flag).await?;
     ctx.announce(&rack);
     ctx.out.start(&format!("Updating to {}", ctx.out.paint(Style::Release, version)))?;
-    let options = SystemUpdateOptions { version: Some(version.to_owned()), ..SystemUpdateOptions::default() };
+    let options = SystemUpdateOptions { version: Some(version.to_owned()), force: force.then_some(true), ..SystemUpdateOptions::default() };
     rack.client.system_update(&options).await?;
     if is_waited {
         ctx.out.progress("\n")?;

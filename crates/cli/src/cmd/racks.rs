@@ -8,6 +8,7 @@ use convox_wire::api::RackEntry;
 use serde::Serialize;
 
 use crate::Ctx;
+use crate::args::WatchFlag;
 use crate::error::Failure;
 use crate::pins;
 use crate::reach::{Reached, full_name};
@@ -29,7 +30,12 @@ pub(super) struct Row {
     host: String,
 }
 
-pub(super) async fn list(ctx: &Ctx) -> Result<u8, Failure> {
+pub(super) async fn list(ctx: &Ctx, watch: WatchFlag) -> Result<u8, Failure> {
+    ctx.watched(watch, async || show_all(ctx).await).await?;
+    Ok(0)
+}
+
+async fn show_all(ctx: &Ctx) -> Result<(), Failure> {
     let mut rows = machine(ctx).await?;
     let console = match ctx.host().await {
         Ok(reached) => remote(&reached).await,
@@ -51,8 +57,7 @@ pub(super) async fn list(ctx: &Ctx) -> Result<u8, Failure> {
         }
         return Err(failure);
     }
-    show(ctx, rows)?;
-    Ok(0)
+    show(ctx, rows)
 }
 
 fn show(ctx: &Ctx, mut rows: Vec<Row>) -> Result<(), Failure> {

@@ -5,26 +5,14 @@ use std::io::Read;
 use crate::Ctx;
 use crate::args::{Registries, RegistriesCommand};
 use crate::error::Failure;
+use crate::reach::Reached;
 use crate::table::Table;
 
 pub(super) async fn run(ctx: &Ctx, args: Registries) -> Result<u8, Failure> {
     match args.command {
         None => {
-            let registries = ctx.rack(&args.rack).await?.client.registries().await?;
-            if ctx.out.is_json() {
-                // Racks give the passwords away to whoever may read secrets; a list is no place for them.
-                let rows: Vec<_> = registries
-                    .iter()
-                    .map(|registry| serde_json::json!({"server": registry.server, "username": registry.username}))
-                    .collect();
-                ctx.out.json(&rows)?;
-                return Ok(0);
-            }
-            let mut table = Table::new(&["SERVER", "USERNAME"]);
-            for registry in &registries {
-                table.row([&registry.server, &registry.username]);
-            }
-            ctx.out.table(&table)?;
+            let rack = ctx.rack(&args.rack).await?;
+            ctx.watched(args.watch, async || list(ctx, &rack).await).await?;
         }
         Some(RegistriesCommand::Add { server, username, password, password_stdin }) => {
             let password = if password_stdin { piped()? } else { password.unwrap_or_default() };
@@ -46,6 +34,21 @@ pub(super) async fn run(ctx: &Ctx, args: Registries) -> Result<u8, Failure> {
         }
     }
     Ok(0)
+}
+
+async fn list(ctx: &Ctx, rack: &Reached) -> Result<(), Failure> {
+    let registries = rack.client.registries().await?;
+    if ctx.out.is_json() {
+        // Racks give the passwords away to whoever may read secrets; a list is no place for them.
+        let rows: Vec<_> =
+            registries.iter().map(|registry| serde_json::json!({"server": registry.server, "username": registry.username})).collect();
+        return ctx.out.json(&rows);
+    }
+    let mut table = Table::new(&["SERVER", "USERNAME"]);
+    for registry in &registries {
+        table.row([&registry.server, &registry.username]);
+    }
+    ctx.out.table(&table)
 }
 
 /// The first line of standard input.

@@ -28,14 +28,18 @@ pub(super) async fn run(ctx: &Ctx, args: Releases) -> Result<u8, Failure> {
     let app = ctx.app(&args.app)?;
     let rack = ctx.rack(&args.rack).await?;
     match &args.command {
-        None => list(ctx, &rack, &app, args.limit).await?,
+        None => ctx.watched(args.watch, async || list(ctx, &rack, &app, args.limit).await).await?,
         Some(ReleasesCommand::CreateFrom(from)) => create_from(ctx, &rack, &app, from).await?,
         Some(ReleasesCommand::Info { release, reveal }) => info(ctx, &rack, &app, release, *reveal).await?,
         Some(ReleasesCommand::Manifest { release }) => manifest(ctx, &rack, &app, release).await?,
         Some(ReleasesCommand::Promote { release, force, wait }) => {
             promote_given(ctx, &rack, &app, release.as_deref(), *force, wait.wait).await?;
         }
-        Some(ReleasesCommand::Rollback { release, id, wait }) => rollback(ctx, &rack, &app, release, id.id, wait.wait).await?,
+        Some(ReleasesCommand::Rollback { release, force, id, wait }) => {
+            let out = ctx.out.with_id(id.id);
+            ctx.announce(&rack);
+            rollback(&out, &rack, &app, release, *force, wait.wait).await?;
+        }
     }
     Ok(0)
 }
@@ -167,18 +171,17 @@ async fn settled(out: &Printer, rack: &Reached, app: &str, id: &str) -> Result<(
     Ok(())
 }
 
-async fn rollback(ctx: &Ctx, rack: &Reached, app: &str, id: &str, bare_id: bool, is_waited: bool) -> Result<(), Failure> {
-    let out = ctx.out.with_id(bare_id);
-    ctx.announce(rack);
+async fn rollback(out: &Printer, rack: &Reached, app: &str, id: &str, force: bool, is_waited: bool) -> Result<(), Failure> {
     out.start(&format!("Rolling back to {}", out.paint(Style::Release, id)))?;
     let old = rack.client.release(app, id).await?;
     let options = ReleaseCreateOptions { build: Some(old.build), env: Some(old.env), ..ReleaseCreateOptions::default() };
     let new = rack.client.release_create(app, &options).await?;
     out.ok_with(&new.id)?;
     out.start(&format!("Promoting {}", out.paint(Style::Release, &new.id)))?;
-    rack.client.release_promote(app, &new.id, &ReleasePromoteOptions::default()).await?;
+    let options = ReleasePromoteOptions { force: force.then_some(true), ..ReleasePromoteOptions::default() };
+    rack.client.release_promote(app, &new.id, &options).await?;
     if is_waited {
-        settled(&out, rack, app, &new.id).await?;
+        settled(out, rack, app, &new.id).await?;
     }
     out.ok()?;
     out.result(&new.id, &Made { app, build: None, release: &new.id, promoted: true, target: rack.target.describe() })

@@ -15,7 +15,7 @@ pub(super) async fn run(ctx: &Ctx, args: Resources) -> Result<u8, Failure> {
     let app = ctx.app(&args.app)?;
     let rack = ctx.rack(&args.rack).await?;
     match args.command {
-        None => list(ctx, &rack, &app).await?,
+        None => ctx.watched(args.watch, async || list(ctx, &rack, &app).await).await?,
         Some(ResourcesCommand::Console { resource }) => return console(ctx, &rack, &app, &resource).await,
         Some(ResourcesCommand::Export { resource, file }) => export(ctx, &rack, &app, &resource, file.as_deref()).await?,
         Some(ResourcesCommand::Import { resource, file }) => import(ctx, &rack, &app, &resource, file.as_deref()).await?,

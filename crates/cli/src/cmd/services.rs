@@ -2,6 +2,7 @@
 
 use convox_wire::api::Service;
 
+use super::scale;
 use crate::Ctx;
 use crate::args::{Restart, Services, ServicesCommand};
 use crate::error::Failure;
@@ -13,7 +14,10 @@ pub(super) async fn run(ctx: &Ctx, args: Services) -> Result<u8, Failure> {
     let app = ctx.app(&args.app)?;
     let rack = ctx.rack(&args.rack).await?;
     match args.command {
-        None => list(ctx, &rack.client.services(&app).await?)?,
+        None => ctx.watched(args.watch, async || list(ctx, &rack.client.services(&app).await?)).await?,
+        Some(ServicesCommand::Update { service, size, wait }) => {
+            scale::resize(ctx, &rack, &app, &service, &size, "Updating", wait.wait).await?;
+        }
         Some(ServicesCommand::Restart { service }) => {
             restart(ctx, &rack, &app, &service).await?;
             ctx.out.result(&service, &serde_json::json!({"app": app, "restarted": [service]}))?;

@@ -16,6 +16,7 @@ pub(super) async fn run(ctx: &Ctx, args: Start) -> Result<u8, Failure> {
         return Err(Failure::new("apps of generation 1 are not supported")
             .hint("leave --shift and --generation 1 out; apps are described in convox.yml"));
     }
+    builds::refuse_external(args.external)?;
     let app = ctx.app(&args.app)?;
     let rack = here(ctx, &args.rack).await?;
     ctx.out.talk(&format!("Starting {app} on {}", rack.target.describe()));
@@ -32,8 +33,7 @@ pub(super) async fn run(ctx: &Ctx, args: Start) -> Result<u8, Failure> {
             .hint(format!("the app runs; its services: {}", known.join(", "))));
     }
     ctx.out.talk("The log follows; Ctrl-C ends it, and the app goes on.");
-    let flags = LogFlags { filter: None, no_follow: false, since: None };
-    let socket = rack.client.app_logs(&app, &logs::options(&flags)).await?;
+    let socket = rack.client.app_logs(&app, &logs::options(&LogFlags::default())).await?;
     logs::show_of(&ctx.out, socket, logs::Services::new(&args.services)).await?;
     Ok(0)
 }
@@ -101,6 +101,7 @@ async fn built(ctx: &Ctx, rack: &Reached, app: &str, args: &Start) -> Result<Str
         description: None,
         manifest: args.manifest.clone(),
         no_cache: args.no_cache,
+        external: false,
         wildcard_domain: false,
         id: IdFlag::default(),
         app: AppFlag::default(),

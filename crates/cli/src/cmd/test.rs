@@ -21,6 +21,7 @@ pub(super) async fn run(ctx: &Ctx, args: Test) -> Result<u8, Failure> {
                 description: args.description,
                 manifest: None,
                 no_cache: false,
+                external: false,
                 wildcard_domain: false,
                 id: IdFlag::default(),
                 app: AppFlag::default(),

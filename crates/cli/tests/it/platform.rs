@@ -158,6 +158,136 @@ fn start_shows_the_logs_of_the_services_that_were_named() {
 }
 
 #[test]
+fn the_flags_that_v3_added_travel_as_v3_sends_them() {
+    let server = Server::start(|request| match (request.method.as_str(), request.path.as_str()) {
+        ("GET", "/system") => json(r#"{"name":"main","version":"3.24.6"}"#),
+        ("GET", path) if path.ends_with("/logs") => Answer::Frames(vec![Frame::end()]),
+        ("POST", "/apps/shop/services/web/processes") => json(r#"{"id":"web-9","status":"running"}"#),
+        ("GET", "/apps/shop/configs") => json(r#"[{"name":"cli-env-mask"},{"name":"nginx"}]"#),
+        ("GET", "/apps/shop/configs/nginx") => json(r#"{"name":"nginx","value":"worker_processes 1;"}"#),
+        ("POST", "/apps") => json(r#"{"name":"shop","status":"running"}"#),
+        _ => rack(request),
+    });
+    let person = Person::at(&server);
+    std::fs::write(person.cwd().join("nginx.conf"), "a\n").unwrap();
+    let one = |args: &[&str], line: &str| {
+        server.forget();
+        person.run(args).ok();
+        server.seen().into_iter().find(|request| request.line() == line).unwrap_or_else(|| panic!("{args:?}: {:?}", server.lines()))
+    };
+    for (args, line, headers) in [
+        (
+            &["logs", "-a", "shop", "-s", "web", "--tail", "5", "--allow-previous", "--max-log-requests", "20"][..],
+            "GET /apps/shop/services/web/logs",
+            &[("Tail", "5"), ("Previous", "true"), ("Maxlogrequests", "20"), ("Prefix", "true")][..],
+        ),
+        (&["logs", "-a", "shop", "--tail", "5"], "GET /apps/shop/logs", &[("Tail", "5")]),
+        (&["rack", "logs", "--tail", "7", "--allow-previous"], "GET /system/logs", &[("Tail", "7"), ("Previous", "true")]),
+        (
+            &[
+                "run",
+                "web",
+                "job",
+                "-d",
+                "-a",
+                "shop",
+                "--cpu",
+                "256",
+                "--cpu-limit",
+                "512",
+                "--memory",
+                "128",
+                "--memory-limit",
+                "256",
+                "--gpu",
+                "1",
+                "--gpu-vendor",
+                "nvidia",
+                "--node-labels",
+                "a=b",
+                "--system-critical",
+                "--use-service-volume",
+            ],
+            "POST /apps/shop/services/web/processes",
+            &[
+                ("Command", "job"),
+                ("Cpu", "256"),
+                ("Cpu-Limit", "512"),
+                ("Memory", "128"),
+                ("Memory-Limit", "256"),
+                ("Gpu", "1"),
+                ("Gpu-Vendor", "nvidia"),
+                ("Node-Labels", "a=b"),
+                ("System-Critical", "true"),
+                ("Use-Service-Volume", "true"),
+            ],
+        ),
+    ] {
+        let request = one(args, line);
+        for (name, value) in headers {
+            assert_eq!(request.header(name), Some(*value), "{args:?} {name}");
+        }
+    }
+    // What was not given is not sent.
+    let plain = one(&["run", "web", "job", "-d", "-a", "shop"], "POST /apps/shop/services/web/processes");
+    assert!(["Cpu", "Gpu", "System-Critical", "Use-Service-Volume"].iter().all(|name| plain.header(name).is_none()), "{plain:?}");
+    for (args, line, body) in [
+        (&["env", "set", "A=3", "-a", "shop", "--release", "R1"][..], "POST /apps/shop/releases", "env=A%3D3&parent-release=R1"),
+        (&["env", "unset", "A", "-a", "shop", "--release", "R2"], "POST /apps/shop/releases", "env=SECRET%3Ds&parent-release=R2"),
+        (&["releases", "rollback", "R1", "-a", "shop", "--force"], "POST /apps/shop/releases/R3/promote", "force=true"),
+        (&["rack", "update", "9", "--force"], "PUT /system", "force=true&version=9"),
+        (&["rack", "params", "set", "HighAvailability=true", "--force"], "PUT /system", "parameters=HighAvailability%3Dtrue"),
+        (&["scale", "web", "-a", "shop", "--min", "1", "--max", "4"], "PUT /apps/shop/services/web", "max=4&min=1"),
+        (&["scale", "web", "-a", "shop", "--gpu", "1", "--gpu-vendor", "amd"], "PUT /apps/shop/services/web", "gpu=1&gpu-vendor=amd"),
+        (&["services", "update", "web", "-a", "shop", "--count", "2"], "PUT /apps/shop/services/web", "count=2"),
+        (&["apps", "create", "shop", "--timeout", "90"], "POST /apps", "name=shop&timeout=90"),
+        (&["certs", "--generated"], "GET /certificates", "generated=true"),
+        (&["config", "set", "nginx", "-a", "shop", "-f", "nginx.conf"], "PUT /apps/shop/configs/nginx", "value=YQo%3D"),
+        (&["config", "set", "nginx", "-a", "shop", "--value", "a"], "PUT /apps/shop/configs/nginx", "value=YQ%3D%3D"),
+    ] {
+        assert_eq!(one(args, line).text(), body, "{args:?}");
+    }
+    one(
+        &["cp", "nginx.conf", "web-1:/etc/", "-a", "shop", "--tar-extra", "--no-same-owner"],
+        "POST /apps/shop/processes/web-1/files?tar-extra=--no-same-owner",
+    );
+    assert_eq!(person.run(&["env", "get", "A", "-a", "shop", "--release", "R1"]).ok(), "1\n");
+    assert_eq!(person.run(&["configs", "-a", "shop"]).ok(), "CONFIG-ID\ncli-env-mask\nnginx\n");
+    assert_eq!(person.run(&["config", "get", "nginx", "-a", "shop"]).ok(), "worker_processes 1;\n");
+    assert_eq!(person.run(&["scale", "web", "-a", "shop"]).ok().lines().count(), 2);
+    // One who asks for what cannot be is told.
+    for (args, words) in [
+        (&["scale", "nosuch", "-a", "shop"][..], "service \"nosuch\" not found in app shop"),
+        (&["scale", "web", "--count", "1", "--min", "1"], "exclude each other"),
+        (&["scale", "web", "--min", "5", "--max", "4"], "--max must be >= --min"),
+        (&["services", "update", "web"], "nothing to change"),
+        (&["config", "set", "x"], "--file or --value flag is required"),
+        (&["deploy", "--external"], "convox builds import-image"),
+        (&["cp", "web-1:/x", ".", "--tar-extra", "-v"], "nothing is unpacked in one here"),
+        (&["apps", "--watch", "1", "--json"], "--watch and --json exclude each other"),
+        (&["budget", "show", "shop"], "a convox-rack has no prices"),
+        (&["encrypt", "--key", "k", "--data", "d"], "on this machine"),
+    ] {
+        let refused = person.run(args).err();
+        assert!(refused.contains(words), "{args:?}: {refused}");
+    }
+}
+
+#[test]
+fn a_watched_list_is_shown_again_until_control_c() {
+    use std::io::BufRead as _;
+    let server = Server::start(|_| json(r#"[{"name":"shop","status":"running","release":"R1"}]"#));
+    let person = Person::at(&server);
+    let mut child = person.command(&["apps", "--watch", "1"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let lines: Vec<String> = std::io::BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok).take(7).collect();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(lines, ["Every 1s:", "", "APP   STATUS   RELEASE", "shop  running  R1", "Every 1s:", "", "APP   STATUS   RELEASE"]);
+    let failing = Server::start(|_| status(500, "broken"));
+    assert!(Person::at(&failing).run(&["apps", "--watch", "1"]).err().contains("broken"));
+}
+
+#[test]
 fn what_v3_added_makes_v3s_calls() {
     let server = Server::start(rack);
     let person = Person::at(&server);

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use convox_proxy::Body;
+use convox_wire::options::FilesUploadOptions;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, TryStreamExt as _};
 use http::StatusCode;
@@ -79,6 +80,11 @@ pub(super) fn checked(stream: ExecStream, what: &'static str) -> Body {
 
 /// A tar as the body, unpacked at `/`.
 pub(super) async fn upload(rack: &Rack, call: &mut Call) -> Result<Answer, ApiError> {
+    let options: FilesUploadOptions = call.options()?;
+    if options.tar_extra.is_some_and(|flags| !flags.trim().is_empty()) {
+        // Flags of tar can start programs, which the right to copy files does not give.
+        return Err(ApiError::not_available("flags of one's own for tar (--tar-extra)"));
+    }
     let body = call.take_body().ok_or_else(|| ApiError::bad("send the archive as application/octet-stream, not as a form"))?;
     let ExecStream { input, output, exit } = run(rack, call, "tar -xf - -C /".to_owned(), false).await?;
     let (fed, ended) = tokio::join!(feed(body, input), done(ExecStream { input: Box::new(tokio::io::sink()), output, exit }));

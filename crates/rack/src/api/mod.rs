@@ -178,7 +178,7 @@ impl Api {
             "SystemResourceList"
             | "SystemResourceTypes"
             | "BalancerList" => Ok(Answer::json(&Vec::<()>::new())),
-            _ => Err(ApiError::not_available(name)),
+            _ => Err(ApiError::not_available(rows::lacking(name))),
         })
     }
 }

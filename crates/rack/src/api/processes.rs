@@ -65,6 +65,8 @@ fn refuse_engine_options(options: &ProcessRunOptions) -> Result<(), ApiError> {
         ("gpus", options.gpu.is_some_and(|gpu| gpu > 0) || text(&options.gpu_vendor)),
         ("privileged processes", options.privileged == Some(true)),
         ("labels of nodes", text(&options.node_labels)),
+        ("limits of a single process", [options.cpu_limit, options.memory_limit].into_iter().flatten().any(|limit| limit > 0)),
+        ("processes that are evicted last", options.system_critical == Some(true)),
     ];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((what, _)) => Err(ApiError::not_available(&format!("{what}; it runs plain processes"))),

@@ -52,9 +52,50 @@ macro_rules! handlers {
 }
 pub(super) use handlers;
 
+/// What a row without a handler is for, in words for whoever asked: a row's name is ours, and tells nobody anything.
+pub(super) fn lacking(name: &str) -> &'static str {
+    match name {
+        "InstanceTerminate" => "ending machines; this rack is the machine that it runs on, and its hosts are given at its start (--host)",
+        "AppDiagnose" => {
+            "diagnoses of a deploy; `convox logs -a APP --since 10m --no-follow` and `convox builds logs BUILD` say why one failed"
+        }
+        "AppManifestService" | "AppManifest" => "manifests of a service; `convox releases manifest RELEASE` has the whole one",
+        "AppCost" => "costs; it has no prices",
+        "MetricsByService" => "a history of metrics; `convox ps` and `convox instances` say what is known now",
+        "BuildImportImage" => "builds from images that are made elsewhere",
+        "CertificateApply" => "certificates for apps of generation 1; name the service's `domain` in convox.yml",
+        "SetDBDeletionProtectionAndCreateSnapShot" | "IsDBSnapshotComplete" | "DeleteDB" => {
+            "snapshots of databases; `convox resources export NAME` saves one"
+        }
+        "KarpenterCleanup" => "Karpenter, which exists on AWS only",
+        "SystemSyncInstancesIp" => "security groups, which exist on AWS only",
+        "LetsEncryptConfigGet" | "LetsEncryptConfigApply" => "solvers of Let's Encrypt; start convox-rack with --acme-directory",
+        "EventSend" => "events from outside",
+        "RegistryProxy" => "a registry of images",
+        "ProxyHttpService" | "KubernetesProxy" => "Kubernetes",
+        name if name.starts_with("AppBudget") => "budgets; it has no prices",
+        name if name.starts_with("SystemResource") => {
+            "resources of the rack; they belong to apps: name them in convox.yml, and see `convox resources`"
+        }
+        name if name.starts_with("ServiceTriggers") || name.starts_with("ServiceScale") => {
+            "automatic scaling; set a count: `convox scale SERVICE --count N`"
+        }
+        name if name.starts_with("Classic") => "calls of racks before July 2018; a newer convox makes others",
+        _ => "this call",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_this_rack_lacks_is_told_in_words() {
+        let known = [include_str!("mod.rs"), include_str!("streams.rs")].concat();
+        for route in ROUTES.iter().filter(|route| !known.contains(&format!("\"{}\"", route.name)) && ![AUTH, CHECK].contains(&route.name)) {
+            assert_ne!(lacking(route.name), "this call", "{} has no handler: say what is not there", route.name);
+        }
+    }
 
     #[test]
     fn a_name_is_a_row_as_a_whole_or_not_at_all() {

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::ApiError;
-use super::rows::handlers;
+use super::rows::{self, handlers};
 use super::socket::{PATIENCE, Wire, handshake};
 use super::{inside, resources};
 use crate::auth::Caller;
@@ -114,7 +114,7 @@ async fn stream(rack: &Arc<Rack>, target: &Target, headers: &HeaderMap, wire: &m
         "ResourceConsole" => resources::console(rack, &target.app, &target.item, &options, wire).await,
         "Proxy" => inside::proxy(rack, &target.item, &target.port, wire).await,
         "AppLogs" | "ServiceLogs" | "ProcessLogs" | "BuildLogs" | "SystemLogs" => logs(rack, target, &options, wire).await,
-        _ => Err(ApiError::not_available(target.name).message),
+        _ => Err(ApiError::not_available(rows::lacking(target.name)).message),
     })
 }
 
