@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use convox_model::RackId;
+use convox_model::{Event, RackId};
 use convox_store::sessions::Use;
 use convox_wire::routes::Effect;
 use futures_util::StreamExt as _;
@@ -18,7 +18,7 @@ use crate::meters::Decision;
 use crate::ops::guesses::WINDOW_MS;
 use crate::ops::racks::inspect;
 use crate::ops::sessions::use_of;
-use crate::ops::{Actor, OpsError};
+use crate::ops::{Actor, Ops, OpsError};
 use crate::root::{Seen, Source};
 use crate::state::App;
 
@@ -42,6 +42,8 @@ const PRUNE: Duration = Duration::from_hours(1);
 const ROLLS: Duration = Duration::from_millis(500);
 /// How often the file with the root keys is looked at.
 const ROOT_LOOK: Duration = Duration::from_millis(500);
+/// How often a server tries to begin the register of what is sealed.
+const KEEP_AGAIN: Duration = Duration::from_secs(2);
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(15);
 
@@ -223,6 +225,51 @@ impl Care {
                 };
             }
         }
+    }
+}
+
+/// Begins to keep the register of what is sealed as soon as every live server does, after an upgrade.
+pub(crate) async fn keep_register(app: Arc<App>) {
+    loop {
+        match app.ops().keep_register(Some(app.snapshots.node())).await {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the register of what is sealed could not be begun; the next round tries again"),
+        }
+        tokio::time::sleep(KEEP_AGAIN).await;
+    }
+}
+
+/// Tells of each Rack whose sealed password is not the present one, once for as long as that is so: in the log and in the audit log.
+pub(crate) async fn tell_put_back(app: Arc<App>) {
+    let mut changes = app.snapshots.watch();
+    let mut told: HashSet<RackId> = HashSet::new();
+    loop {
+        let put_back: Vec<Arc<RackEntry>> = app.snapshots.now().put_back().map(Arc::clone).collect();
+        told.retain(|id| put_back.iter().any(|rack| rack.row.id == *id));
+        for rack in put_back {
+            let row = &rack.row;
+            if !told.insert(row.id.clone()) {
+                continue;
+            }
+            Ops::tell_put_back("the password of a Rack", &row.path(), &row.password);
+            let event = || Event {
+                org: row.org_name.clone(),
+                org_id: row.org.to_string(),
+                rack: row.name.clone(),
+                actor: "console".to_owned(),
+                decision: "refused".to_owned(),
+                rule: "put-back".to_owned(),
+                ..Actor::host().event(
+                    &*app.clock,
+                    "RackPasswordPutBack",
+                    format!("/organizations/{}/racks/{}/password", row.org_name, row.name),
+                )
+            };
+            app.audit.refused(event, app.clock.now_ms());
+        }
+        tokio::time::sleep(SCAN_AGAIN).await;
+        let _ = changes.changed().await;
     }
 }
 

@@ -99,6 +99,8 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     tokio::spawn(jobs::look_at_racks(Arc::clone(&app)));
     tokio::spawn(jobs::tidy(Arc::clone(&app)));
     tokio::spawn(jobs::revive_racks(Arc::clone(&app)));
+    tokio::spawn(jobs::keep_register(Arc::clone(&app)));
+    tokio::spawn(jobs::tell_put_back(Arc::clone(&app)));
     tokio::spawn(jobs::record_uses(Arc::clone(&app)));
     tokio::spawn(jobs::prune_audit(Arc::clone(&app)));
     tokio::spawn(Strangers::share(Arc::clone(&app)));

@@ -434,6 +434,11 @@ impl Snapshot {
     pub(crate) fn all_racks(&self) -> impl Iterator<Item = &Arc<RackEntry>> {
         self.racks.values()
     }
+
+    /// Those whose sealed password is not the present one: they are refused.
+    pub(crate) fn put_back(&self) -> impl Iterator<Item = &Arc<RackEntry>> {
+        self.all_racks().filter(|rack| !rack.row.password.is_current())
+    }
 }
 
 #[cfg(test)]

@@ -255,6 +255,11 @@ impl LookupKey {
         crate::chain::ChainKey::from_bytes(&self.hash_text("\0audit chain seal v1"))
     }
 
+    /// The key of the register of what is sealed. It stays the same as long as this one does.
+    pub fn register_key(&self) -> crate::RegisterKey {
+        crate::RegisterKey::from_bytes(&self.hash_text("\0register of what is sealed v1"))
+    }
+
     fn hash_text(&self, text: &str) -> [u8; 32] {
         let mut mac = self.0.clone();
         mac.update(text.as_bytes());

@@ -25,9 +25,12 @@ pub enum OpenError {
     /// Sealed under a key that is not here.
     #[error("the ciphertext was sealed with a key that this server does not have")]
     UnknownKey,
-    /// Edited, or moved from another place. An older text put back into its own place opens: nothing here knows its age.
+    /// Edited, or moved from another place. An older text put back into its own place opens, unless the register speaks against it.
     #[error("the ciphertext does not belong here: it was edited or moved")]
     Refused,
+    /// The register of what is sealed says that another one is the present text of this place.
+    #[error("the ciphertext is not the present one of its place: an older one was put back, or the row was written past the Console")]
+    PutBack,
 }
 
 /// Where a sealed text belongs. It opens nowhere else.
@@ -47,11 +50,15 @@ pub struct WrappedDataKey(Vec<u8>);
 
 /// A sealed text as it is stored. Its `Debug` shows no content.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Sealed(Vec<u8>);
+pub struct Sealed {
+    bytes: Vec<u8>,
+    /// Whether the register of what is sealed does not speak against it.
+    pub(crate) is_current: bool,
+}
 
 impl std::fmt::Debug for Sealed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Sealed({} bytes)", self.0.len())
+        write!(f, "Sealed({} bytes)", self.bytes.len())
     }
 }
 
@@ -64,12 +71,12 @@ impl std::fmt::Debug for WrappedDataKey {
 impl Sealed {
     /// From the store.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+        Self { bytes, is_current: true }
     }
 
     /// For the store.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     /// Id of the data key that sealed it; no secret.
@@ -77,7 +84,7 @@ impl Sealed {
     /// # Errors
     /// [`OpenError::Format`].
     pub fn key_id(&self) -> Result<[u8; KEY_ID], OpenError> {
-        key_id(&self.0)
+        key_id(&self.bytes)
     }
 }
 
@@ -139,6 +146,17 @@ impl DataKey {
         &self.bytes
     }
 
+    /// The same key under the id by which it says that the register of what is sealed is kept: whoever lacks the root key can neither
+    /// make it say so nor keep it from it, but by an older wrapping of it.
+    pub(crate) fn keeping_register(&self) -> Self {
+        Self { id: register_mark(&self.bytes), bytes: self.bytes.clone() }
+    }
+
+    /// Whether it says so.
+    pub fn keeps_register(&self) -> bool {
+        self.id == register_mark(&self.bytes)
+    }
+
     /// As the ciphertexts that it makes name it; no secret.
     pub fn id(&self) -> [u8; KEY_ID] {
         self.id
@@ -147,19 +165,30 @@ impl DataKey {
     /// Seals a text for its place.
     pub fn seal(&self, binding: &Binding<'_>, secret: &Secret) -> Sealed {
         let Binding { org, rack, field } = binding;
-        Sealed(encrypt(&self.bytes, self.id, &["convox sealed", org, rack, field], secret.expose().as_bytes()))
+        Sealed::from_bytes(encrypt(&self.bytes, self.id, &["convox sealed", org, rack, field], secret.expose().as_bytes()))
     }
 
     /// Opens a text in its place.
     ///
     /// # Errors
-    /// [`OpenError::UnknownKey`] under another data key, [`OpenError::Refused`] for what was edited or moved.
+    /// [`OpenError::UnknownKey`] under another data key, [`OpenError::Refused`] for what was edited or moved, [`OpenError::PutBack`] for what is
+    /// not the present text of its place.
     pub fn open(&self, binding: &Binding<'_>, sealed: &Sealed) -> Result<Secret, OpenError> {
         let Binding { org, rack, field } = binding;
-        let plain = decrypt(&self.bytes, self.id, &["convox sealed", org, rack, field], &sealed.0)?;
+        if !sealed.is_current {
+            return Err(OpenError::PutBack);
+        }
+        let plain = decrypt(&self.bytes, self.id, &["convox sealed", org, rack, field], &sealed.bytes)?;
         let text = std::str::from_utf8(&plain).map_err(|_| OpenError::Format)?;
         Ok(Secret::new(text.to_owned()))
     }
+}
+
+fn register_mark(key: &[u8; 32]) -> [u8; KEY_ID] {
+    use sha2::Digest as _;
+    let hash: [u8; 32] = sha2::Sha256::new().chain_update(b"convox register kept v1\0").chain_update(key).finalize().into();
+    let [a, b, c, d, e, f, g, h, ..] = hash;
+    [a, b, c, d, e, f, g, h]
 }
 
 /// The data keys of one owner while they are rolled: the newest seals, each opens what it sealed.
@@ -183,6 +212,9 @@ impl DataKeys {
     /// # Errors
     /// As [`DataKey::open`].
     pub fn open(&self, binding: &Binding<'_>, sealed: &Sealed) -> Result<Secret, OpenError> {
+        if !sealed.is_current {
+            return Err(OpenError::PutBack);
+        }
         let id = sealed.key_id()?;
         std::iter::once(&self.newest).chain(&self.older).find(|key| key.id == id).ok_or(OpenError::UnknownKey)?.open(binding, sealed)
     }
@@ -266,6 +298,27 @@ mod tests {
         let opened = wrapped.open(&root, "o1").unwrap();
         assert!(opened.open(&PLACE, &key.seal(&PLACE, &secret("x"))).unwrap().matches("x"));
         assert_eq!(wrapped.open(&root, "o2").err(), Some(OpenError::Refused));
+    }
+
+    #[test]
+    fn what_the_register_speaks_against_opens_nowhere() {
+        let key = DataKey::generate();
+        let sealed = key.seal(&PLACE, &secret("canary"));
+        let judged = |is_current| Sealed::judged(sealed.as_bytes().to_vec(), is_current);
+        assert!(sealed.is_current() && judged(true) == sealed && judged(false) != sealed);
+        assert!(key.open(&PLACE, &judged(true)).unwrap().matches("canary"));
+        assert_eq!(key.open(&PLACE, &judged(false)).err(), Some(OpenError::PutBack));
+        assert_eq!(DataKeys::new(key, Vec::new()).open(&PLACE, &judged(false)).err(), Some(OpenError::PutBack));
+    }
+
+    #[test]
+    fn a_key_that_says_that_the_register_is_kept_is_the_same_key() {
+        let key = DataKey::generate();
+        let marked = key.keeping_register();
+        assert!(!key.keeps_register() && marked.keeps_register() && key.bytes() == marked.bytes());
+        assert!(marked.keeping_register().keeps_register());
+        let other = DataKey { id: marked.id(), ..DataKey::generate() };
+        assert!(!other.keeps_register(), "it says so of itself only");
     }
 
     #[test]

@@ -169,6 +169,14 @@ impl Keyring {
         WrappedDataKey::wrap(&DataKey::adopt(active.derive(LOOKUP)), active, owner)
     }
 
+    /// The same lookup key, which says from now on that the register of what is sealed is kept ([`DataKey::keeps_register`]).
+    ///
+    /// # Errors
+    /// As [`Self::unwrap_data_key`].
+    pub fn keeping_register(&self, wrapped: &WrappedDataKey, owner: &str) -> Result<WrappedDataKey, OpenError> {
+        Ok(WrappedDataKey::wrap(&self.unwrap_data_key(wrapped, owner)?.keeping_register(), &self.roots().active, owner))
+    }
+
     /// Opens a data key.
     ///
     /// # Errors

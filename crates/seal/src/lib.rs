@@ -22,6 +22,7 @@ pub mod pkce;
 mod rack_password;
 mod random;
 mod recovery;
+mod register;
 mod secret;
 mod totp;
 mod weak;
@@ -33,6 +34,7 @@ pub use keyring::{Keyring, RootKey, RootKeyError};
 pub use rack_password::PasswordKey;
 pub use random::{generate_password, generate_suffix, generate_typed_code, random_bytes, read_typed_code};
 pub use recovery::{generate_recovery_code, read_recovery_code};
+pub use register::{Place, RegisterHead, RegisterKey, RegisterPage};
 pub use secret::Secret;
 pub use totp::TotpSecret;
 

@@ -4,6 +4,8 @@
 use convox_model::UserId;
 use convox_seal::{Sealed, WrappedDataKey};
 
+use crate::register::{self, enter, read_register};
+use crate::snapshot::moment;
 use crate::{Act, Store, StoreError, change};
 
 /// Owner of the key under which API keys are found.
@@ -252,14 +254,23 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn list_totp(&self, page: &crate::Page) -> Result<Vec<(UserId, Sealed)>, StoreError> {
-        let rows: Vec<(String, Vec<u8>)> = convox_db::query!(&self.db, |pool| sqlx::query_as(
-            "SELECT user_id, secret FROM totp WHERE user_id > $1 ORDER BY user_id LIMIT $2"
-        )
-        .bind(page.after.clone().unwrap_or_default())
-        .bind(page.bounded())
-        .fetch_all(pool)
-        .await)?;
-        Ok(rows.into_iter().map(|(user, secret)| (UserId::from_text(user), Sealed::from_bytes(secret))).collect())
+        let judging = self.judging();
+        let (rows, register) = moment!(&self.db, |tx| {
+            let rows: Vec<(String, Vec<u8>)> =
+                sqlx::query_as("SELECT user_id, secret FROM totp WHERE user_id > $1 ORDER BY user_id LIMIT $2")
+                    .bind(page.after.clone().unwrap_or_default())
+                    .bind(page.bounded())
+                    .fetch_all(&mut *tx)
+                    .await?;
+            let places: Vec<_> = rows.iter().map(|(user, _)| register::totp(user)).collect();
+            (rows, read_register!(tx, &places))
+        });
+        let judge = judging.by(register);
+        let row = |(user, secret): (String, Vec<u8>)| {
+            let secret = judge.judged(register::totp(&user), secret);
+            (UserId::from_text(user), secret)
+        };
+        Ok(rows.into_iter().map(row).collect())
     }
 
     /// Puts the secret of an authenticator app under the newest data key, if it is still what it was.
@@ -270,13 +281,17 @@ impl Store {
         let done = convox_db::transaction!(&self.db, |tx| {
             sqlx::query("UPDATE feed SET seq = seq + 1 WHERE id = 1").execute(&mut *tx).await?;
             sealed_under_a_living_key!(tx, USERS, secret);
-            sqlx::query("UPDATE totp SET secret = $3 WHERE user_id = $1 AND secret = $2")
+            let done = sqlx::query("UPDATE totp SET secret = $3 WHERE user_id = $1 AND secret = $2")
                 .bind(user.as_str())
                 .bind(before.as_bytes())
                 .bind(secret.as_bytes())
                 .execute(&mut *tx)
                 .await?
-                .rows_affected()
+                .rows_affected();
+            if done == 1 {
+                enter!(self, tx, register::of_user(user), Some(secret));
+            }
+            done
         });
         Ok(done == 1)
     }
@@ -297,7 +312,7 @@ impl Store {
             sqlx::query("UPDATE feed SET seq = seq + 1 WHERE id = 1").execute(&mut *tx).await?;
             sealed_under_a_living_key!(tx, rack.org.as_str(), next);
             sealed_under_a_living_key!(tx, rack.org.as_str(), before);
-            sqlx::query("UPDATE rack_rolls SET next = $4, before = $5 WHERE rack_id = $1 AND next = $2 AND before = $3")
+            let done = sqlx::query("UPDATE rack_rolls SET next = $4, before = $5 WHERE rack_id = $1 AND next = $2 AND before = $3")
                 .bind(rack.id.as_str())
                 .bind(roll.next.as_bytes())
                 .bind(roll.before.as_bytes())
@@ -305,7 +320,12 @@ impl Store {
                 .bind(before.as_bytes())
                 .execute(&mut *tx)
                 .await?
-                .rows_affected()
+                .rows_affected();
+            if done == 1 {
+                enter!(self, tx, register::next(rack.id.as_str()), Some(next));
+                enter!(self, tx, register::before(rack.id.as_str()), Some(before));
+            }
+            done
         });
         Ok(done == 1)
     }
@@ -319,13 +339,17 @@ impl Store {
         let done = convox_db::transaction!(&self.db, |tx| {
             sqlx::query("UPDATE feed SET seq = seq + 1 WHERE id = 1").execute(&mut *tx).await?;
             sealed_under_a_living_key!(tx, before.org.as_str(), password);
-            sqlx::query("UPDATE racks SET password = $3 WHERE id = $1 AND password = $2")
+            let done = sqlx::query("UPDATE racks SET password = $3 WHERE id = $1 AND password = $2")
                 .bind(before.id.as_str())
                 .bind(before.password.as_bytes())
                 .bind(password.as_bytes())
                 .execute(&mut *tx)
                 .await?
-                .rows_affected()
+                .rows_affected();
+            if done == 1 {
+                enter!(self, tx, register::password(before.id.as_str()), Some(password));
+            }
+            done
         });
         Ok(done == 1)
     }

@@ -8,7 +8,9 @@ use convox_model::{KeyId, OrgId, UserId};
 use convox_seal::Sealed;
 
 use crate::data_keys::{USERS, sealed_under_a_living_key};
+use crate::register::{self, enter, read_register};
 use crate::sessions::{NewSession, insert_session};
+use crate::snapshot::moment;
 use crate::{Act, Store, StoreError, change};
 
 /// So many codes may be tried in vain in one window.
@@ -173,14 +175,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn find_totp(&self, user: &UserId) -> Result<Option<TotpRow>, StoreError> {
-        let row: Option<(Vec<u8>, i64, i64, Option<i64>)> = convox_db::query!(&self.db, |pool| sqlx::query_as(
-            "SELECT secret, last_step, created_ms, used_ms FROM totp WHERE user_id = $1"
-        )
-        .bind(user.as_str())
-        .fetch_optional(pool)
-        .await)?;
+        let judging = self.judging();
+        let (row, register) = moment!(&self.db, |tx| {
+            let row: Option<(Vec<u8>, i64, i64, Option<i64>)> =
+                sqlx::query_as("SELECT secret, last_step, created_ms, used_ms FROM totp WHERE user_id = $1")
+                    .bind(user.as_str())
+                    .fetch_optional(&mut *tx)
+                    .await?;
+            (row, read_register!(tx, &[register::of_user(user)]))
+        });
+        let judge = judging.by(register);
         Ok(row.map(|(secret, last_step, created_ms, used_ms)| TotpRow {
-            secret: Sealed::from_bytes(secret),
+            secret: judge.judged(register::of_user(user), secret),
             last_step,
             created_ms,
             used_ms,
@@ -317,6 +323,7 @@ impl Store {
             .bind(act.event.at_ms)
             .execute(&mut *tx)
             .await?;
+            enter!(self, tx, register::of_user(user), Some(secret));
             if let Some(codes) = codes {
                 put_codes!(tx, user, codes);
             }
@@ -434,6 +441,9 @@ impl Store {
             if done.rows_affected() == 0 {
                 return Err(StoreError::Missing("it was removed meanwhile".to_owned()));
             }
+            if matches!(which, FactorId::Totp) {
+                enter!(self, tx, register::of_user(user), None);
+            }
             let (left,): (i64,) = sqlx::query_as(
                 "SELECT (SELECT COUNT(*) FROM passkeys WHERE user_id = $1) + (SELECT COUNT(*) FROM totp WHERE user_id = $1)",
             )
@@ -479,6 +489,7 @@ impl Store {
             ] {
                 sqlx::query(table).bind(user.as_str()).execute(&mut *tx).await?;
             }
+            enter!(self, tx, register::of_user(user), None);
         });
         Ok(seq)
     }

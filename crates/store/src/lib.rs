@@ -21,6 +21,7 @@ pub mod members;
 pub mod orgs;
 pub mod passwords;
 pub mod racks;
+pub mod register;
 pub mod rolls;
 mod schema;
 pub mod sessions;
@@ -94,6 +95,7 @@ impl StoreError {
 pub struct Store {
     db: Db,
     chain_key: Option<ChainKey>,
+    register: Option<register::Register>,
 }
 
 impl std::fmt::Debug for Store {
@@ -109,7 +111,7 @@ impl Store {
     /// When a migration fails, or the database belongs to a newer version.
     pub async fn new(db: Db) -> Result<Self, StoreError> {
         convox_db::migrate(&db, schema::MIGRATIONS).await?;
-        Ok(Self { db, chain_key: None })
+        Ok(Self { db, chain_key: None, register: None })
     }
 
     /// Seals the chains of the audit log with this key from now on. Without one they are linked, and everybody who can write to the

@@ -4,6 +4,8 @@ use convox_model::{OrgId, RackId, RackName};
 use convox_seal::Sealed;
 
 use crate::data_keys::sealed_under_a_living_key;
+use crate::register::{self, Judge, enter, read_register};
+use crate::snapshot::moment;
 use crate::{Act, Page, Store, StoreError, change};
 
 /// A Rack's row.
@@ -72,6 +74,7 @@ impl Store {
             .bind(act.event.at_ms)
             .execute(&mut *tx)
             .await?;
+            enter!(self, tx, register::password(rack.id.as_str()), Some(&rack.password));
         });
         Ok(seq)
     }
@@ -146,6 +149,7 @@ impl Store {
             if done.rows_affected() == 0 {
                 return Err(StoreError::Conflict("the Rack was changed meanwhile; look at it again".to_owned()));
             }
+            enter!(self, tx, register::password(before.id.as_str()), Some(password));
             crate::audit::chain::insert!(self, tx, &there.event);
         });
         Ok(seq)
@@ -173,6 +177,7 @@ impl Store {
             if done.rows_affected() == 0 {
                 return Err(StoreError::Conflict("the Rack was changed meanwhile".to_owned()));
             }
+            enter!(self, tx, register::password(before.id.as_str()), Some(password));
         });
         Ok(seq)
     }
@@ -192,6 +197,10 @@ impl Store {
             if done.rows_affected() == 0 {
                 return Err(gone());
             }
+            // Put in again, it opens nothing.
+            for place in [register::password(id.as_str())].into_iter().chain(register::of_roll(id)) {
+                enter!(self, tx, place, None);
+            }
         });
         Ok(seq)
     }
@@ -201,17 +210,21 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn find_rack(&self, org: &OrgId, name: &str) -> Result<Option<RackRow>, StoreError> {
-        let row: Option<Row> = convox_db::query!(&self.db, |pool| {
-            sqlx::query_as(
-            "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
-             FROM racks r JOIN orgs o ON o.id = r.org_id WHERE r.org_id = $1 AND r.name = $2"
-        )
-        .bind(org.as_str())
-        .bind(name)
-        .fetch_optional(pool)
-        .await
-        })?;
-        Ok(row.map(rack_row))
+        let judging = self.judging();
+        let (row, register) = moment!(&self.db, |tx| {
+            let row: Option<Row> = sqlx::query_as(
+                "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
+                 FROM racks r JOIN orgs o ON o.id = r.org_id WHERE r.org_id = $1 AND r.name = $2",
+            )
+            .bind(org.as_str())
+            .bind(name)
+            .fetch_optional(&mut *tx)
+            .await?;
+            let places: Vec<_> = row.iter().map(|(id, ..)| register::password(id)).collect();
+            (row, read_register!(tx, &places))
+        });
+        let judge = judging.by(register);
+        Ok(row.map(|row| rack_row(row, &judge)))
     }
 
     /// A Rack by its id.
@@ -219,16 +232,19 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn find_rack_by_id(&self, id: &RackId) -> Result<Option<RackRow>, StoreError> {
-        let row: Option<Row> = convox_db::query!(&self.db, |pool| {
-            sqlx::query_as(
-            "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
-             FROM racks r JOIN orgs o ON o.id = r.org_id WHERE r.id = $1"
-        )
-        .bind(id.as_str())
-        .fetch_optional(pool)
-        .await
-        })?;
-        Ok(row.map(rack_row))
+        let judging = self.judging();
+        let (row, register) = moment!(&self.db, |tx| {
+            let row: Option<Row> = sqlx::query_as(
+                "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
+                 FROM racks r JOIN orgs o ON o.id = r.org_id WHERE r.id = $1",
+            )
+            .bind(id.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
+            (row, read_register!(tx, &[register::password(id.as_str())]))
+        });
+        let judge = judging.by(register);
+        Ok(row.map(|row| rack_row(row, &judge)))
     }
 
     /// Racks of an organization or of all, by id.
@@ -236,18 +252,22 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn list_racks(&self, org: Option<&OrgId>, page: &Page) -> Result<Vec<RackRow>, StoreError> {
-        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| {
-            sqlx::query_as(
-            "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
-             FROM racks r JOIN orgs o ON o.id = r.org_id WHERE ($1 = '' OR r.org_id = $1) AND r.id > $2 ORDER BY r.id LIMIT $3"
-        )
-        .bind(org.map(OrgId::as_str).unwrap_or_default())
-        .bind(page.after.clone().unwrap_or_default())
-        .bind(page.bounded())
-        .fetch_all(pool)
-        .await
-        })?;
-        Ok(rows.into_iter().map(rack_row).collect())
+        let judging = self.judging();
+        let (rows, register) = moment!(&self.db, |tx| {
+            let rows: Vec<Row> = sqlx::query_as(
+                "SELECT r.id, r.org_id, o.name, r.name, r.provider, r.host, r.pin, r.password, r.generation, r.created_ms, r.protected, r.password_ms \
+                 FROM racks r JOIN orgs o ON o.id = r.org_id WHERE ($1 = '' OR r.org_id = $1) AND r.id > $2 ORDER BY r.id LIMIT $3",
+            )
+            .bind(org.map(OrgId::as_str).unwrap_or_default())
+            .bind(page.after.clone().unwrap_or_default())
+            .bind(page.bounded())
+            .fetch_all(&mut *tx)
+            .await?;
+            let places: Vec<_> = rows.iter().map(|(id, ..)| register::password(id)).collect();
+            (rows, read_register!(tx, &places))
+        });
+        let judge = judging.by(register);
+        Ok(rows.into_iter().map(|row| rack_row(row, &judge)).collect())
     }
 }
 
@@ -255,8 +275,9 @@ fn gone() -> StoreError {
     StoreError::Missing("the Rack is gone".to_owned())
 }
 
-pub(crate) fn rack_row(row: Row) -> RackRow {
+pub(crate) fn rack_row(row: Row, judge: &Judge) -> RackRow {
     let (id, org, org_name, name, provider, host, pin, password, generation, created_ms, protected, password_ms) = row;
+    let password = judge.judged(register::password(&id), password);
     RackRow {
         id: RackId::from_text(id),
         org: OrgId::from_text(org),
@@ -265,7 +286,7 @@ pub(crate) fn rack_row(row: Row) -> RackRow {
         provider,
         host,
         pin,
-        password: Sealed::from_bytes(password),
+        password,
         generation,
         created_ms,
         protected: protected != 0,

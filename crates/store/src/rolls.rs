@@ -8,6 +8,8 @@ use convox_seal::Sealed;
 use crate::data_keys::sealed_under_a_living_key;
 use crate::feed::now_ms;
 use crate::racks::RackRow;
+use crate::register::{self, Judge, enter, read_register};
+use crate::snapshot::moment;
 use crate::{Act, Store, StoreError, change};
 
 /// How far a roll has come.
@@ -94,14 +96,15 @@ pub struct RollRow {
 
 type Row = (String, String, String, Vec<u8>, Vec<u8>, i64, String, String, i64, i64, i64, i64, i64, String, i64);
 
-fn roll_row(row: Row) -> Option<RollRow> {
+fn roll_row(row: Row, judge: &Judge) -> Option<RollRow> {
     let (rack, step, kind, next, before, before_ms, reason, started_by, started_ms, window_ms, cut, step_ms, step_seq, fault, tries) = row;
+    let (next, before) = (judge.judged(register::next(&rack), next), judge.judged(register::before(&rack), before));
     Some(RollRow {
         rack: RackId::from_text(rack),
         step: Step::ALL.into_iter().find(|known| known.as_str() == step)?,
         kind: [Kind::Phases, Kind::Parameter].into_iter().find(|known| known.as_str() == kind)?,
-        next: Sealed::from_bytes(next),
-        before: Sealed::from_bytes(before),
+        next,
+        before,
         before_ms,
         reason,
         started_by,
@@ -113,21 +116,6 @@ fn roll_row(row: Row) -> Option<RollRow> {
         fault,
         tries,
     })
-}
-
-/// The row of a Rack inside a transaction.
-macro_rules! roll_of {
-    ($executor:expr, $rack:expr) => {{
-        let row: Option<Row> = sqlx::query_as(
-            "SELECT rack_id, step, kind, next, before, before_ms, reason, started_by, started_ms, window_ms, cut, step_ms, step_seq, fault, \
-             tries \
-             FROM rack_rolls WHERE rack_id = $1",
-        )
-        .bind($rack.as_str())
-        .fetch_optional($executor)
-        .await?;
-        row.and_then(roll_row)
-    }};
 }
 
 /// Moves a roll on, if it still stands where it stood: for inside of a change. The feed's own number is read in its transaction.
@@ -237,6 +225,8 @@ impl Store {
             .bind(roll.before_ms)
             .execute(&mut *tx)
             .await?;
+            enter!(self, tx, register::next(rack.id.as_str()), Some(&roll.next));
+            enter!(self, tx, register::before(rack.id.as_str()), Some(&roll.before));
         });
         Ok(seq)
     }
@@ -246,7 +236,19 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn find_roll(&self, rack: &RackId) -> Result<Option<RollRow>, StoreError> {
-        convox_db::query!(&self.db, |pool| Ok(roll_of!(pool, rack)))
+        let judging = self.judging();
+        let (row, register) = moment!(&self.db, |tx| {
+            let row: Option<Row> = sqlx::query_as(
+                "SELECT rack_id, step, kind, next, before, before_ms, reason, started_by, started_ms, window_ms, cut, step_ms, step_seq, fault, \
+                 tries FROM rack_rolls WHERE rack_id = $1",
+            )
+            .bind(rack.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
+            (row, read_register!(tx, &register::of_roll(rack)))
+        });
+        let judge = judging.by(register);
+        Ok(row.and_then(|row| roll_row(row, &judge)))
     }
 
     /// Takes a roll for `holder`, for so many milliseconds; `None` when there is none, or somebody else has it. Who has it may ask again.
@@ -254,7 +256,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn hold_roll(&self, rack: &RackId, holder: &str, for_ms: i64) -> Result<Option<RollRow>, StoreError> {
-        Ok(convox_db::transaction!(&self.db, |tx| {
+        let held = convox_db::transaction!(&self.db, |tx| {
             let now_ms = now_ms!(self, &mut *tx);
             let held = sqlx::query(
                 "UPDATE rack_rolls SET holder = $2, held_until_ms = $3 WHERE rack_id = $1 AND (holder = $2 OR held_until_ms <= $4)",
@@ -265,8 +267,9 @@ impl Store {
             .bind(now_ms)
             .execute(&mut *tx)
             .await?;
-            if held.rows_affected() == 0 { None } else { roll_of!(&mut *tx, rack) }
-        }))
+            held.rows_affected() > 0
+        });
+        if held { self.find_roll(rack).await } else { Ok(None) }
     }
 
     /// Gives a roll back, with why it did not go on (empty if it did), to be tried again at `next_try_ms`.
@@ -324,6 +327,7 @@ impl Store {
             if done.rows_affected() == 0 {
                 return Err(StoreError::Conflict("the Rack was changed meanwhile".to_owned()));
             }
+            enter!(self, tx, register::password(rack.id.as_str()), Some(password));
         });
         Ok(seq)
     }
@@ -364,6 +368,9 @@ impl Store {
                 .await?;
             if done.rows_affected() == 0 {
                 return Err(StoreError::Conflict("the roll was moved on meanwhile".to_owned()));
+            }
+            for place in register::of_roll(&roll.rack) {
+                enter!(self, tx, place, None);
             }
             if fault.is_empty() {
                 sqlx::query("UPDATE racks SET password_known = 0, roll_wanted = '', roll_fault = '', roll_not_before_ms = 0 WHERE id = $1")

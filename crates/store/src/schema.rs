@@ -78,6 +78,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0019_device_networks.sql"),
         postgres: include_str!("../migrations/postgres/0019_device_networks.sql"),
     },
+    Migration {
+        name: "0020_register",
+        sqlite: include_str!("../migrations/sqlite/0020_register.sql"),
+        postgres: include_str!("../migrations/postgres/0020_register.sql"),
+    },
 ];
 
 #[cfg(test)]

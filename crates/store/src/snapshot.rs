@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use convox_db::Db;
 use convox_model::{KeyId, OrgId, RackId, Role, Scope, UserId};
-use convox_seal::{KeyKind, WrappedDataKey};
+use convox_seal::{KeyKind, Place, WrappedDataKey};
 
 use crate::factors::Factor;
 use crate::keys::read_scope;
 use crate::racks::{RackRow, Row, rack_row};
+use crate::register::{self, Judging, read_register};
 use crate::{Store, StoreError};
 
 /// So many positions of the feed are kept row by row; whoever is further behind reads everything.
@@ -101,6 +101,8 @@ struct Raw {
     racks: Vec<Row>,
     orgs: Vec<OrgRow>,
     data_keys: Vec<DataKeyRow>,
+    /// What the register says of the Racks' passwords.
+    register: register::Rows,
 }
 
 /// The texts, with what narrows them.
@@ -154,8 +156,8 @@ macro_rules! seq {
 
 /// Reads all tables inside a transaction.
 macro_rules! read {
-    ($tx:ident) => {
-        Raw {
+    ($tx:ident) => {{
+        let mut raw = Raw {
             seq: seq!($tx),
             keys: sqlx::query_as(keys!("")).fetch_all(&mut *$tx).await?,
             users: sqlx::query_as(users!("")).fetch_all(&mut *$tx).await?,
@@ -163,8 +165,11 @@ macro_rules! read {
             racks: sqlx::query_as(racks!("ORDER BY o.name, r.name")).fetch_all(&mut *$tx).await?,
             orgs: sqlx::query_as(orgs!("")).fetch_all(&mut *$tx).await?,
             data_keys: sqlx::query_as(data_keys!("")).fetch_all(&mut *$tx).await?,
-        }
-    };
+            register: register::Rows::default(),
+        };
+        raw.register = read_register!($tx, &places(&raw.racks));
+        raw
+    }};
 }
 
 /// Reads what changed inside a transaction; `None` when that is too much or too long ago.
@@ -201,21 +206,27 @@ macro_rules! read_changes {
                 }
             }
         }
+        raw.register = read_register!($tx, &places(&raw.racks));
         (changed, raw)
     }};
+}
+
+/// Where the passwords of these Racks stand.
+fn places(racks: &[Row]) -> Vec<Place> {
+    racks.iter().map(|(id, ..)| register::password(id)).collect()
 }
 
 /// Runs a body in a transaction that sees one moment: on SQLite as of its first read, on PostgreSQL as of its first statement.
 macro_rules! moment {
     ($db:expr, |$tx:ident| $body:expr) => {
         match $db {
-            Db::Sqlite { read, .. } => {
+            convox_db::Db::Sqlite { read, .. } => {
                 let mut $tx = read.begin().await?;
                 let out = $body;
                 $tx.commit().await?;
                 out
             }
-            Db::Postgres(pool) => {
+            convox_db::Db::Postgres(pool) => {
                 let mut $tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
                 let out = $body;
                 $tx.commit().await?;
@@ -225,14 +236,17 @@ macro_rules! moment {
     };
 }
 
+pub(crate) use moment;
+
 impl Store {
     /// Reads everything as of one moment.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn load_snapshot(&self) -> Result<Rows, StoreError> {
+        let judging = self.judging();
         let raw = moment!(&self.db, |tx| read!(tx));
-        Ok(raw.into())
+        Ok(raw.rows(judging))
     }
 
     /// Reads what changed since position `since` of the feed. `None` when so much did, or so long ago, that reading everything is called
@@ -241,8 +255,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn load_changes(&self, since: i64) -> Result<Option<Delta>, StoreError> {
+        let judging = self.judging();
         let (changed, raw) = moment!(&self.db, |tx| read_changes!(tx, since));
-        let mut delta = Delta { now: raw.into(), ..Delta::default() };
+        let mut delta = Delta { now: raw.rows(judging), ..Delta::default() };
         for (what, id) in changed {
             match what.as_str() {
                 "key" => drop(delta.keys.insert(KeyId::from_text(id))),
@@ -255,9 +270,11 @@ impl Store {
     }
 }
 
-impl From<Raw> for Rows {
+impl Raw {
     /// A row that cannot be read grants nothing.
-    fn from(raw: Raw) -> Self {
+    fn rows(self, judging: Judging) -> Rows {
+        let mut raw = self;
+        let judge = judging.by(std::mem::take(&mut raw.register));
         let key = |(id, user, kind, hash, last4, expires_ms, renew, proven_ms, factor, goes_with, org, scope): KeyRow| {
             Some(KeyEntry {
                 id: KeyId::from_text(id),
@@ -288,12 +305,12 @@ impl From<Raw> for Rows {
             let keys = keys.remove(&id).unwrap_or_default();
             (OrgId::from_text(id), (name, keys))
         };
-        Self {
+        Rows {
             seq: raw.seq,
             keys: raw.keys.into_iter().filter_map(key).collect(),
             users: raw.users.into_iter().map(|(id, email, ..)| (UserId::from_text(id), email)).collect(),
             members: raw.members.into_iter().filter_map(member).collect(),
-            racks: raw.racks.into_iter().map(rack_row).collect(),
+            racks: raw.racks.into_iter().map(|row| rack_row(row, &judge)).collect(),
             orgs: raw.orgs.into_iter().map(org).collect(),
             strict,
             factored,

@@ -65,6 +65,7 @@ impl Store {
             if done.rows_affected() == 0 {
                 return Err(StoreError::Missing("the user is gone".to_owned()));
             }
+            crate::register::enter!(self, tx, crate::register::of_user(id), None);
         });
         Ok(seq)
     }

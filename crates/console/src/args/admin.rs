@@ -438,6 +438,23 @@ pub(crate) enum KeysCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Look whether each sealed text is the present one of its place, or an older one that somebody put back
+    ///
+    /// Prints the number of the register, which never goes back: note it elsewhere, and give it the next time. Exits with 1 when something is
+    /// not as it should be; what was put back is refused in any case.
+    #[command(
+        after_help = "Examples:\n  convox-console keys check\n  convox-console keys check --at-least 1204\n  convox-console keys check --accept"
+    )]
+    Check {
+        /// After you looked at what was put back: take what is sealed now for the present texts
+        #[arg(long)]
+        accept: bool,
+        /// Number of the register that was noted before
+        #[arg(long, value_name = "NUMBER")]
+        at_least: Option<u64>,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 #[derive(Subcommand)]

@@ -3,6 +3,7 @@
 
 mod audit;
 mod carry;
+mod keys;
 mod output;
 pub(crate) mod place;
 mod roll;
@@ -14,14 +15,12 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use convox_seal::{RootKey, Secret};
-use convox_store::data_keys::DataKeyRow;
 use convox_store::{LONGEST_PAGE, Page};
 use serde_json::{Value, json};
 
 use self::output::Output;
 use crate::args::Common;
-use crate::args::admin::{Admin, Invitation, KeyCommand, KeysCommand, Member, Org, Rack, ScopeFlags, User};
-use crate::ops::data_keys::Owner;
+use crate::args::admin::{Admin, Invitation, KeyCommand, Member, Org, Rack, ScopeFlags, User};
 use crate::ops::keys::{Roll, Wanted};
 use crate::ops::racks::Pin;
 use crate::ops::{Actor, Ops, OpsError};
@@ -41,7 +40,7 @@ pub(crate) async fn run(command: Admin) -> Result<()> {
         Admin::Member(command) => member(command).await,
         Admin::Invitation(command) => invitation(command).await,
         Admin::Key(command) => key(command).await,
-        Admin::Keys(command) => keys(command).await,
+        Admin::Keys(command) => keys::run(command).await,
         Admin::Rack(command) => rack(command).await,
         Admin::Audit(command) => audit::run(command).await,
         Admin::Migrate { from, to, json } => carry::migrate(&from, &to, json).await,
@@ -99,48 +98,6 @@ async fn all<T>(next: impl AsyncFnMut(&Page) -> Result<Vec<T>, OpsError>, id: im
 async fn make_root_key(out: &Path, kms: &kms::Options) -> Result<()> {
     Source::at(out, kms)?.make(RootKey::generate()).await?;
     Output { json: false }.say(&format!("Made {}. Keep a copy of it apart from the database and its backups.", out.display()))
-}
-
-async fn keys(command: KeysCommand) -> Result<()> {
-    match command {
-        KeysCommand::List { common } => {
-            let desk = Desk::open(&common).await?;
-            let orgs = desk.ops.orgs_named(None).await?;
-            let rows = desk.ops.store.list_data_keys(None).await?;
-            let view = |row: &DataKeyRow| {
-                let newest = rows.iter().find(|other| other.owner == row.owner).is_some_and(|newest| newest.version == row.version);
-                json!({
-                    "owner": Ops::owner_name(&orgs, &row.owner), "version": row.version, "state": if newest { "active" } else { "old" },
-                    "created": views::time(row.created_ms), "root_key": row.wrapped.wrapped_by().ok(),
-                })
-            };
-            desk.output.list(&["owner", "version", "state", "created", "root_key"], rows.iter().map(view).collect())
-        }
-        KeysCommand::RollData { org, common } => {
-            let desk = Desk::open(&common).await?;
-            let mut texts = 0;
-            let mut owners: Vec<Owner> = desk.ops.orgs_named(org.as_deref()).await?.into_iter().map(Owner::Org).collect();
-            if org.is_none() {
-                owners.push(Owner::Users);
-            }
-            for (done, owner) in owners.iter().enumerate() {
-                let mut tell = |words: String| desk.output.progress(&format!("[{}/{}] {words}", done + 1, owners.len()));
-                texts += desk.ops.roll_data_key(&desk.actor, owner, &mut tell).await?;
-            }
-            let words = format!("Rolled {} data keys; {texts} texts are sealed anew, and the old keys are destroyed.", owners.len());
-            desk.output.value(&json!({ "data_keys": owners.len(), "resealed": texts }), &words)
-        }
-        KeysCommand::RollRoot { new_root_key_file, common } => {
-            let desk = Desk::open(&common).await?;
-            let given = new_root_key_file.as_deref().map(secret::from_file).transpose()?;
-            let source = Source::of(&common.place)?;
-            let mut tell = |words: String| desk.output.progress(&words);
-            let rewrapped = desk.ops.roll_root_key(&desk.actor, &source, given, &mut tell).await?;
-            let id = desk.ops.keyring.active_id();
-            let words = format!("Rolled the root key: {id} wraps {rewrapped} data keys. Keep a copy of {}.", source.describe());
-            desk.output.value(&json!({ "root_key": id, "rewrapped": rewrapped }), &words)
-        }
-    }
 }
 
 async fn setup(code: Option<String>, org: &str, email: &str, common: &Common) -> Result<()> {

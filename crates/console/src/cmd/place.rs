@@ -28,21 +28,25 @@ pub(crate) async fn open(place: &Place) -> Result<Ops> {
         }
     };
     let store = Store::new(db).await?;
-    let lookup = lookup_key(&keyring, &store).await?;
-    let store = store.sealing(lookup.chain_key());
-    Ok(Ops {
+    let (lookup, is_kept) = lookup_key(&keyring, &store).await?;
+    let store = store.sealing(lookup.chain_key()).registering(lookup.register_key(), is_kept);
+    let ops = Ops {
         store,
         keyring: Arc::new(keyring),
         lookup,
         clock: Arc::new(SystemClock),
         rules: Rules::default(),
         passkeys: Passkeys::at(None),
-    })
+    };
+    if let Err(error) = ops.keep_register(None).await {
+        tracing::warn!(%error, "the register of what is sealed could not be begun; a running server tries again");
+    }
+    Ok(ops)
 }
 
 /// The key of the keyed hashes. It was derived from the root key once, and is a key of its own since then: so it outlives a roll of the
-/// root key, and can be rolled itself.
-async fn lookup_key(keyring: &Keyring, store: &Store) -> Result<LookupKey> {
+/// root key. It also says whether the register of what is sealed must be there.
+async fn lookup_key(keyring: &Keyring, store: &Store) -> Result<(LookupKey, bool)> {
     if store.data_keys(LOOKUP).await?.is_empty() {
         belongs(keyring, store).await?;
         let first = if store.has_users().await? { keyring.derived_lookup_key(LOOKUP) } else { keyring.new_data_key(LOOKUP) };
@@ -51,7 +55,7 @@ async fn lookup_key(keyring: &Keyring, store: &Store) -> Result<LookupKey> {
     let rows = store.data_keys(LOOKUP).await?;
     let newest = rows.first().context("the key of the keyed hashes is gone; restore the database")?;
     match keyring.unwrap_data_key(&newest.wrapped, LOOKUP) {
-        Ok(key) => Ok(LookupKey::of(&key)),
+        Ok(key) => Ok((LookupKey::of(&key), key.keeps_register())),
         Err(OpenError::UnknownKey) => Err(strange(keyring)),
         Err(error) => Err(error).context("the key of the keyed hashes cannot be opened; restore the database"),
     }

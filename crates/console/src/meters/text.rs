@@ -99,6 +99,12 @@ pub(super) fn all(app: &App) -> String {
     text.one("snapshot_keys", "gauge", "Keys and sessions in memory.", keys);
     text.one("snapshot_users", "gauge", "Users in memory.", people);
     text.one("snapshot_racks", "gauge", "Racks in memory.", racks);
+    text.one(
+        "sealed_put_back",
+        "gauge",
+        "Racks whose sealed password is not the present one: somebody put an older one back. They are refused.",
+        snapshot.put_back().count(),
+    );
 
     text.one("audit_queue", "gauge", "Entries that wait to be written to the audit log.", app.audit.waiting());
     text.one("audit_queue_limit", "gauge", "Entries that may wait; beyond that, requests are refused.", crate::audit::QUEUE);

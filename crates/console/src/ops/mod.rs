@@ -18,6 +18,7 @@ pub(crate) mod orgs;
 pub(crate) mod passwords;
 pub(crate) mod proof;
 pub(crate) mod racks;
+pub(crate) mod register;
 pub(crate) mod rolls;
 pub(crate) mod sessions;
 pub(crate) mod setup;

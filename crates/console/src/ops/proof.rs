@@ -168,8 +168,9 @@ impl Ops {
             OpsError::Conflict(words.to_owned())
         };
         let data_keys = self.user_data_keys().await?;
+        Self::tell_put_back("the secret of an authenticator app", user.as_str(), sealed);
         let secret = data_keys.open(&sealed_for(user), sealed).map_err(|error| {
-            tracing::error!(%error, "the secret of an authenticator app cannot be opened");
+            tracing::error!(user.id = %user, %error, "the secret of an authenticator app cannot be opened");
             unusable()
         })?;
         TotpSecret::parse(&secret).ok_or_else(unusable)

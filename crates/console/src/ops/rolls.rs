@@ -260,6 +260,9 @@ impl Ops {
         let row = self.store.find_rack_by_id(&roll.rack).await?.ok_or_else(gone)?;
         let entered = self.enter(&Actor::host(), &row.org_name, Role::Administrator).await?;
         let data_key = self.data_keys(&entered.org).await?;
+        for (what, sealed) in [("the next password of a Rack", &roll.next), ("the password before of a Rack", &roll.before)] {
+            Self::tell_put_back(what, &row.path(), sealed);
+        }
         let next = match (open_next(&data_key, &row, &roll.next), roll.step) {
             (Ok(next), _) => Some(next),
             // What is taken back need not be read.

@@ -1,5 +1,5 @@
-//! A Rack that keeps every byte it is sent, over real TLS. It knows one password, answers what is asked, and serves two kinds of
-//! WebSocket: shells that echo, and logs that never end.
+//! A Rack that keeps every byte it is sent, over real TLS. It knows one password, or two while that is rolled, answers what is asked, and serves
+//! two kinds of WebSocket: shells that echo, and logs that never end.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -53,6 +53,10 @@ type Look = Box<dyn FnMut(&Hit) + Send>;
 
 #[derive(Default)]
 struct Seen {
+    /// `Authorization` headers that open it; the newest last.
+    expected: Mutex<Vec<String>>,
+    /// What it answers at some paths, whatever is asked.
+    fixed: Mutex<Vec<(String, &'static str)>>,
     hits: Mutex<Vec<Hit>>,
     look: Mutex<Option<Look>>,
     /// WebSockets and endless downloads that are open now.
@@ -94,7 +98,7 @@ impl Recorder {
         let config = Arc::new(config);
         let host = listener.local_addr().unwrap().to_string();
         let seen = Arc::new(Seen::default());
-        let expected = Basic::header("convox", password);
+        seen.expected.lock().unwrap().push(Basic::header("convox", password));
         let accepting = Arc::clone(&seen);
         std::thread::spawn(move || {
             for tcp in listener.incoming().map_while(Result::ok) {
@@ -103,8 +107,8 @@ impl Recorder {
                 }
                 accepting.connections.fetch_add(1, Ordering::Relaxed);
                 accepting.streams.lock().unwrap().push(tcp.try_clone().unwrap());
-                let (seen, config, expected) = (Arc::clone(&accepting), Arc::clone(&config), expected.clone());
-                std::thread::spawn(move || serve(tcp, &config, &seen, &expected));
+                let (seen, config) = (Arc::clone(&accepting), Arc::clone(&config));
+                std::thread::spawn(move || serve(tcp, &config, &seen));
             }
         });
         Self { host, fingerprint, password: password.to_owned(), seen }
@@ -131,6 +135,13 @@ impl Recorder {
         self.seen.open.load(Ordering::Relaxed)
     }
 
+    /// Answers with this status at a path from now on, whatever is asked; `None` as it would.
+    pub(crate) fn fix(&self, path: &str, status: Option<&'static str>) {
+        let mut fixed = self.seen.fixed.lock().unwrap();
+        fixed.retain(|(known, _)| known != path);
+        fixed.extend(status.map(|status| (path.to_owned(), status)));
+    }
+
     /// Called with each request before it is answered.
     pub(crate) fn look(&self, look: impl FnMut(&Hit) + Send + 'static) {
         *self.seen.look.lock().unwrap() = Some(Box::new(look));
@@ -149,32 +160,51 @@ impl Drop for Recorder {
 
 type Stream = StreamOwned<ServerConnection, TcpStream>;
 
-fn serve(tcp: TcpStream, config: &Arc<ServerConfig>, seen: &Seen, expected: &str) {
+fn serve(tcp: TcpStream, config: &Arc<ServerConfig>, seen: &Seen) {
     let _ = tcp.set_nodelay(true);
     let _ = tcp.set_read_timeout(Some(Duration::from_mins(1)));
     let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(config)).unwrap(), tcp);
     while let Some(head) = read_head(&mut stream) {
         let hit = Hit { head };
-        if read_body(&mut stream, &hit).is_none() {
-            return;
-        }
+        let Some(body) = read_body(&mut stream, &hit) else { return };
         if !hit.is_a_look()
             && let Some(look) = seen.look.lock().unwrap().as_mut()
         {
             look(&hit);
         }
         seen.hits.lock().unwrap().push(hit.clone());
-        if answer(&mut stream, &hit, seen, expected).is_err() {
+        if answer(&mut stream, &hit, &body, seen).is_err() {
             return;
         }
     }
 }
 
-fn answer(stream: &mut Stream, hit: &Hit, seen: &Seen, expected: &str) -> std::io::Result<()> {
+fn answer(stream: &mut Stream, hit: &Hit, body: &[u8], seen: &Seen) -> std::io::Result<()> {
     let path = hit.line().split(' ').nth(1).unwrap_or_default().split('?').next().unwrap_or_default().to_owned();
-    if hit.all("authorization") != [expected] {
+    let brought = hit.all("authorization").join(",");
+    if !seen.expected.lock().unwrap().contains(&brought) {
         return say(stream, "401 Unauthorized", "invalid authentication\n");
     }
+    let fixed = seen.fixed.lock().unwrap().iter().find(|(fixed, _)| *fixed == path).map(|(_, status)| *status);
+    if let Some(status) = fixed {
+        return say(stream, status, "as the test says\n");
+    }
+    let mut expected = seen.expected.lock().unwrap();
+    match (hit.line().split(' ').next().unwrap_or_default(), path.as_str()) {
+        ("PUT", "/system/password") => {
+            let form = String::from_utf8_lossy(body).into_owned();
+            let next = form.strip_prefix("password=").expect("a form with the next password");
+            let next = Basic::header("convox", next);
+            expected.retain(|known| *known == brought || *known == next);
+            if !expected.contains(&next) {
+                expected.push(next);
+            }
+        }
+        ("POST", "/system/password/retire") => expected.retain(|known| *known == brought),
+        ("DELETE", "/system/password") => expected.truncate(1),
+        _ => {}
+    }
+    drop(expected);
     if !hit.all("upgrade").is_empty() {
         let accept = convox_wire::socket::accept_key(hit.all("sec-websocket-key").first().copied().unwrap_or_default());
         write!(
@@ -268,10 +298,11 @@ fn read_head(stream: &mut Stream) -> Option<String> {
     Some(String::from_utf8_lossy(&head).into_owned())
 }
 
-fn read_body(stream: &mut Stream, hit: &Hit) -> Option<()> {
+fn read_body(stream: &mut Stream, hit: &Hit) -> Option<Vec<u8>> {
+    let mut all = Vec::new();
     if let Some(length) = hit.all("content-length").first() {
-        let mut body = vec![0; length.parse().ok()?];
-        stream.read_exact(&mut body).ok()?;
+        all = vec![0; length.parse().ok()?];
+        stream.read_exact(&mut all).ok()?;
     } else if !hit.all("transfer-encoding").is_empty() {
         loop {
             let mut line = Vec::new();
@@ -281,11 +312,13 @@ fn read_body(stream: &mut Stream, hit: &Hit) -> Option<()> {
                 line.push(byte[0]);
             }
             let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim(), 16).ok()?;
-            stream.read_exact(&mut vec![0; size + 2]).ok()?;
+            let mut chunk = vec![0; size + 2];
+            stream.read_exact(&mut chunk).ok()?;
             if size == 0 {
                 break;
             }
+            all.extend_from_slice(&chunk[..size]);
         }
     }
-    Some(())
+    Some(all)
 }

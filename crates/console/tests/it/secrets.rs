@@ -1,8 +1,12 @@
 //! Where a Rack's password goes: to its own Rack, and nowhere else (T31, T32).
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use convox_testkit::eventually;
 
 use crate::console::Database;
+use crate::limits::{add_totp, half_way, with_password};
 use crate::{Door, Recorder};
 
 const CANARY: &str = "canaryRackPassword8hTq2VtR9mKx4LwZ8nB";
@@ -148,6 +152,142 @@ fn a_sealed_password_that_was_moved_or_redirected_is_sent_nowhere() {
     });
     assert!(again.is_some(), "{}", clients[0].get("/apps", "").unwrap().text());
     assert!(!holds(door.console.log().as_bytes(), "rackPassword1"));
+}
+
+/// What `keys check` says while something is not as it should be.
+fn put_back(door: &Door) -> (Vec<String>, String) {
+    let output = std::process::Command::new(convox_testkit::binary("convox-console"))
+        .args(["keys", "check", "--json", "--data"])
+        .arg(door.data())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["whole"], false);
+    let named = said["put_back"].as_array().unwrap().iter().map(|what| what.as_str().unwrap().to_owned()).collect();
+    (named, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn an_older_password_that_is_put_back_is_sent_nowhere_and_named() {
+    let (rack, other) = (Recorder::start("rackPassword1"), Recorder::start("rackPassword2"));
+    let mut door = Door::with_rack(&rack);
+    door.add_rack("acme", "other", &other);
+    let works = |door: &Door, name: &str| door.client(&door.key, name).get("/apps", "").unwrap().status;
+    let number = door.admin(&["keys", "check"])["number"].as_u64().unwrap();
+    let database = Database::open(&door);
+    // Somebody who knows the password keeps a copy of its row. It is rolled, and no data key is.
+    database.run("CREATE TABLE old AS SELECT id, password FROM racks");
+    door.admin(&["rack", "roll", "main", "--org", "acme", "--window", "1s"]);
+    database.run("CREATE TABLE new AS SELECT id, password FROM racks");
+    assert_eq!((works(&door, "acme/main"), works(&door, "acme/other")), (200, 200));
+    assert!(door.admin(&["keys", "check", "--at-least", &number.to_string()])["number"].as_u64().unwrap() > number);
+
+    database.run("UPDATE racks SET password = (SELECT o.password FROM old o WHERE o.id = racks.id); UPDATE feed SET seq = seq + 1");
+    assert!(eventually(Duration::from_secs(5), || (works(&door, "acme/main") == 502).then_some(())).is_some());
+    for _ in 0..2 {
+        let seen = rack.hits().len();
+        let (read, write) = (works(&door, "acme/main"), door.client(&door.key, "acme/main").raw("DELETE", "/apps/web", &[], b"").unwrap());
+        assert_eq!((read, write.status, rack.hits().len()), (502, 502, seen), "nothing is sent: {}", write.text());
+        assert!(write.text().contains("acme/main") && write.text().contains("add the rack again"), "{}", write.text());
+        assert_eq!(works(&door, "acme/other"), 200, "the other one goes on");
+        // The alarm: in the log, in the audit log, and for whoever looks.
+        let alarm = || {
+            door.console
+                .log()
+                .lines()
+                .any(|line| line.contains("ERROR") && line.contains("acme/main") && line.contains("put back"))
+                .then_some(())
+        };
+        assert!(eventually(Duration::from_secs(5), alarm).is_some(), "{}", door.console.log());
+        assert!(!door.events(|event| event["action"] == "RackPasswordPutBack" && event["rack"] == "main").is_empty());
+        let (named, error) = put_back(&door);
+        assert!(named == ["the password of Rack acme/main"] && error.contains("--accept"), "{named:?} {error}");
+        // Whatever was in memory.
+        door.console.restart().unwrap();
+    }
+    // No command writes it anew as if it were right.
+    for command in [
+        &["rack", "roll", "main", "--org", "acme"][..],
+        &["keys", "roll-data", "--org", "acme"],
+        &["rack", "probe", "main", "--org", "acme"],
+    ] {
+        let error = door.try_admin(command).unwrap_err();
+        assert!(error.contains("acme/main") && error.contains("put back"), "{command:?}: {error}");
+    }
+    database.run("UPDATE racks SET password = (SELECT n.password FROM new n WHERE n.id = racks.id); UPDATE feed SET seq = seq + 1");
+    assert!(eventually(Duration::from_secs(5), || (works(&door, "acme/main") == 200).then_some(())).is_some());
+
+    // With the register taken out nothing opens, until somebody who has the root key looked.
+    database.run("DELETE FROM register_pages; DELETE FROM register_head");
+    door.console.restart().unwrap();
+    assert_eq!((works(&door, "acme/main"), works(&door, "acme/other")), (502, 502));
+    assert_eq!(put_back(&door).0.len(), 2);
+    assert_eq!(door.admin(&["keys", "check", "--accept"])["whole"], true);
+    assert!(eventually(Duration::from_secs(5), || (works(&door, "acme/main") == 200).then_some(())).is_some());
+    assert_eq!(works(&door, "acme/other"), 200);
+    assert!(!holds(door.console.log().as_bytes(), "rackPassword1"));
+}
+
+#[test]
+fn an_older_next_password_is_not_handed_to_the_rack() {
+    const BUSY: Option<&str> = Some("500 Internal Server Error");
+    let rack = Recorder::start("rackPassword1");
+    let door = Door::with_rack(&rack);
+    let database = Database::open(&door);
+    let status = || door.admin(&["rack", "roll", "main", "--org", "acme", "--status"]);
+    // A roll that comes to nothing: somebody keeps what would have been the next password.
+    rack.fix("/system/password", BUSY);
+    door.admin(&["rack", "roll", "main", "--org", "acme", "--no-wait"]);
+    database.run("CREATE TABLE old AS SELECT next FROM rack_rolls");
+    rack.fix("/system/password", Some("404 Not Found"));
+    assert!(eventually(Duration::from_secs(20), || status()["roll"].is_null().then_some(())).is_some(), "{}", status());
+
+    rack.fix("/system/password", BUSY);
+    door.admin(&["rack", "roll", "main", "--org", "acme", "--no-wait"]);
+    database.run("UPDATE rack_rolls SET next = (SELECT next FROM old)");
+    let fault = || status()["roll"]["fault"].as_str().unwrap_or_default().to_owned();
+    let told = eventually(Duration::from_secs(20), || fault().contains("put back").then_some(()));
+    assert!(told.is_some() && fault().contains("take the roll back"), "{}", status());
+    let handed = |rack: &Recorder| rack.hits().iter().filter(|hit| hit.line().starts_with("PUT /system/password")).count();
+    let before = handed(&rack);
+    rack.fix("/system/password", None);
+    assert!(door.console.log().lines().any(|line| line.contains("ERROR") && line.contains("acme/main") && line.contains("next password")));
+    assert_eq!(put_back(&door).0, ["the next password of Rack acme/main, whose roll is under way"]);
+    assert_eq!(
+        (handed(&rack), door.client(&door.key, "acme/main").get("/apps", "").unwrap().status),
+        (before, 200),
+        "the present one goes on"
+    );
+    // Taken back, all is as it was.
+    assert!(eventually(Duration::from_secs(10), || door.try_admin(&["rack", "roll", "main", "--org", "acme", "--undo"]).ok()).is_some());
+    assert_eq!(door.admin(&["keys", "check"])["whole"], true);
+    assert_eq!(door.client(&door.key, "acme/main").get("/apps", "").unwrap().status, 200);
+}
+
+#[test]
+fn an_authenticator_app_that_was_replaced_and_is_put_back_gives_no_codes() {
+    let door = Door::open();
+    let database = Database::open(&door);
+    with_password(&door, "admin@example.com");
+    let mut browser = half_way(&door.console);
+    let (stolen, _) = add_totp(&mut browser);
+    database.run("CREATE TABLE old AS SELECT secret FROM totp");
+    // The telephone is lost: its owner sets the app up again.
+    let (own, added_ms) = add_totp(&mut browser);
+    database.run("CREATE TABLE new AS SELECT secret FROM totp; UPDATE totp SET secret = (SELECT secret FROM old)");
+    for secret in [&stolen, &own] {
+        let reply = half_way(&door.console).post("/console/prove", &format!("code={}", secret.code_at(added_ms + 30_000)));
+        assert!(reply.status == 409 && reply.text().contains("cannot be opened"), "{}: {}", reply.status, reply.text());
+    }
+    let log = door.console.log();
+    assert!(log.lines().any(|line| line.contains("ERROR") && line.contains("authenticator app") && line.contains("put back")), "{log}");
+    assert_eq!(put_back(&door).0, ["the authenticator app of admin@example.com"]);
+    // A data key is not rolled over it either.
+    assert!(door.try_admin(&["keys", "roll-data"]).unwrap_err().contains("put back"));
+    database.run("UPDATE totp SET secret = (SELECT secret FROM new)");
+    let reply = half_way(&door.console).post("/console/prove", &format!("code={}", own.code_at(added_ms + 30_000)));
+    assert_eq!(reply.status, 303, "{}", reply.text());
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod factors;
 mod keys;
 mod people;
 mod racks;
+mod register;
 mod rolls;
 mod web;
 
