@@ -67,8 +67,8 @@ pub trait Permit: Send + Sync + 'static {
     /// about a quarter of a second; a decision that was revoked by then must resolve at once.
     fn revoked(&self) -> Pin<Box<dyn Future<Output = Reason> + Send>>;
 
-    /// Whether the decision no longer holds, without waiting. Asked just before the request is written to a connection that
-    /// had to be opened first, which may have taken seconds.
+    /// Whether the decision no longer holds, without waiting. Asked just before the request is written, and again when a connection had
+    /// to be opened for it first, which may have taken seconds.
     fn is_revoked(&self) -> bool {
         false
     }

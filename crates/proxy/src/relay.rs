@@ -115,6 +115,10 @@ async fn send<P: Permit>(
     mut request: Request<Upload>,
     upgrade: bool,
 ) -> Result<Sent, Fault> {
+    // What the gate did last may have taken a while, in which the right may have ended.
+    if permit.is_none_or(Permit::is_revoked) {
+        return Err(Fault::RevokedBefore);
+    }
     if !upgrade && let Some(mut connection) = pool::take(upstream) {
         let spare = (request.method().is_idempotent() && request.body().is_end_stream()).then(|| copy(&request));
         connection.begin();

@@ -260,6 +260,63 @@ fn an_overlap_keeps_the_old_key_until_its_end_and_no_longer() {
     assert!(!works(&new) && !works(&newest));
 }
 
+/// A request over HTTP/2 with a body whose length is not said: status and answer.
+fn over_http2(door: &Door, key: &str, path: &str, body: &'static str) -> (u16, Value) {
+    use http_body_util::BodyExt as _;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut config = (*convox_tls::client_config(&convox_tls::Trust::Pinned(door.console.fingerprint)).unwrap()).clone();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = tokio::net::TcpStream::connect(&door.console.host).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+        let stream = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)).connect(name, tcp).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        let frames =
+            futures_util::stream::iter([Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(hyper::body::Bytes::from(body)))]);
+        let request = http::Request::post(format!("https://{}{path}", door.console.host))
+            .header("authorization", format!("Bearer {key}"))
+            .header("content-type", "application/json")
+            .body(http_body_util::StreamBody::new(frames))
+            .unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let status = answer.status().as_u16();
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    })
+}
+
+#[test]
+fn an_overlap_is_kept_however_the_length_of_the_wish_is_said() {
+    let rack = Recorder::start("rackPassword1");
+    let door = Door::with_rack(&rack);
+    let works = |key: &str| status(&door, key, "acme/main", "GET", "/system").0 == 200;
+    let body = r#"{"overlap_seconds":600}"#;
+    let (_, made) = door.api(&door.key, "POST", "/keys", &json!({ "name": "ci" }));
+    let (first, id) = (text(&made, "api_key"), text(&made, "id"));
+    // In pieces, as a program does that makes its body while it sends it.
+    let (begin, rest) = body.split_at(7);
+    let further = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n";
+    let head = door.head(&format!("POST /api/v1/keys/{id}/roll"), &door.key, "acme/main", further);
+    let reply = door.raw(format!("{head}{:x}\r\n{begin}\r\n{:x}\r\n{rest}\r\n0\r\n\r\n", begin.len(), rest.len()));
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let rolled = reply.json();
+    let second = text(&rolled, "api_key");
+    assert!(works(&first) && works(&second), "the old one is good until the end of the overlap");
+    let (code, rolled) = over_http2(&door, &door.key, &format!("/api/v1/keys/{}/roll", text(&rolled, "id")), body);
+    assert_eq!(code, 200, "{rolled}");
+    let third = text(&rolled, "api_key");
+    assert!(works(&second) && works(&third));
+    // Without one, and with one that is none.
+    let (code, wrong) = over_http2(&door, &door.key, &format!("/api/v1/keys/{}/roll", text(&rolled, "id")), r#"{"overlap_seconds":"#);
+    assert_eq!(code, 400, "{wrong}");
+    assert!(works(&third), "what is not understood rolls nothing");
+    let (code, rolled) = over_http2(&door, &door.key, &format!("/api/v1/keys/{}/roll", text(&rolled, "id")), "");
+    assert_eq!(code, 200, "{rolled}");
+    assert!(!works(&third) && works(&text(&rolled, "api_key")));
+}
+
 #[test]
 fn a_key_rolls_itself_into_nothing_more_and_nothing_longer() {
     let rack = Recorder::start("rackPassword1");

@@ -171,3 +171,26 @@ fn a_change_is_in_effect_when_it_is_answered() {
     }
     assert!(rack.hits_of("/apps/late?").is_empty());
 }
+
+#[test]
+fn a_token_that_is_written_down_for_somebody_who_is_out_by_then_is_not_asked_for() {
+    let rack = Recorder::start("rackPassword1");
+    let door = Door::with_rack(&rack);
+    let token = |key: &str| door.client(key, "acme/main").form("POST", "/system/jwt/token", &[("role", "read")]).unwrap();
+    let asked = || rack.hits().iter().filter(|hit| hit.line().starts_with("POST /system/jwt/token")).count();
+    let made = door.admin(&["key", "create", "--email", "admin@example.com", "--name", "leaving"]);
+    let key = made["api_key"].as_str().unwrap();
+    assert_eq!((token(key).status, asked()), (200, 1));
+    // The key goes with the very line of the log that its request waits for; and what it waits for next takes longer than a server needs to hear of
+    // that.
+    Database::open(&door).run(
+        "CREATE VIEW slow AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000000) SELECT COUNT(*) AS c FROM n; \
+         CREATE TABLE slept (c INTEGER); \
+         CREATE TRIGGER gone AFTER INSERT ON audit WHEN NEW.event LIKE '%SystemJwtToken%' BEGIN \
+         DELETE FROM keys WHERE name = 'leaving'; UPDATE feed SET seq = seq + 1; END; \
+         CREATE TRIGGER late BEFORE INSERT ON rack_tokens BEGIN INSERT INTO slept SELECT c FROM slow; END",
+    );
+    let refused = token(key);
+    assert_eq!((refused.status, asked()), (401, 1), "the Rack is not asked: {}", refused.text());
+    assert!(refused.text().contains("revoked"), "{}", refused.text());
+}

@@ -184,3 +184,27 @@ fn a_root_key_that_a_kms_sealed_opens_with_that_kms_only() {
     std::fs::write(&wrong, "s.guess").unwrap();
     fails(&["--root-key-kms", &url, "--kms-pin", &pin, "--kms-token-file", wrong.to_str().unwrap()], "did not decrypt");
 }
+
+#[test]
+fn a_rack_that_cannot_be_told_of_another_password_gets_no_schedule() {
+    let rack = Recorder::start("rackPassword1");
+    let door = Door::with_rack(&rack);
+    let schedule = |days: &str| door.try_admin(&["rack", "roll", "main", "--org", "acme", "--every-days", days]);
+    let days = || door.admin(&["rack", "roll", "main", "--org", "acme", "--status"])["every_days"].as_i64().unwrap();
+    // As v3 is: it does not know the path, and has no such parameter.
+    rack.fix("/system/password", Some("404 Not Found"));
+    let error = schedule("30").unwrap_err();
+    assert!(error.contains("cannot be told of another password") && error.contains("add the Rack again"), "{error}");
+    let path = "/organizations/acme/racks/main/password";
+    let (status, answer) = door.api(&door.key, "PUT", path, &serde_json::json!({ "every_days": 30 }));
+    assert!(status == 409 && answer.to_string().contains("cannot be told of another password"), "{status} {answer}");
+    assert_eq!(days(), 0);
+    // One that does not say is not taken for one that can; one that can is, and need not be asked to have it no longer.
+    rack.fix("/system/password", Some("500 Internal Server Error"));
+    let error = schedule("30").unwrap_err();
+    assert!(error.contains("acme/main could not be asked") && days() == 0, "{error}");
+    rack.fix("/system/password", None);
+    assert!(schedule("30").is_ok() && days() == 30);
+    rack.fix("/system/password", Some("404 Not Found"));
+    assert!(schedule("0").is_ok() && days() == 0);
+}

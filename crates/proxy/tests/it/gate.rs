@@ -64,6 +64,10 @@ impl Permit for Named {
         })
     }
 
+    fn is_revoked(&self) -> bool {
+        self.revoked.is_cancelled()
+    }
+
     fn finished(self, outcome: Outcome) {
         self.state.outcomes.lock().unwrap().push(outcome);
     }
@@ -85,6 +89,10 @@ impl Gate for Names {
         let kind = if is_websocket(head) { "socket" } else { "request" };
         let path = head.uri.path_and_query().map_or("*", |path| path.as_str());
         self.0.allowed.lock().unwrap().push(format!("{} {path} {name} {kind}", head.method));
+        // The right ends while the gate is still at work.
+        if path.starts_with("/late") {
+            self.0.revoke(name);
+        }
         Verdict::Forward(Forward {
             permit: Named { state: Arc::clone(&self.0), revoked: self.0.token(name) },
             upstream: Arc::clone(self.0.upstream.lock().unwrap().as_ref().unwrap()),

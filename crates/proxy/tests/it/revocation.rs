@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::gate::{Proxy, request};
-use crate::rack::Rack;
+use crate::rack::{Answer, Rack};
 use crate::raw::Raw;
 
 const SOCKET: &str =
@@ -151,6 +151,27 @@ async fn an_upload_is_cut() {
     raw.send("5\r\nworld\r\n0\r\n\r\n").await;
     let seen = String::from_utf8(end.recv().await.unwrap()).unwrap();
     assert!(!seen.contains("world") && !seen.ends_with("0\r\n\r\n"), "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_revoked_before_it_is_sent_goes_over_no_connection() {
+    let rack = Rack::start(|_| Answer::Keep(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec())).await;
+    let proxy = Proxy::before(rack.address).await;
+    let mut raw = Raw::connect(proxy.address).await;
+    for (name, path, status) in [("alice", "/apps", 200), ("alice", "/late", 403), ("bob", "/apps", 200)] {
+        raw.send(request("POST", path, name, "Content-Length: 0\r\n")).await;
+        let reply = raw.reply().await.unwrap();
+        assert_eq!(reply.status(), status, "{}", reply.text());
+    }
+    let seen: Vec<String> = rack.seen().into_iter().map(|seen| seen.message.line).collect();
+    assert_eq!((seen, rack.connections()), (vec!["POST /apps HTTP/1.1".to_owned(); 2], 1), "a connection was there for it");
+    // Nor over one that is opened for it.
+    let proxy = Proxy::before(rack.address).await;
+    let mut raw = Raw::connect(proxy.address).await;
+    raw.send(request("GET", "/late", "alice", "")).await;
+    let reply = raw.reply().await.unwrap();
+    assert!(reply.status() == 403 && reply.text().contains("revoked before"), "{}", reply.text());
+    assert_eq!(rack.seen().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
