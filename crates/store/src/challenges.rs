@@ -2,7 +2,9 @@
 //! and the feed does not move; but for an answer that lets in a command line, which is given where nobody is signed in.
 
 use convox_model::{KeyId, UserId};
+use convox_seal::Sealed;
 
+use crate::data_keys::{USERS, sealed_under_a_living_key};
 use crate::factors::Factor;
 use crate::{Act, Store, StoreError, change};
 
@@ -88,13 +90,29 @@ pub struct ChallengeRow {
     pub created_ms: i64,
 }
 
+/// An authenticator app that is being set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Keyed hash of the id that travels.
+    pub id_hash: Vec<u8>,
+    /// Whose.
+    pub user: UserId,
+    /// Sealed as it will be when it is added.
+    pub secret: Sealed,
+}
+
 impl Store {
     /// Keeps a ceremony, and forgets those that have ended.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
+    /// [`StoreError::Refused`] for an authenticator app whose secret is sealed under a data key that was destroyed meanwhile.
     pub async fn put_challenge(&self, new: &NewChallenge) -> Result<(), StoreError> {
         convox_db::transaction!(&self.db, |tx| {
+            if new.purpose == Purpose::AddTotp {
+                // No key is destroyed between here and the end.
+                sqlx::query("UPDATE feed SET seq = seq WHERE id = 1").execute(&mut *tx).await?;
+                sealed_under_a_living_key!(tx, USERS, Sealed::from_bytes(new.state.clone()));
+            }
             sqlx::query("DELETE FROM challenges WHERE expires_ms <= $1").bind(new.created_ms).execute(&mut *tx).await?;
             let user = new.user.as_ref().map(UserId::as_str);
             sqlx::query(
@@ -151,6 +169,56 @@ impl Store {
             sqlx::query("DELETE FROM challenges WHERE id_hash = $1").bind(&id_hash[..]).execute(&mut *tx).await?.rows_affected()
         });
         Ok((taken == 1).then_some(row))
+    }
+
+    /// Secrets of authenticator apps that are being set up, by the hash of their ceremonies; `after` is one.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn list_totp_under_way(&self, after: &[u8]) -> Result<Vec<UnderWay>, StoreError> {
+        let rows: Vec<(Vec<u8>, Option<String>, Vec<u8>)> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT id_hash, user_id, state FROM challenges WHERE purpose = $1 AND id_hash > $2 ORDER BY id_hash LIMIT 500"
+        )
+        .bind(Purpose::AddTotp.as_str())
+        .bind(after)
+        .fetch_all(pool)
+        .await)?;
+        let row = |(id_hash, user, secret): (Vec<u8>, Option<String>, Vec<u8>)| UnderWay {
+            id_hash,
+            user: UserId::from_text(user.unwrap_or_default()),
+            secret: Sealed::from_bytes(secret),
+        };
+        Ok(rows.into_iter().map(row).collect())
+    }
+
+    /// Puts the secret of one under the newest data key, if it is still what it was; `None` for one that cannot be opened, which is forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when that data key was destroyed.
+    pub async fn reseal_totp_under_way(&self, before: &UnderWay, secret: Option<&Sealed>) -> Result<bool, StoreError> {
+        let done = convox_db::transaction!(&self.db, |tx| {
+            sqlx::query("UPDATE feed SET seq = seq WHERE id = 1").execute(&mut *tx).await?;
+            let done = match secret {
+                Some(secret) => {
+                    sealed_under_a_living_key!(tx, USERS, secret);
+                    sqlx::query("UPDATE challenges SET state = $3 WHERE id_hash = $1 AND state = $2")
+                        .bind(&before.id_hash[..])
+                        .bind(before.secret.as_bytes())
+                        .bind(secret.as_bytes())
+                        .execute(&mut *tx)
+                        .await?
+                }
+                None => {
+                    sqlx::query("DELETE FROM challenges WHERE id_hash = $1 AND state = $2")
+                        .bind(&before.id_hash[..])
+                        .bind(before.secret.as_bytes())
+                        .execute(&mut *tx)
+                        .await?
+                }
+            };
+            done.rows_affected()
+        });
+        Ok(done == 1)
     }
 
     /// Keeps the proof that a page gave for an answer; `false` when the ceremony has ended or has one.

@@ -227,7 +227,8 @@ impl Store {
                     .await?;
             // Everything that this owner's key seals; what is not named here would be lost.
             let text = if owner == USERS {
-                "SELECT secret FROM totp WHERE $1 <> ''"
+                sqlx::query("DELETE FROM challenges WHERE expires_ms <= $1").bind(act.event.at_ms).execute(&mut *tx).await?;
+                "SELECT secret FROM totp WHERE $1 <> '' UNION ALL SELECT state FROM challenges WHERE purpose = 'add-totp'"
             } else {
                 "SELECT password FROM racks WHERE org_id = $1 \
                  UNION ALL SELECT p.next FROM rack_rolls p JOIN racks r ON r.id = p.rack_id WHERE r.org_id = $1 \

@@ -145,7 +145,7 @@ impl Ops {
         let (keys, mut resealed, mut after) = (self.user_data_keys().await?, 0, None);
         loop {
             let page = self.store.list_totp(&Page { limit: PAGE, after: after.clone() }).await?;
-            let Some((last, _)) = page.last() else { return Ok(resealed) };
+            let Some((last, _)) = page.last() else { return Ok(resealed + self.reseal_under_way(&keys, tell).await?) };
             after = Some(last.to_string());
             for (user, sealed) in page.iter().filter(|(_, sealed)| !keys.is_newest(sealed)) {
                 tell(format!("users: sealing the authenticator app of user {user} anew"))?;
@@ -154,6 +154,22 @@ impl Ops {
                 })?;
                 let anew = keys.seal(&sealed_for(user), &secret);
                 resealed += usize::from(self.store.reseal_totp(user, sealed, &anew).await?);
+            }
+        }
+    }
+
+    /// And what is being set up meanwhile: people type a code in their own time.
+    async fn reseal_under_way(&self, keys: &DataKeys, tell: Progress<'_>) -> Result<usize> {
+        let (mut resealed, mut after) = (0, Vec::new());
+        loop {
+            let page = self.store.list_totp_under_way(&after).await?;
+            let Some(last) = page.last() else { return Ok(resealed) };
+            after.clone_from(&last.id_hash);
+            for one in page.iter().filter(|one| !keys.is_newest(&one.secret)) {
+                tell(format!("users: sealing an authenticator app anew that user {} is setting up", one.user))?;
+                // One that cannot be opened is begun again.
+                let anew = keys.open(&sealed_for(&one.user), &one.secret).ok().map(|secret| keys.seal(&sealed_for(&one.user), &secret));
+                resealed += usize::from(self.store.reseal_totp_under_way(one, anew.as_ref()).await?);
             }
         }
     }

@@ -2,7 +2,8 @@
 //! factors of somebody away, and administrators can require one.
 
 use convox_model::{Principal, Role, UserId};
-use convox_seal::{ApiKey, Binding, DataKeys, Sealed, Secret, TotpSecret, generate_recovery_code, read_recovery_code};
+use convox_seal::{ApiKey, Binding, DataKeys, OpenError, Sealed, Secret, TotpSecret, generate_recovery_code, read_recovery_code};
+use convox_store::StoreError;
 use convox_store::challenges::Purpose;
 use convox_store::factors::{Factor, FactorId, NewPasskey, PasskeyRow, Renewal, TotpRow};
 
@@ -15,6 +16,8 @@ use crate::passkeys::Started;
 pub(crate) const USERS: &str = convox_store::data_keys::USERS;
 /// Of recovery codes.
 const CODES: usize = 10;
+/// What meets a data key that is destroyed at this very moment is done again under the one after; whether this is the last time.
+const ROLLED_AGAIN: [bool; 3] = [false, false, true];
 
 /// What somebody has.
 pub(crate) struct Factors {
@@ -100,31 +103,47 @@ impl Ops {
     pub(crate) async fn start_totp(&self, actor: &Actor) -> Result<(String, TotpSecret), OpsError> {
         let who = whose(actor)?;
         let (id, secret) = (random_id(), TotpSecret::generate());
-        let sealed = self.user_data_keys().await?.seal(&sealed_for(&who.user), &secret.reveal());
-        let state = sealed.as_bytes().to_vec();
-        self.begin(Purpose::AddTotp, Some(&who.user), who.key.as_ref(), &actor.peer, &id, state).await?;
-        Ok((id, secret))
+        for is_last in ROLLED_AGAIN {
+            let state = self.seal_totp(&who.user, &secret).await?.as_bytes().to_vec();
+            match self.begin(Purpose::AddTotp, Some(&who.user), who.key.as_ref(), &actor.peer, &id, state).await {
+                Err(OpsError::Forbidden(_)) if !is_last => {}
+                begun => return begun.map(|()| (id, secret)),
+            }
+        }
+        Err(too_long())
+    }
+
+    async fn seal_totp(&self, user: &UserId, secret: &TotpSecret) -> Result<Sealed, OpsError> {
+        Ok(self.user_data_keys().await?.seal(&sealed_for(user), &secret.reveal()))
     }
 
     /// The secret of an authenticator app that is being added.
-    pub(crate) async fn open_totp_under_way(&self, actor: &Actor, id: &str) -> Result<(TotpSecret, Sealed), OpsError> {
+    pub(crate) async fn open_totp_under_way(&self, actor: &Actor, id: &str) -> Result<TotpSecret, OpsError> {
         let who = whose(actor)?;
-        let gone = || OpsError::Conflict("this took too long; begin again".to_owned());
         let hash = self.challenge_hash(id);
-        let row = self.store.find_challenge(&hash, Purpose::AddTotp, self.clock.now_ms()).await?.ok_or_else(gone)?;
-        if row.user.as_ref() != Some(&who.user) {
-            return Err(gone());
+        for is_last in ROLLED_AGAIN {
+            let row = self.store.find_challenge(&hash, Purpose::AddTotp, self.clock.now_ms()).await?.ok_or_else(too_long)?;
+            if row.user.as_ref() != Some(&who.user) {
+                return Err(too_long());
+            }
+            match self.user_data_keys().await?.open(&sealed_for(&who.user), &Sealed::from_bytes(row.state)) {
+                Ok(secret) => return TotpSecret::parse(&secret).ok_or_else(too_long),
+                // Its data key was destroyed since the row was read: by now it is sealed anew.
+                Err(OpenError::UnknownKey) if !is_last => {}
+                Err(error) => {
+                    tracing::error!(user.id = %who.user, %error, "the secret of an authenticator app that is being set up cannot be opened");
+                    return Err(too_long());
+                }
+            }
         }
-        let sealed = Sealed::from_bytes(row.state);
-        let secret = self.user_data_keys().await?.open(&sealed_for(&who.user), &sealed).map_err(|_| gone())?;
-        Ok((TotpSecret::parse(&secret).ok_or_else(gone)?, sealed))
+        Err(too_long())
     }
 
     /// Adds it, in place of one that is there, in exchange for a code that shows that it works.
     pub(crate) async fn finish_totp(&self, actor: &Actor, browser: &Browser, id: &str, code: &str) -> Result<FactorAdded, OpsError> {
         let who = whose(actor)?;
         self.must_be_recent(actor).await?;
-        let (secret, sealed) = self.open_totp_under_way(actor, id).await?;
+        let secret = self.open_totp_under_way(actor, id).await?;
         let code: String = code.chars().filter(|char| !char.is_whitespace()).collect();
         let wrong = || OpsError::Input("that is not the code that the app shows now; see that the clock of its device is right".to_owned());
         let step = secret.check(&code, self.clock.now_ms(), 0).ok_or_else(wrong)?;
@@ -132,8 +151,15 @@ impl Ops {
         let (codes, hashes) = self.first_codes(&who.user).await?;
         let (renewal, session) = self.renewal(who, browser, Some(Factor::Totp));
         let act = actor.act(&*self.clock, "TotpAdd", format!("/users/{}/factors/totp", who.email));
-        let seq = self.store.put_totp(&who.user, &sealed, step, hashes.as_deref(), &renewal, &act).await?;
-        Ok(FactorAdded { signed_in: SignedIn { session, seq }, codes })
+        for is_last in ROLLED_AGAIN {
+            // Under the data key of this moment, whichever it was when they began.
+            let sealed = self.seal_totp(&who.user, &secret).await?;
+            match self.store.put_totp(&who.user, &sealed, step, hashes.as_deref(), &renewal, &act).await {
+                Err(StoreError::Refused(_)) if !is_last => {}
+                added => return Ok(FactorAdded { signed_in: SignedIn { session, seq: added? }, codes }),
+            }
+        }
+        Err(too_long())
     }
 
     /// Gives a passkey or a security key another name.
@@ -245,6 +271,10 @@ impl Ops {
         let hashes = codes.iter().filter_map(read_recovery_code).map(|code| self.lookup.hash(&code)).collect();
         (codes, hashes)
     }
+}
+
+fn too_long() -> OpsError {
+    OpsError::Conflict("this took too long; begin again".to_owned())
 }
 
 fn adding(kind: Factor) -> Purpose {

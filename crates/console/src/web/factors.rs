@@ -291,7 +291,7 @@ async fn add_totp(State(app): State<Arc<App>>, Recent(entrant): Recent, Form(for
             let (status, words) = status_and_words(&error);
             let problem = Problem::new("code", sentence(&words));
             match ops.open_totp_under_way(&entrant.actor, &form.id).await {
-                Ok((secret, _)) => Ok(totp_page(&entrant, status, form.id, &secret, problem)),
+                Ok(secret) => Ok(totp_page(&entrant, status, form.id, &secret, problem)),
                 Err(error) => again(&entrant, error).await,
             }
         }

@@ -85,13 +85,22 @@ pub(crate) fn half_way(server: &Server) -> Browser {
     browser
 }
 
-/// Adds an authenticator app to whoever is signed in: its secret, and the moment whose code was used for it.
-pub(crate) fn add_totp(browser: &mut Browser) -> (TotpSecret, i64) {
+/// Begins to add an authenticator app to whoever is signed in: the id by which it goes on, and the secret.
+pub(crate) fn begin_totp(browser: &mut Browser) -> (String, TotpSecret) {
     let page = browser.get("/console/account/factors/totp").text();
     let field = |start: &str, end: &str| page.split_once(start).unwrap().1.split_once(end).unwrap().0.to_owned();
     let (id, secret) = (field("name=\"id\" value=\"", "\""), field("<code id=\"secret\">", "<").replace(' ', ""));
-    let secret = TotpSecret::parse(&Secret::new(secret)).unwrap();
-    let now_ms = i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    (id, TotpSecret::parse(&Secret::new(secret)).unwrap())
+}
+
+pub(crate) fn now_ms() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+/// Adds one: its secret, and the moment whose code was used for it. They go on in the session that they get for it.
+pub(crate) fn add_totp(browser: &mut Browser) -> (TotpSecret, i64) {
+    let (id, secret) = begin_totp(browser);
+    let now_ms = now_ms();
     let added = browser.post("/console/account/factors/totp", &format!("id={id}&code={}", secret.code_at(now_ms)));
     assert!(added.status == 200 || added.status == 303, "{}", added.text());
     if let Some(session) = cookie(&added, "__Host-convox") {

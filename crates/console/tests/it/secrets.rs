@@ -6,7 +6,7 @@ use std::time::Duration;
 use convox_testkit::eventually;
 
 use crate::console::Database;
-use crate::limits::{add_totp, half_way, with_password};
+use crate::limits::{add_totp, begin_totp, half_way, now_ms, with_password};
 use crate::{Door, Recorder};
 
 const CANARY: &str = "canaryRackPassword8hTq2VtR9mKx4LwZ8nB";
@@ -287,6 +287,28 @@ fn an_authenticator_app_that_was_replaced_and_is_put_back_gives_no_codes() {
     assert!(door.try_admin(&["keys", "roll-data"]).unwrap_err().contains("put back"));
     database.run("UPDATE totp SET secret = (SELECT secret FROM new)");
     let reply = half_way(&door.console).post("/console/prove", &format!("code={}", own.code_at(added_ms + 30_000)));
+    assert_eq!(reply.status, 303, "{}", reply.text());
+}
+
+#[test]
+fn an_authenticator_app_is_set_up_while_its_data_key_is_rolled() {
+    let door = Door::open();
+    with_password(&door, "admin@example.com");
+    let mut browser = half_way(&door.console);
+    let (id, secret) = begin_totp(&mut browser);
+    // The data key of people is there by now, and is destroyed while they look for their telephone.
+    for _ in 0..2 {
+        assert_eq!(door.admin(&["keys", "roll-data"])["resealed"], 1);
+    }
+    let wrong = browser.post("/console/account/factors/totp", &format!("id={id}&code=000000"));
+    assert!(wrong.status == 422 || wrong.status == 400, "{}", wrong.status);
+    assert!(wrong.text().contains("not the code"), "{}", wrong.text());
+    door.admin(&["keys", "roll-data"]);
+    let now_ms = now_ms();
+    let added = browser.post("/console/account/factors/totp", &format!("id={id}&code={}", secret.code_at(now_ms)));
+    assert!(added.status == 200 && added.text().contains("Your recovery codes"), "{}", added.text());
+    door.admin(&["keys", "roll-data"]);
+    let reply = half_way(&door.console).post("/console/prove", &format!("code={}", secret.code_at(now_ms + 30_000)));
     assert_eq!(reply.status, 303, "{}", reply.text());
 }
 

@@ -2,6 +2,7 @@
 
 use convox_model::{OrgId, RackId, Role, UserId};
 use convox_seal::{Binding, DataKeys, KeyKind, Keyring, RootKey, Sealed, Secret};
+use convox_store::challenges::{NewChallenge, Purpose};
 use convox_store::data_keys::{DataKeyRow, USERS};
 use convox_store::racks::RackRow;
 use convox_store::rolls::{Kind, RollRow, Step};
@@ -313,5 +314,51 @@ fn the_data_key_of_people_is_destroyed_only_when_every_authenticator_app_is_unde
             let dead = old.seal(&Binding { org: USERS, rack: &rack, field }, &secret());
             assert!(matches!(store.reseal_totp(&user, &sealed, &dead).await, Err(StoreError::Refused(_))));
         }
+    });
+}
+
+#[test]
+fn an_authenticator_app_that_is_being_set_up_goes_on_under_the_next_data_key() {
+    on_each(async |store| {
+        let keyring = Keyring::new(RootKey::parse(RootKey::generate().expose()).unwrap());
+        store.first_data_key(USERS, &keyring.new_data_key(USERS), NOW).await.unwrap();
+        let old = opened(&store, &keyring, USERS).await;
+        let ada = user(&store, "ada@example.com").await;
+        let place = Binding { org: USERS, rack: ada.as_str(), field: "totp" };
+        let begin = async |byte: u8, sealed: &Sealed, ends_ms: i64| {
+            let new = NewChallenge {
+                id_hash: [byte; 32],
+                purpose: Purpose::AddTotp,
+                user: Some(ada.clone()),
+                key: None,
+                state: sealed.as_bytes().to_vec(),
+                peer: String::new(),
+                created_ms: NOW - 10,
+                expires_ms: ends_ms,
+            };
+            store.put_challenge(&new).await
+        };
+        for (byte, ends_ms) in [(1, NOW + 1_000), (2, NOW + 1_000), (3, NOW)] {
+            begin(byte, &old.seal(&place, &secret()), ends_ms).await.unwrap();
+        }
+        let both = next_version(&store, &keyring, USERS).await;
+        let destroy = async || store.destroy_old_data_keys(USERS, &act("DataKeyDestroy")).await;
+        assert!(matches!(destroy().await, Err(StoreError::Conflict(words)) if words.starts_with("2 texts")), "but one has ended");
+        let under_way = store.list_totp_under_way(&[]).await.unwrap();
+        assert_eq!(under_way.len(), 3, "a change that is refused removes nothing");
+        assert_eq!(store.list_totp_under_way(&[1; 32]).await.unwrap().len(), 2);
+        let anew = both.seal(&place, &both.open(&place, &under_way[0].secret).unwrap());
+        assert!(store.reseal_totp_under_way(&under_way[0], Some(&anew)).await.unwrap());
+        assert!(!store.reseal_totp_under_way(&under_way[0], Some(&anew)).await.unwrap(), "it is not what it was any more");
+        assert!(matches!(destroy().await, Err(StoreError::Conflict(_))), "the other one is still under it");
+        assert!(store.reseal_totp_under_way(&under_way[1], None).await.unwrap(), "one that nobody can open is forgotten");
+        destroy().await.unwrap();
+        let left = store.list_totp_under_way(&[]).await.unwrap();
+        let newest = opened(&store, &keyring, USERS).await;
+        assert!(left.len() == 1 && newest.open(&place, &left[0].secret).is_ok());
+        // Nor is one begun under it.
+        let dead = old.seal(&place, &secret());
+        assert!(matches!(begin(4, &dead, NOW + 1_000).await, Err(StoreError::Refused(_))));
+        assert!(matches!(store.reseal_totp_under_way(&left[0], Some(&dead)).await, Err(StoreError::Refused(_))));
     });
 }
