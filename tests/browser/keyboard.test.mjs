@@ -68,7 +68,12 @@ test('from the setup code to a Rack, its removal and the activity, by keyboard a
   await keyboard.press('ArrowUp');
   await press(ada.getByRole('button', { name: 'Change the role of bob@example.com' }), 'Space');
   await ada.getByText('developer, since', { exact: false }).waitFor();
-  await press(ada.locator('summary', { hasText: 'bob@example.com' }), 'Space');
+  await press(ada.locator('summary', { hasText: 'End sessions' }), 'Space');
+  await press(ada.getByRole('button', { name: 'Sign bob@example.com out everywhere' }));
+  await ada.getByText('They are signed out everywhere', { exact: false }).waitFor();
+  await bob.reload();
+  await bob.getByRole('heading', { name: 'Sign in' }).waitFor();
+  await press(ada.locator('summary', { hasText: 'Remove' }), 'Space');
   await press(ada.getByRole('button', { name: 'Remove bob@example.com' }));
   await ada.getByText('They are no longer a member', { exact: false }).waitFor();
 

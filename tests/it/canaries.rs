@@ -32,9 +32,11 @@ const ENVIRONMENT: &str = "canaryEnvironment7wZ8nBc3";
 fn nowhere(kind: Credential) -> Option<&'static str> {
     match kind {
         Credential::Passkey => Some("the Console has the public key only"),
-        Credential::DataKey | Credential::PeopleDataKey | Credential::LookupKey | Credential::RackSigningKey => Some(
-            "made inside, and nothing gives its bytes away: its type has no way out but wrapped or sealed (`crates/seal/tests/shapes.rs`)",
-        ),
+        Credential::DataKey | Credential::PeopleDataKey | Credential::LookupKey | Credential::CookieKey | Credential::RackSigningKey => {
+            Some(
+                "made inside, and nothing gives its bytes away: its type has no way out but wrapped or sealed (`crates/seal/tests/shapes.rs`)",
+            )
+        }
         Credential::AcmeAccount => Some("made by the Rack for an authority, and never given out: `crates/rack` keeps it sealed"),
         Credential::ResourcePassword => Some("made by the Rack, and handed to the app that it is for: `tests/it/resources.rs`"),
         _ => None,

@@ -35,6 +35,8 @@ pub enum Credential {
     PeopleDataKey,
     /// Of the keyed hashes.
     LookupKey,
+    /// Of device cookies.
+    CookieKey,
     /// Of a Rack.
     RackPassword,
     /// That a Rack signed.
@@ -77,6 +79,7 @@ impl Credential {
             Self::DataKey,
             Self::PeopleDataKey,
             Self::LookupKey,
+            Self::CookieKey,
             Self::RackPassword,
             Self::RackToken,
             Self::RackSigningKey,
@@ -117,6 +120,7 @@ impl Credential {
             Self::DataKey => "data key, one for each organization",
             Self::PeopleDataKey => "data key of people",
             Self::LookupKey => "lookup key",
+            Self::CookieKey => "cookie key",
             Self::RackPassword => "Rack password",
             Self::RackToken => "Rack token",
             Self::RackSigningKey => "Rack signing key",
@@ -144,7 +148,7 @@ impl Credential {
             Self::AuthenticatorSecret => (&["totp.secret"], &[]),
             Self::RecoveryCode => (&["recovery_codes.code_hash"], &[]),
             Self::FactorChallenge => (&["challenges.id_hash", "challenges.state", "challenges.proof_hash"], &[]),
-            Self::DataKey | Self::PeopleDataKey | Self::LookupKey => (&["data_keys.wrapped", "data_keys.key_id"], &[]),
+            Self::DataKey | Self::PeopleDataKey | Self::LookupKey | Self::CookieKey => (&["data_keys.wrapped", "data_keys.key_id"], &[]),
             Self::RackPassword => (
                 &["racks.password", "rack_rolls.next", "rack_rolls.before"],
                 &["passwords.hash", "passwords.encoded", "cut_passwords.hash"],

@@ -13,10 +13,13 @@ pub const LOOKUP: &str = "lookup";
 /// Owner of the key under which secrets of people are sealed.
 pub const USERS: &str = "users";
 
+/// Owner of the key by which browsers are known again.
+pub const COOKIES: &str = "cookies";
+
 /// A data key's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataKeyRow {
-    /// Id of an organization, [`USERS`] or [`LOOKUP`].
+    /// Id of an organization, [`USERS`], [`COOKIES`] or [`LOOKUP`].
     pub owner: String,
     /// Counted from 1.
     pub version: i64,

@@ -156,6 +156,17 @@ impl Store {
         Ok(seq)
     }
 
+    /// Ends the sessions of everybody.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn delete_all_sessions(&self, act: &Act) -> Result<i64, StoreError> {
+        let ((), seq) = change!(self, act, |tx| {
+            sqlx::query("DELETE FROM keys WHERE kind IN ('session', 'cli-session')").execute(&mut *tx).await?;
+        });
+        Ok(seq)
+    }
+
     /// Live sessions of a user, the one used last first.
     ///
     /// # Errors

@@ -152,11 +152,17 @@ pub(crate) enum User {
         #[command(flatten)]
         common: Common,
     },
-    /// Sign somebody out everywhere: their browsers, and what a second factor opened for command lines. Keys stay
-    #[command(after_help = "Example:\n  convox-console user sign-out bob@example.com")]
+    /// Sign somebody out everywhere, or everybody: browsers, and what a second factor opened for command lines. Keys stay
+    ///
+    /// At once, on all servers.
+    #[command(after_help = "Examples:\n  convox-console user sign-out bob@example.com\n  convox-console user sign-out --all")]
     SignOut {
         /// Their address
-        email: String,
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        email: Option<String>,
+        /// Everybody
+        #[arg(long)]
+        all: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -435,6 +441,15 @@ pub(crate) enum KeysCommand {
         /// File with the next root key; one is made if not given
         #[arg(long, value_name = "FILE")]
         new_root_key_file: Option<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Roll the key of device cookies: those that were given are void at once, on all servers
+    ///
+    /// A device cookie opens nothing: a browser in which its owner signed in before has tries at their password of its own. After this every browser is
+    /// a stranger's until somebody signs in there again. When it is cut off, run it again: it goes on where it was.
+    #[command(after_help = "Example:\n  convox-console keys roll-cookies")]
+    RollCookies {
         #[command(flatten)]
         common: Common,
     },

@@ -55,6 +55,12 @@ pub(super) async fn run(command: KeysCommand) -> Result<()> {
             let words = format!("Rolled the root key: {id} wraps {rewrapped} data keys. Keep a copy of {}.", source.describe());
             desk.output.value(&json!({ "root_key": id, "rewrapped": rewrapped }), &words)
         }
+        KeysCommand::RollCookies { common } => {
+            let desk = Desk::open(&common).await?;
+            let mut tell = |words: String| desk.output.progress(&words);
+            desk.ops.roll_data_key(&desk.actor, &Owner::Cookies, &mut tell).await?;
+            desk.output.value(&json!({ "rolled": "cookies" }), "Rolled the key of device cookies: those that were given are void.")
+        }
         KeysCommand::Check { accept, at_least, common } => {
             let desk = Desk::open(&common).await?;
             if accept {

@@ -139,7 +139,12 @@ async fn user(command: User) -> Result<()> {
                 format!("{email} has no second factor any more, and is signed out everywhere; they add a new one when they sign in.");
             desk.done(seq, &json!({ "email": email, "factors": 0 }), &words).await
         }
-        User::SignOut { email, common } => {
+        User::SignOut { email: None, common, .. } => {
+            let desk = Desk::open(&common).await?;
+            let seq = desk.ops.sign_everybody_out(&desk.actor).await?;
+            desk.done(seq, &json!({ "sessions": 0 }), "Everybody is signed out everywhere; API keys go on: `key list` lists those.").await
+        }
+        User::SignOut { email: Some(email), common, .. } => {
             let desk = Desk::open(&common).await?;
             let seq = desk.ops.sign_out_user(&desk.actor, &email).await?;
             let words = format!("{email} is signed out everywhere; their API keys go on: `key list --email {email}` lists those.");

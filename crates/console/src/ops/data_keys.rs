@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use convox_model::OrgId;
 use convox_seal::{DataKeys, RootKey};
-use convox_store::data_keys::{DataKeyRow, USERS};
+use convox_store::data_keys::{COOKIES, DataKeyRow, USERS};
 use convox_store::orgs::OrgRow;
 use convox_store::racks::RackRow;
 use convox_store::{Page, StoreError};
@@ -32,6 +32,8 @@ pub(crate) enum Owner {
     Org(OrgRow),
     /// What is sealed for people: secrets of their authenticator apps.
     Users,
+    /// Device cookies. Nothing is sealed under it: they are void when it is destroyed.
+    Cookies,
 }
 
 impl Owner {
@@ -39,6 +41,7 @@ impl Owner {
         match self {
             Self::Org(org) => org.id.as_str(),
             Self::Users => USERS,
+            Self::Cookies => COOKIES,
         }
     }
 
@@ -46,6 +49,7 @@ impl Owner {
         match self {
             Self::Org(org) => &org.name,
             Self::Users => USERS,
+            Self::Cookies => COOKIES,
         }
     }
 }
@@ -54,6 +58,10 @@ impl Ops {
     /// Rolls a data key: a new one, everything sealed anew under it, the old one destroyed. Gives how many texts were sealed anew.
     pub(crate) async fn roll_data_key(&self, actor: &Actor, of: &Owner, tell: Progress<'_>) -> Result<usize> {
         let (owner, name) = (of.id(), of.name());
+        if matches!(of, Owner::Cookies) {
+            // Those of before there was a key for them end with its first roll.
+            self.store.first_data_key(owner, &self.keyring.new_data_key(owner), self.clock.now_ms()).await?;
+        }
         let rows = self.named(owner).await?;
         let Some(newest) = rows.first() else {
             // Nothing was ever sealed for people.
@@ -77,6 +85,7 @@ impl Ops {
             resealed += match of {
                 Owner::Org(org) => self.reseal_racks(org, tell).await?,
                 Owner::Users => self.reseal_factors(tell).await?,
+                Owner::Cookies => 0,
             };
             let newest = self.store.data_keys(owner).await?.first().map_or(0, |row| row.version);
             tell(format!("{name}: destroying older versions of the data key"))?;
@@ -182,7 +191,7 @@ impl Ops {
                 act.event.org_id = org.id.to_string();
                 act
             }
-            Owner::Users => actor.act(&*self.clock, action, format!("/users/data-key/{version}")),
+            Owner::Users | Owner::Cookies => actor.act(&*self.clock, action, format!("/{}/data-key/{version}", of.id())),
         }
     }
 

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use convox_seal::Secret;
+use convox_seal::{LookupKey, Secret};
+use convox_store::data_keys::{COOKIES, DataKeyRow};
 use convox_store::guesses::Subject;
 
 use super::{Actor, Ops, OpsError};
@@ -47,24 +48,54 @@ impl Ops {
         self.lookup.hash(&Secret::new(format!("\0guesses\0{kind}\0{of}")))
     }
 
-    /// What a browser keeps after it signed in as `email`.
-    pub(crate) fn device(&self, email: &str) -> String {
+    /// What a browser keeps after it signed in as `email`: something random, a seal by the lookup key, and one by the key of device cookies.
+    pub(crate) async fn device(&self, email: &str) -> Result<String, OpsError> {
         let random = hex(&convox_seal::random_bytes::<16>());
-        let mac = hex(&self.subject("device cookie", &format!("{email}\0{random}")));
-        format!("{random}.{mac}")
+        let mut rows = self.store.data_keys(COOKIES).await?;
+        if rows.is_empty() {
+            self.store.first_data_key(COOKIES, &self.keyring.new_data_key(COOKIES), self.clock.now_ms()).await?;
+            rows = self.store.data_keys(COOKIES).await?;
+        }
+        let own = self.cookie_seal(rows.first(), email, &random)?;
+        Ok(format!("{random}.{}.{own}", self.outer_seal(email, &random)))
     }
 
-    /// Whether somebody signed in as `email` in this browser before.
-    fn is_known(&self, device: &str, email: &str) -> bool {
-        let Some((random, mac)) = device.split_once('.') else { return false };
-        let expected = hex(&self.subject("device cookie", &format!("{email}\0{random}")));
-        convox_seal::constant_time_eq(expected.as_bytes(), mac.as_bytes())
+    /// Whether somebody signed in as `email` in this browser before, and the key of device cookies was not rolled since.
+    async fn is_known(&self, device: &str, email: &str) -> Result<bool, OpsError> {
+        let mut parts = device.split('.');
+        let (Some(random), Some(outer), own, None) = (parts.next(), parts.next(), parts.next(), parts.next()) else { return Ok(false) };
+        // First by what is in memory: a flood of cookies that nobody gave, or of one whose tries are used up, reaches no database.
+        if !convox_seal::constant_time_eq(self.outer_seal(email, random).as_bytes(), outer.as_bytes())
+            || used_up_ms(&self.subject("device", device), self.clock.now_ms()).is_some()
+        {
+            return Ok(false);
+        }
+        let rows = self.store.data_keys(COOKIES).await?;
+        match own {
+            Some(own) => Ok(convox_seal::constant_time_eq(self.cookie_seal(rows.first(), email, random)?.as_bytes(), own.as_bytes())),
+            // From before these cookies had a key of their own: good until that is rolled.
+            None => Ok(rows.first().is_none_or(|newest| newest.version == 1)),
+        }
+    }
+
+    fn outer_seal(&self, email: &str, random: &str) -> String {
+        hex(&self.subject("device cookie", &format!("{email}\0{random}")))
+    }
+
+    fn cookie_seal(&self, newest: Option<&DataKeyRow>, email: &str, random: &str) -> Result<String, OpsError> {
+        let broken = || OpsError::Conflict("the key of device cookies cannot be opened; tell whoever runs this Console".to_owned());
+        let key = self.keyring.unwrap_data_key(&newest.ok_or_else(broken)?.wrapped, COOKIES).map_err(|error| {
+            tracing::error!(%error, "the key of device cookies cannot be opened");
+            broken()
+        })?;
+        Ok(hex(&LookupKey::of(&key).hash(&Secret::new(format!("\0device cookie\0{email}\0{random}")))))
     }
 
     /// Counts a try at the password of `email` before it is looked at, so that many at the same time are no way around.
     pub(super) async fn guess(&self, actor: &Actor, email: &str) -> Result<Counted, OpsError> {
-        let device = actor.device.as_deref().filter(|device| self.is_known(device, email));
-        if let Some(device) = device {
+        if let Some(device) = actor.device.as_deref()
+            && self.is_known(device, email).await?
+        {
             let own = self.subject("device", device);
             if self.count(&own, OF_DEVICE).await?.is_none() {
                 return Ok(Counted(vec![own]));
@@ -92,8 +123,7 @@ impl Ops {
     /// Counts one more; how long to wait, milliseconds, if there are too many.
     async fn count(&self, subject: &Subject, most: i64) -> Result<Option<i64>, OpsError> {
         let now_ms = self.clock.now_ms();
-        let known = USED_UP.lock().unwrap_or_else(PoisonError::into_inner).get(subject).copied();
-        if let Some(until_ms) = known.filter(|until_ms| *until_ms > now_ms) {
+        if let Some(until_ms) = used_up_ms(subject, now_ms) {
             return Ok(Some(until_ms - now_ms));
         }
         let tries = self.store.count_guesses(subject, 1, now_ms, WINDOW_MS).await?;
@@ -110,6 +140,12 @@ impl Ops {
         }
         Ok(Some((until_ms - now_ms).max(0)))
     }
+}
+
+/// Until when the tries of a subject are used up, as this server remembers.
+fn used_up_ms(subject: &Subject, now_ms: i64) -> Option<i64> {
+    let known = USED_UP.lock().unwrap_or_else(PoisonError::into_inner).get(subject).copied();
+    known.filter(|until_ms| *until_ms > now_ms)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,7 +1,7 @@
 //! Signing in to the web and out of it. A session is a key of its own kind that only a cookie carries; it gets a new id whenever what it
 //! may do changes.
 
-use convox_model::{Event, KeyId, Scope, UserId};
+use convox_model::{Email, Event, KeyId, Role, Scope, UserId};
 use convox_seal::{ApiKey, KeyKind, Secret};
 use convox_store::factors::Factor;
 use convox_store::keys::NewKey;
@@ -141,6 +141,23 @@ impl Ops {
         let user = self.user(&email.parse()?).await?;
         let act = actor.act(&*self.clock, "SignOutAll", format!("/users/{}/sessions", user.email));
         Ok(self.store.delete_sessions(&user.id, None, &act).await?)
+    }
+
+    /// Signs everybody out everywhere, by the server's command line.
+    pub(crate) async fn sign_everybody_out(&self, actor: &Actor) -> Result<i64, OpsError> {
+        if actor.principal.is_some() || actor.is_anonymous {
+            return Err(OpsError::Forbidden("only the command line on the server does this".to_owned()));
+        }
+        Ok(self.store.delete_all_sessions(&actor.act(&*self.clock, "SignOutEverybody", "/users/sessions".to_owned())).await?)
+    }
+
+    /// Signs a member out everywhere, for administrators of the organization: a browser or a command line is lost.
+    pub(crate) async fn sign_out_member(&self, actor: &Actor, org: &str, email: &str) -> Result<i64, OpsError> {
+        let email: Email = email.parse()?;
+        let entered = self.enter(actor, org, Role::Administrator).await?;
+        let user = self.member(&entered.org.id, &entered.org.name, &email).await?;
+        let act = self.act_in(actor, &entered, "MemberSignOut", "", &format!("members/{email}/sessions"));
+        Ok(self.store.delete_sessions(&user, None, &act).await?)
     }
 
     /// A session whose owner just proved who they are, by that second factor or without one.

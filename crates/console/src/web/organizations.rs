@@ -29,6 +29,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/organizations/{org}/rename", post(rename))
         .route("/organizations/{org}/second-factor", post(require_factor))
         .route("/organizations/{org}/members/role", post(change_role))
+        .route("/organizations/{org}/members/sign-out", post(sign_out))
         .route("/organizations/{org}/members/remove", post(remove))
         .route("/organizations/{org}/invitations", post(invite))
         .route("/organizations/{org}/invitations/{id}/withdraw", post(withdraw))
@@ -155,6 +156,7 @@ fn done(code: &str) -> &'static str {
         "required" => "Members need a second factor from now on.",
         "waived" => "A second factor is not required any more.",
         "removed" => "They are no longer a member; all their access ended.",
+        "signed-out" => "They are signed out everywhere; their API keys go on.",
         "withdrawn" => "The invitation is withdrawn.",
         "joined" => "Welcome: you are a member now.",
         _ => "",
@@ -320,6 +322,21 @@ async fn remove(
                 return Ok(go("/console/organizations?done=left"));
             }
             Ok(go(&format!("/console/organizations/{org}?done=removed")))
+        }
+        Err(error) => again(&person, &org, InviteForm::default(), "members", error).await,
+    }
+}
+
+async fn sign_out(
+    State(app): State<Arc<App>>,
+    person: Person,
+    Path(org): Path<String>,
+    Form(form): Form<MemberForm>,
+) -> Result<Response, Fault> {
+    match app.ops().sign_out_member(&person.actor, &org, &form.email).await {
+        Ok(seq) => {
+            app.settle(seq).await;
+            Ok(go(&format!("/console/organizations/{org}?done=signed-out")))
         }
         Err(error) => again(&person, &org, InviteForm::default(), "members", error).await,
     }

@@ -91,8 +91,15 @@ async fn sign_in(
     match app.ops().sign_in(&visitor.actor, &visitor.browser, &email, &password, before.as_ref()).await {
         Ok(signed_in) => {
             app.settle(signed_in.seq).await;
-            let device = app.ops().device(&email.trim().to_ascii_lowercase());
-            Ok(with_device(with_session(go(own_page(&next)), &signed_in.session, app.rules.longest_ms), &device))
+            let response = with_session(go(own_page(&next)), &signed_in.session, app.rules.longest_ms);
+            // Without one they are a stranger the next time, and signed in all the same.
+            Ok(match app.ops().device(&email.trim().to_ascii_lowercase()).await {
+                Ok(device) => with_device(response, &device),
+                Err(error) => {
+                    tracing::warn!(%error, "a browser got no device cookie");
+                    response
+                }
+            })
         }
         Err(error @ OpsError::Limited { wait_s }) => {
             note_refusal(&app, &visitor, "too-many-guesses");

@@ -148,6 +148,88 @@ fn ten_thousand_wrong_passwords_do_not_keep_an_administrator_out() {
 }
 
 #[test]
+fn a_device_cookie_is_void_when_its_key_is_rolled() {
+    let door = Door::open();
+    with_password(&door, "admin@example.com");
+    let mut known = Browser::new(&door);
+    let device = |reply: &Reply| format!("__Host-convox-device={}", cookie(reply, "__Host-convox-device").expect("a device cookie"));
+    let first = device(&known.sign_in("admin@example.com", PASSWORD));
+    // As it was before these cookies had a key: it is good until the first roll.
+    let before = first.rsplit_once('.').unwrap().0.to_owned();
+    for _ in 0..12 {
+        Browser::new(&door).sign_in("admin@example.com", "wrong");
+    }
+    let mut with = |cookie: &str| {
+        known.cookie = cookie.to_owned();
+        known.sign_in("admin@example.com", PASSWORD).status
+    };
+    assert_eq!((with(""), with(&first), with(&before)), (429, 303, 303));
+    for other in [format!("{first}0"), format!("{before}."), format!("{before}.{}", "0".repeat(64)), format!("{first}.x")] {
+        assert_eq!(with(&other), 429, "{other}");
+    }
+    // A roll that is cut off after its first step is gone on with.
+    door.admin(&["keys", "roll-cookies"]);
+    assert_eq!((with(&first), with(&before)), (429, 429), "at once");
+    let listed = door.admin(&["keys", "list"]);
+    let of_cookies: Vec<_> = listed.as_array().unwrap().iter().filter(|row| row["owner"] == "cookies").collect();
+    assert!(of_cookies.len() == 1 && of_cookies[0]["version"] == 2 && of_cookies[0]["state"] == "active", "{listed}");
+    for action in ["DataKeyRoll", "DataKeyDestroy"] {
+        assert_eq!(door.events(|event| event["action"] == action && event["path"] == "/cookies/data-key/2").len(), 1, "{action}");
+    }
+    // Whoever gets in another way is known again from their next sign-in on.
+    with_password(&door, "admin@example.com");
+    let hour = crate::console::Database::open(&door);
+    hour.run("DELETE FROM guesses");
+    let mut door = door;
+    door.console.restart().unwrap();
+    let mut again = Browser::new(&door);
+    let second = device(&again.sign_in("admin@example.com", PASSWORD));
+    for _ in 0..12 {
+        Browser::new(&door).sign_in("admin@example.com", "wrong");
+    }
+    again.cookie = second;
+    assert_eq!(again.sign_in("admin@example.com", PASSWORD).status, 303);
+}
+
+#[test]
+fn one_or_everybody_is_signed_out_on_every_server_at_once() {
+    let Some((door, second)) = Door::open_pair() else { return };
+    door.person("bob@example.com", Some(("acme", "developer")));
+    let signed_in = |server: &Server, email: &str| {
+        with_password(&door, email);
+        let mut browser = Browser::at(server);
+        let reply = browser.sign_in(email, PASSWORD);
+        browser.cookie = format!("__Host-convox={}", cookie(&reply, "__Host-convox").unwrap());
+        browser
+    };
+    let is_in = |browser: &mut Browser| browser.get("/console/account").status == 200;
+    let (mut admin, mut bob) = (signed_in(&door.console, "admin@example.com"), signed_in(&second, "bob@example.com"));
+    assert!(is_in(&mut admin) && is_in(&mut bob));
+    door.admin(&["user", "sign-out", "bob@example.com"]);
+    assert!(is_in(&mut admin) && !is_in(&mut bob));
+    // By an administrator of their organization, and by nobody else.
+    let mut bob = signed_in(&second, "bob@example.com");
+    let refused = bob.post("/console/organizations/acme/members/sign-out", "email=admin%40example.com");
+    assert!(refused.status == 403 && is_in(&mut admin), "{}", refused.status);
+    let page = admin.get("/console/organizations/acme").text();
+    assert!(page.contains("Sign bob@example.com out everywhere") && !page.contains("Sign admin@example.com out"), "{page}");
+    let done = admin.post("/console/organizations/acme/members/sign-out", "email=bob%40example.com");
+    assert_eq!(done.status, 303, "{}", done.text());
+    assert!(is_in(&mut admin) && !is_in(&mut bob));
+    assert_eq!(door.events(|event| event["action"] == "MemberSignOut" && event["actor"] == "admin@example.com").len(), 1);
+    // Everybody.
+    let mut bob = signed_in(&door.console, "bob@example.com");
+    assert!(is_in(&mut admin) && is_in(&mut bob));
+    door.admin(&["user", "sign-out", "--all"]);
+    assert!(!is_in(&mut admin) && !is_in(&mut bob));
+    assert_eq!(door.events(|event| event["action"] == "SignOutEverybody").len(), 1);
+    // Keys are no sessions.
+    assert_eq!(door.client(&door.key, "acme/main").get("/auth", "").unwrap().status, 200);
+    let error = door.try_admin(&["user", "sign-out"]).unwrap_err();
+    assert!(error.contains("<EMAIL>"), "somebody, or everybody: {error}");
+}
+
+#[test]
 fn no_spelling_and_no_burst_gives_more_tries() {
     let door = Door::open();
     with_password(&door, "admin@example.com");
