@@ -78,6 +78,19 @@ fn a_caller_sees_the_certificate_of_the_name_that_it_asks_for() {
     stack.rack.restart().unwrap();
     assert_eq!(asked(https, "shop.example.com").0.fingerprint, shown.fingerprint);
 
+    // Many at the same moment: each of them is served.
+    let names: Vec<String> = (0..8).map(|number| format!("n{number}.example.com")).collect();
+    std::thread::scope(|scope| {
+        for name in &names {
+            let cli = &cli;
+            scope.spawn(move || cli.run(&["certs", "generate", name]).ok());
+        }
+    });
+    for name in &names {
+        let shown = eventually(Duration::from_secs(10), || asked(https, name).0.names.contains(name).then_some(()));
+        assert!(shown.is_some(), "the certificate of {name} is kept and not served");
+    }
+
     // Made anew under the same id; and gone.
     cli.run(&["certs", "renew", "-a", "shop"]).ok();
     assert!(eventually(LONG, || (asked(https, "shop.example.com").0.fingerprint != shown.fingerprint).then_some(())).is_some());
@@ -90,6 +103,66 @@ fn a_caller_sees_the_certificate_of_the_name_that_it_asks_for() {
     assert!(
         eventually(LONG, || (!asked(https, "shop.example.com").0.names.contains(&"shop.example.com".to_owned())).then_some(())).is_some()
     );
+}
+
+#[test]
+fn a_service_is_served_with_the_certificate_that_was_chosen_for_it() {
+    let https = free();
+    let options = ["--runtime", "process", "--domain", "apps.example.org", "--router-tls-listen", &https.to_string()];
+    let stack = Stack::start_rack_with(&options).unwrap();
+    let cli = stack.cli();
+    let made = |name: &str| cli.run(&["certs", "generate", name, "--id"]).ok().trim().to_owned();
+    let (one, other, wrong) = (made("shop.example.com"), made("*.example.com"), made("elsewhere.example.org"));
+    let newest = made("shop.example.com");
+    let source = example(&stack, "hello-web");
+    let plain = std::fs::read_to_string(source.join("convox.yml")).unwrap();
+    cli.run(&["apps", "create", "shop"]).ok();
+    let deploy = |certificate: &str| {
+        let port = format!("    port: 3000\n    domain: shop.example.com\n{certificate}");
+        std::fs::write(source.join("convox.yml"), plain.replace("    port: 3000\n", &port)).unwrap();
+        cli.at(&source).run(&["deploy", "-a", "shop", "--wait"])
+    };
+    let fingerprint = || asked(https, "shop.example.com").0.fingerprint;
+    assert_eq!(deploy("").code, 0);
+    let by_name = fingerprint();
+
+    // By convox.yml. One that is not there, or not for the service's name, is refused before anything is started.
+    for (id, why) in
+        [("cert-none", "certificate not found: cert-none"), (&*wrong, "is for elsewhere.example.org, and not for shop.example.com")]
+    {
+        let refused = deploy(&format!("    certificate: {id}\n"));
+        assert!(
+            refused.code != 0 && refused.stderr.contains("services.web.certificate: ") && refused.stderr.contains(why),
+            "{}",
+            refused.stderr
+        );
+    }
+    let said = deploy(&format!("    certificate: {{id: {one}}}\n"));
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(eventually(LONG, || (fingerprint() != by_name).then_some(())).is_some(), "the older certificate was chosen");
+    let listing = cli.run(&["ssl", "-a", "shop"]).ok();
+    assert!(listing.contains(&one) && listing.contains("shop.example.com"), "{listing}");
+    let refused = cli.run(&["certs", "delete", &one]).err();
+    assert!(refused.contains("convox.yml of app shop names it for service web"), "{refused}");
+
+    // By hand, which wins, until that certificate is deleted.
+    let chosen = fingerprint();
+    assert_eq!(cli.run(&["ssl", "update", "web:443", &other, "-a", "shop"]).ok(), "Updating certificate... OK\n");
+    assert!(eventually(LONG, || asked(https, "shop.example.com").0.names.contains(&"*.example.com".to_owned()).then_some(())).is_some());
+    assert!(cli.run(&["ssl", "-a", "shop"]).ok().contains(&other));
+    for (endpoint, id, why) in [
+        ("web:81", &*other, "service web has no port 81"),
+        ("db:443", &*other, "service not found: db"),
+        ("web:443", "cert-none", "certificate not found: cert-none"),
+        ("web:443", &*wrong, "certificate"),
+    ] {
+        let refused = cli.run(&["ssl", "update", endpoint, id, "-a", "shop"]).err();
+        assert!(refused.contains(why), "{refused}");
+    }
+    cli.run(&["certs", "delete", &other]).ok();
+    assert!(eventually(LONG, || (fingerprint() == chosen).then_some(())).is_some());
+    assert_eq!(deploy("").code, 0);
+    assert!(eventually(LONG, || (fingerprint() == by_name).then_some(())).is_some(), "{newest} is the newest for the name again");
 }
 
 /// A program of the test's own, ended with it.
@@ -138,7 +211,8 @@ fn a_name_of_an_app_gets_a_certificate_of_an_authority_by_itself() {
     let names = ["-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", ""];
     let _names = run("pebble-challtestsrv", &[&names[..], &["-dns01", &dns.to_string(), "-management", &other.to_string()]].concat());
     let config = dir.path().join("pebble.json");
-    let _authority = run("pebble", &["-config", config.to_str().unwrap(), "-dnsserver", &dns.to_string()]);
+    let authority = || run("pebble", &["-config", config.to_str().unwrap(), "-dnsserver", &dns.to_string()]);
+    let first = authority();
     let told = || std::fs::read_to_string(dir.path().join("pebble.log")).unwrap_or_default();
     assert!(eventually(LONG, || TcpStream::connect(directory).ok()).is_some(), "{}", told());
 
@@ -160,4 +234,13 @@ fn a_name_of_an_app_gets_a_certificate_of_an_authority_by_itself() {
     assert!(got.starts_with("cert-"), "{got}");
     let refused = cli.run(&["certs", "generate", "*.example.com", "--issuer", "letsencrypt"]).err();
     assert!(refused.contains("who changes its DNS"), "{refused}");
+
+    // An authority that has forgotten the Rack gets to know it again.
+    drop(first);
+    let _second = authority();
+    assert!(eventually(LONG, || TcpStream::connect(directory).ok()).is_some(), "{}", told());
+    let got = cli.run(&["certs", "generate", "again.example.com", "--issuer", "letsencrypt", "--id"]).ok();
+    assert!(got.starts_with("cert-"), "{got}");
+    let told = cli.run(&["rack", "logs", "--no-follow", "--since", "20m"]).ok();
+    assert!(told.contains("does not know the account of this Rack any more: another one is made"), "{told}");
 }

@@ -100,6 +100,14 @@ fn an_app_lives_in_containers_from_its_build_to_its_deletion() {
     });
     assert!(told.is_some(), "what a container says after the crash is kept too");
 
+    // Files, both ways.
+    std::fs::write(source.join("greeting"), "good day\n").unwrap();
+    cli.at(&source).run(&["cp", "greeting", &format!("{first}:/tmp/copied"), "-a", "shop"]).ok();
+    assert_eq!(cli.run(&["exec", &first, "-a", "shop", "cat /tmp/copied"]).ok(), "good day\n");
+    cli.run(&["exec", &first, "-a", "shop", "echo and back > /tmp/copied"]).ok();
+    cli.at(&source).run(&["cp", &format!("{first}:/tmp/copied"), "back", "-a", "shop"]).ok();
+    assert_eq!(std::fs::read_to_string(source.join("back")).unwrap(), "and back\n");
+
     // A failing release leaves the old one in place, and says why.
     std::fs::write(source.join("server.pl"), "print qq(cannot find my database\\n); exit 4;\n").unwrap();
     let failed = cli.at(&source).run(&["deploy", "-a", "shop", "--wait"]);
@@ -123,4 +131,27 @@ fn an_app_lives_in_containers_from_its_build_to_its_deletion() {
     assert!(images().contains("debian"), "{}", images());
     let volumes = podman.run(&["volume", "ls", "--format", "{{.Name}}"]).unwrap();
     assert!(!volumes.contains("shop"), "{volumes}");
+}
+
+#[test]
+fn an_image_from_elsewhere_becomes_a_build() {
+    let podman = Podman::start().unwrap();
+    podman.base_image("localhost/elsewhere:1").unwrap();
+    let stack = Stack::start_in(&podman).unwrap();
+    let source = stack.dir().join("source");
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("convox.yml"), "services:\n  jobs:\n    command: sleep 600\n    termination: {grace: 1}\n").unwrap();
+    let cli = stack.cli().at(&source);
+    cli.run(&["apps", "create", "shop"]).ok();
+    let said = cli.run(&["builds", "import-image", "localhost/elsewhere:1", "-a", "shop"]);
+    assert_eq!(said.code, 0, "{}{}\n{}", said.stdout, said.stderr, stack.rack.log());
+    let release = said.stdout.trim().rsplit(' ').next().unwrap().to_owned();
+    assert!(release.starts_with('R'), "{}", said.stdout);
+    cli.run(&["releases", "promote", &release, "-a", "shop", "--wait"]).ok();
+    let id = process(&cli, "shop");
+    assert_eq!(cli.run(&["exec", &id, "-a", "shop", "echo from the image"]).ok(), "from the image\n");
+    let refused = cli.run(&["builds", "import-image", "localhost/nothing:1", "-a", "shop"]).err();
+    assert!(refused.contains("could not pull localhost/nothing:1"), "{refused}");
+    let refused = cli.run(&["builds", "import-image", "-x", "-a", "shop"]);
+    assert_ne!(refused.code, 0);
 }

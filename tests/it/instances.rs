@@ -182,3 +182,29 @@ fn an_instance_that_shows_another_host_key_learns_nothing() {
     assert!(refused.status == 502 && refused.text().contains("web1"), "{} {}", refused.status, refused.text());
     assert_eq!(host.lines(), before);
 }
+
+#[test]
+fn a_shell_on_a_host_or_on_the_racks_machine_is_a_real_one() {
+    let host = Host::start();
+    let (rack, _) = rack(&host);
+    let cli = convox_testkit::Cli::new(&host.at("person"));
+    cli.feed(&["login", &rack.host, "--password-stdin"], RACK_PASSWORD.as_bytes()).ok();
+    cli.run(&["instances", "keyroll"]).ok();
+    for id in ["web1", "local"] {
+        let ran = cli.run(&["instances", "ssh", id, "--", "echo", "hello; exit 7"]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (7, "hello\n"), "{id}: {}", ran.stderr);
+        let ran = cli.terminal(&["instances", "ssh", id], 37, 91, b"stty size\nexit 5\n").unwrap();
+        assert!(ran.stdout.contains("37 91") && ran.code == 5, "{id}: {} {}", ran.code, ran.stdout);
+    }
+    // Nothing of a login stays on the disk, and nothing of the Rack's own environment goes into a shell.
+    let left: Vec<_> = std::fs::read_dir(host.at("rack/ssh")).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+    let ran = cli.run(&["instances", "ssh", "local", "--", "env"]).ok();
+    assert!(!ran.contains(RACK_PASSWORD), "{ran}");
+    let missing = cli.run(&["instances", "ssh", "nowhere", "--", "true"]);
+    assert!(
+        missing.code != 0 && format!("{}{}", missing.stdout, missing.stderr).contains("instance not found: nowhere"),
+        "{}",
+        missing.stderr
+    );
+}

@@ -13,6 +13,7 @@
 //! - `instances`: SSH keys of the Rack's hosts, on a real sshd
 //! - `rack_keys`: passwords and tokens of Racks, rolled and revoked
 //! - `resources`: databases and queues of apps
+//! - `router`: apps by host name, by HTTP/1.1, HTTP/2 and WebSocket
 //! - `second_factor`: an API key is not enough where an organization says so
 //! - `transfers`: what is carried from one place to another: apps, files, Racks, connections
 //! - `secrets`: where a Rack's password never appears
@@ -34,6 +35,7 @@ mod moving;
 mod original_clients;
 mod rack_keys;
 mod resources;
+mod router;
 mod second_factor;
 mod secrets;
 mod sign_in;

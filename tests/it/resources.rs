@@ -1,6 +1,7 @@
 //! Databases and queues of apps: real servers, made with the first promotion and kept for as long as the app.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use convox_testkit::go::Generation;
@@ -79,6 +80,14 @@ fn an_app_has_a_database_and_a_queue_that_outlive_its_releases_and_its_rack() {
     std::fs::write(&dump, half.replace("SELECT * FROM nothing;\n", "")).unwrap();
     cli.run(&["resources", "import", "database", "-a", "book", "-f", dump.to_str().unwrap()]).ok();
     assert!(page(&address, "/").unwrap().contains("1: somebody else"));
+    // One that fails says why, and leaves no file that looks like one.
+    let psql = |statement: &str| assert!(Command::new("psql").args([url.trim(), "-qc", statement]).status().unwrap().success());
+    psql("ALTER TABLE messages ENABLE ROW LEVEL SECURITY; ALTER TABLE messages FORCE ROW LEVEL SECURITY");
+    let half = stack.dir().join("half.sql");
+    let refused = cli.run(&["resources", "export", "database", "-a", "book", "-f", half.to_str().unwrap()]).err();
+    assert!(refused.contains("nothing was exported: pg_dump: error:") && refused.contains("row-level security"), "{refused}");
+    assert!(!half.exists());
+    psql("ALTER TABLE messages DISABLE ROW LEVEL SECURITY; ALTER TABLE messages NO FORCE ROW LEVEL SECURITY");
     let refused = cli.run(&["resources", "export", "queue", "-a", "book", "-f", "x"]).err();
     assert!(refused.contains("export not available for resources of type: redis"), "{refused}");
 
@@ -93,19 +102,41 @@ fn an_app_has_a_database_and_a_queue_that_outlive_its_releases_and_its_rack() {
     let _ = proxy.wait();
     assert!(through.is_some(), "no connection through the proxy");
 
-    // The Rack is killed: the servers run on. Then a server is: another one follows on the same data.
+    // The Rack is killed: the servers run on, and who is connected never notices. Then a server is: another one follows on the same data.
     let pid =
         || std::process::Command::new("psql").args([url.trim(), "-Atc", "SELECT pg_postmaster_start_time()"]).output().unwrap().stdout;
     let before = pid();
+    let mut session = Command::new("psql").args([url.trim(), "-At"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut ask, mut answers) = (session.stdin.take().unwrap(), BufReader::new(session.stdout.take().unwrap()).lines());
+    let mut asked = |words: &str| {
+        writeln!(ask, "SELECT '{words}';").unwrap();
+        answers.next().and_then(Result::ok).unwrap_or_default()
+    };
+    assert_eq!(asked("before"), "before");
     stack.rack.restart().unwrap();
-    assert!(
-        eventually(LONG, || (cli.run(&["resources", "-a", "book", "--json"]).json()[0]["status"] == "running").then_some(())).is_some()
-    );
+    let status = || cli.run(&["resources", "-a", "book", "--json"]).json()[0]["status"].as_str().unwrap_or_default().to_owned();
+    assert!(eventually(LONG, || (status() == "running").then_some(())).is_some());
     assert_eq!(pid(), before, "the server was started anew");
+    assert_eq!(asked("after"), "after", "a connection ended with the Rack");
+    drop(ask);
+    session.wait().unwrap();
     let postmaster = std::fs::read_to_string(stack.rack_data().join("resources/book/database/postgres/data/postmaster.pid")).unwrap();
     let postmaster = rustix::process::Pid::from_raw(postmaster.lines().next().unwrap().parse().unwrap()).unwrap();
+    // One that does not answer is told of, and left alone: it may be busy with itself.
+    rustix::process::kill_process(postmaster, rustix::process::Signal::STOP).unwrap();
+    let seen = eventually(LONG, || (status() == "unhealthy").then_some(()));
+    rustix::process::kill_process(postmaster, rustix::process::Signal::CONT).unwrap();
+    assert!(seen.is_some(), "a server that does not answer is listed as {}", status());
+    assert!(eventually(LONG, || (status() == "running").then_some(())).is_some());
+    assert_eq!(pid(), before);
     rustix::process::kill_process(postmaster, rustix::process::Signal::KILL).unwrap();
-    assert!(eventually(LONG, || (pid() != before && !pid().is_empty()).then_some(())).is_some(), "{}", stack.rack.log());
+    // Its port stays the app's meanwhile: whoever connects waits.
+    let port = url.rsplit_once(':').unwrap().1.split('/').next().unwrap().to_owned();
+    let back = eventually(LONG, || {
+        std::net::TcpStream::connect(format!("127.0.0.1:{port}")).expect("the port is open while the server is not ready");
+        Some(pid()).filter(|pid| *pid != before && !pid.is_empty())
+    });
+    assert!(back.is_some(), "{}", stack.rack.log());
     assert!(eventually(LONG, || page(&address, "/").filter(|page| page.contains("1: somebody else"))).is_some());
 
     // A manifest without it stops it, says that the data stays, and one with it again has that data.
@@ -146,4 +177,36 @@ fn an_app_has_a_database_and_a_queue_that_outlive_its_releases_and_its_rack() {
     cli.run(&["apps", "delete", "book"]).ok();
     assert!(eventually(LONG, || (!stack.rack_data().join("resources/book").exists()).then_some(())).is_some(), "{}", stack.rack.log());
     assert!(pid().is_empty());
+}
+
+#[test]
+fn a_database_whose_rack_is_killed_while_it_is_made_is_made_anew() {
+    let mut stack = Stack::start().unwrap();
+    let cli = stack.direct();
+    let source = example(&stack, "guestbook");
+    cli.run(&["apps", "create", "book"]).ok();
+    let release = cli.at(&source).run(&["build", "-a", "book", "--id"]).ok();
+    let base = stack.rack_data().join("resources/book/database/postgres");
+    cli.run(&["releases", "promote", release.trim(), "-a", "book"]).ok();
+    let mut kills = 0;
+    for part in ["base", "global/pg_control", "postgresql.auto.conf"] {
+        // In the middle of initdb, at three different places.
+        let is_made = || base.join("data").exists();
+        let half = eventually(LONG, || {
+            let parts = std::fs::read_dir(&base).ok()?.flatten().filter(|entry| entry.path().join(part).exists()).count();
+            (parts > 0 || is_made()).then_some(())
+        });
+        assert!(half.is_some(), "{}", cli.run(&["logs", "-a", "book", "--no-follow"]).stdout);
+        kills += u32::from(!is_made());
+        stack.rack.restart().unwrap();
+    }
+    assert!(kills > 0, "it was made before it could be interrupted");
+    let shown = eventually(LONG, || {
+        let listing = cli.run(&["services", "-a", "book", "--json"]).json();
+        let web = listing.as_array()?.iter().find(|service| service["name"] == "web")?.clone();
+        page(web["domain"].as_str()?, "/")
+    });
+    assert!(shown.is_some(), "{}\n{}", cli.run(&["logs", "-a", "book", "--no-follow"]).stdout, stack.rack.log());
+    let left: Vec<_> = std::fs::read_dir(&base).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("new")), "{left:?}");
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use base64::Engine as _;
-use convox_wire::api::{App, AppConfig, Build, Object, Process, Release, Resource, Service, System, SystemJwt, TokenInfo};
+use convox_wire::api::{App, AppConfig, Balancer, Build, Object, Process, Release, Resource, Service, System, SystemJwt, TokenInfo};
 use convox_wire::form::Params;
 use convox_wire::options::{
     AppCreateOptions, AppUpdateOptions, BuildCreateOptions, BuildImportImageOptions, BuildUpdateOptions, FilesUploadOptions, LogOptions,
@@ -235,6 +235,11 @@ impl Client {
     /// `POST /apps/{app}/releases/{id}/promote`
     pub async fn release_promote(&self, app: &str, release: &str, options: &ReleasePromoteOptions) -> Result<(), Error> {
         self.done(Call::post(&["apps", app, "releases", release, "promote"])?.options(options)?).await
+    }
+
+    /// v3: `GET /apps/{app}/balancers`
+    pub async fn balancers(&self, app: &str) -> Result<Vec<Balancer>, Error> {
+        self.list(Call::get(&["apps", app, "balancers"])?).await
     }
 
     /// `GET /apps/{app}/services`

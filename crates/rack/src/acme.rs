@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use convox_proxy::tls_server;
 use convox_seal::Secret;
-use instant_acme::{Account, AuthorizationStatus, ChallengeType, Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy};
+use instant_acme::{
+    self as acme, Account, AuthorizationStatus, ChallengeType, Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
+};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::rack::Rack;
+use crate::rack::{Rack, SYSTEM_LOG};
 use crate::state::{CertificateRow, Issuer, now_ms};
 
 /// How long an order may take.
@@ -23,6 +25,9 @@ const LOOK: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_hours(1);
 /// A certificate that ends within this time is replaced, in milliseconds: 30 days; or within the last third of its own, if that is shorter.
 const EARLY: i64 = 30 * 24 * 3600 * 1000;
+
+/// How an authority says that it has no such account.
+const UNKNOWN_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
 /// The authority that a Rack asks.
 pub(crate) struct Acme {
@@ -60,7 +65,17 @@ impl Acme {
     async fn order_now(&self, rack: &Rack, domains: &[String], tokens: &mut Vec<String>) -> Result<(String, Secret), String> {
         let account = self.account(rack).await?;
         let names: Vec<Identifier> = domains.iter().cloned().map(Identifier::Dns).collect();
-        let mut order = account.new_order(&NewOrder::new(&names)).await.map_err(said)?;
+        let order = match account.new_order(&NewOrder::new(&names)).await {
+            Err(acme::Error::Api(problem)) if problem.r#type.as_deref() == Some(UNKNOWN_ACCOUNT) => {
+                // It was closed there, or the authority began anew: what is kept of it opens nothing any more.
+                let words = format!("{} does not know the account of this Rack any more: another one is made", self.directory);
+                rack.logs.append(SYSTEM_LOG, "system/rack", &words);
+                rack.state.remove_acme_account(&self.directory).await.map_err(said)?;
+                self.account(rack).await?.new_order(&NewOrder::new(&names)).await
+            }
+            order => order,
+        };
+        let mut order = order.map_err(said)?;
         answer(rack, &mut order, tokens).await?;
         let retries = RetryPolicy::default().timeout(PATIENCE);
         let status = order.poll_ready(&retries).await.map_err(said)?;
@@ -181,8 +196,7 @@ async fn wanted(rack: &Rack) -> Result<Vec<(String, String, Option<String>)>, co
     let mut wanted = Vec::new();
     for app in apps {
         for host in rack.scheduler.hosts(&app.name).into_iter().filter(|host| !host.starts_with('*')) {
-            let any = host.split_once('.').map(|(_, parent)| format!("*.{parent}")).unwrap_or_default();
-            let covers = |row: &&CertificateRow| row.domains.contains(&host) || row.domains.contains(&any);
+            let covers = |row: &&CertificateRow| row.covers(&host);
             // One that somebody imported or had made here is that person's choice, to its end.
             let is_good = |row: &CertificateRow| row.expires_ms > now_ms() + if row.issuer == Issuer::Acme { early(row) } else { 0 };
             if certificates.iter().filter(covers).any(is_good) {

@@ -50,6 +50,9 @@ pub(crate) enum InstanceError {
     /// The configuration.
     #[error("the instances file: {0}")]
     Config(String),
+    /// None of this name.
+    #[error("`convox instances` lists them")]
+    Unknown,
     /// No hosts.
     #[error("no instances are configured: give `convox-rack serve --instances FILE`, a list of hosts to log in to")]
     None,
@@ -116,6 +119,28 @@ impl Instances {
     /// The hosts.
     pub(crate) fn hosts(&self) -> &[Host] {
         &self.hosts
+    }
+
+    /// The command of a shell on a host (or of `command` there), and what it needs on the disk until it has ended.
+    pub(crate) async fn shell(
+        &self,
+        state: &State,
+        id: &str,
+        command: Option<&str>,
+        private: Option<Secret>,
+        has_terminal: bool,
+    ) -> Result<(Vec<String>, LoginFiles), InstanceError> {
+        let host = self.hosts.iter().find(|host| host.id == id).ok_or(InstanceError::Unknown)?;
+        let private = match (private, state.host_keys(id).await?.current) {
+            (Some(given), _) => given,
+            (None, Some(current)) => current.private,
+            (None, None) => Secret::new(std::fs::read_to_string(&host.key)?),
+        };
+        let files = LoginFiles::write(&self.directory, host, &private)?;
+        let mut words = vec!["ssh".to_owned()];
+        words.extend(host.login(&files, if has_terminal { "-tt" } else { "-T" }));
+        words.extend(command.map(str::to_owned));
+        Ok((words, files))
     }
 
     /// Gives every host a new key and takes the old one away. With `only_cut_off`, just carries on what was begun. A host that cannot be rolled
@@ -237,35 +262,13 @@ impl Roll<'_> {
 
     /// Runs `script` there, with `line` on its standard input.
     async fn log_in(&self, key: &KeyPair, what: &'static str, script: &str, line: &str) -> Result<(), InstanceError> {
-        let name = uuid::Uuid::new_v4().to_string();
-        let (private, known) = (self.instances.directory.join(&name), self.instances.directory.join(format!("{name}.hosts")));
-        let host = self.host.address.rsplit_once('@').map_or(self.host.address.as_str(), |(_, host)| host);
         let ran = async {
-            write_new(&private, key.private.expose().as_bytes())?;
-            write_new(&known, format!("[{host}]:{} {}\n{host} {}\n", self.host.port, self.host.host_key, self.host.host_key).as_bytes())?;
+            let files = LoginFiles::write(&self.instances.directory, self.host, &key.private)?;
             let mut command = Command::new("timeout");
-            command.args([PATIENCE, "ssh", "-F", "/dev/null", "-T", "-p", &self.host.port.to_string(), "-i"]).arg(&private);
-            for option in [
-                "IdentitiesOnly=yes",
-                "IdentityAgent=none",
-                "BatchMode=yes",
-                "PasswordAuthentication=no",
-                "StrictHostKeyChecking=yes",
-                "GlobalKnownHostsFile=/dev/null",
-                "UpdateHostKeys=no",
-                "ConnectTimeout=10",
-                "LogLevel=ERROR",
-            ] {
-                command.args(["-o", option]);
-            }
-            command.arg("-o").arg(format!("UserKnownHostsFile={}", known.display()));
-            command.args([&self.host.address, "--", script]);
+            command.args([PATIENCE, "ssh"]).args(self.host.login(&files, "-T")).arg(script);
             run(command, format!("{line}\n")).await
         };
-        let ran = ran.await;
-        let _ = std::fs::remove_file(&private);
-        let _ = std::fs::remove_file(&known);
-        match ran {
+        match ran.await {
             Err(error) => Err(self.fault(what, format!("ssh (install openssh-client): {error}"))),
             Ok(output) if output.status.success() => Ok(()),
             // As `timeout` says it.
@@ -303,7 +306,51 @@ fn remove_script(file: &str) -> String {
     )
 }
 
+/// What ssh reads for one login: the private key, and the host's own. Deleted when dropped.
+pub(crate) struct LoginFiles {
+    private: PathBuf,
+    known: PathBuf,
+}
+
+impl LoginFiles {
+    fn write(directory: &Path, host: &Host, private: &Secret) -> std::io::Result<Self> {
+        let name = uuid::Uuid::new_v4().to_string();
+        let files = Self { private: directory.join(&name), known: directory.join(format!("{name}.hosts")) };
+        let at = host.address.rsplit_once('@').map_or(host.address.as_str(), |(_, at)| at);
+        write_new(&files.private, private.expose().as_bytes())?;
+        write_new(&files.known, format!("[{at}]:{} {}\n{at} {}\n", host.port, host.host_key, host.host_key).as_bytes())?;
+        Ok(files)
+    }
+}
+
+impl Drop for LoginFiles {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.private);
+        let _ = std::fs::remove_file(&self.known);
+    }
+}
+
 impl Host {
+    /// Arguments of ssh for a login here, with a terminal or without; a command may follow.
+    fn login(&self, files: &LoginFiles, terminal: &str) -> Vec<String> {
+        let options = [
+            "IdentitiesOnly=yes",
+            "IdentityAgent=none",
+            "BatchMode=yes",
+            "PasswordAuthentication=no",
+            "StrictHostKeyChecking=yes",
+            "GlobalKnownHostsFile=/dev/null",
+            "UpdateHostKeys=no",
+            "ConnectTimeout=10",
+            "LogLevel=ERROR",
+        ];
+        let known = format!("UserKnownHostsFile={}", files.known.display());
+        let before =
+            ["-F", "/dev/null", terminal, "-p", &self.port.to_string(), "-i", &files.private.display().to_string()].map(str::to_owned);
+        let options = options.into_iter().map(str::to_owned).chain([known]).flat_map(|option| ["-o".to_owned(), option]);
+        before.into_iter().chain(options).chain([self.address.clone(), "--".to_owned()]).collect()
+    }
+
     /// What stands in a command line or a script must not be more than it says.
     fn check(&self) -> Result<(), &'static str> {
         let is_plain = |text: &str, also: &[u8]| {

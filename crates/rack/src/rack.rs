@@ -44,6 +44,10 @@ pub(crate) struct Rack {
     pub(crate) acme: Option<Acme>,
     /// Hosts that it can log in to.
     pub(crate) instances: Instances,
+    /// Whether callers may have a shell on the Rack's own machine, outside of containers.
+    pub(crate) allows_machine_shell: bool,
+    /// The program that this is.
+    pub(crate) program: PathBuf,
     /// Directory of object files.
     pub(crate) objects: PathBuf,
     /// Directory of resources' data.
@@ -51,10 +55,20 @@ pub(crate) struct Rack {
     /// When it was started, milliseconds since 1970.
     pub(crate) started_ms: i64,
     pub(crate) runtime: Arc<dyn Runtime>,
+    /// Held from the reading of the certificates to the telling of the router: who read last tells last.
+    pub(crate) serving: tokio::sync::Mutex<()>,
     /// Open WebSockets.
     pub(crate) streams: TaskTracker,
     /// Cancelled when the Rack is asked to end.
     pub(crate) ending: CancellationToken,
+}
+
+/// A certificate that was chosen for a service.
+pub(crate) struct Choice {
+    pub(crate) service: String,
+    /// Names under which the service is served.
+    pub(crate) hosts: Vec<String>,
+    pub(crate) certificate: String,
 }
 
 /// Why a release cannot run.
@@ -127,12 +141,51 @@ impl Rack {
         Ok(row)
     }
 
-    /// Has the router serve the certificates that are kept: of those for the same name the newest that has not ended.
+    /// Has the router serve the certificates that are kept: of those for the same name the newest that has not ended, unless another one was chosen for
+    /// its service.
     pub(crate) async fn serve_certificates(&self) -> Result<(), DbError> {
+        let _one_at_a_time = self.serving.lock().await;
         let mut certificates = self.state.certificates().await?;
         // The last one for a name is served.
         certificates.sort_by_key(|row| row.expires_ms > now_ms());
-        self.scheduler.serve_certificates(certificates.into_iter().map(|row| (row.domains, row.chain, row.key)));
+        let mut chosen = Vec::new();
+        for choice in self.chosen_certificates(None).await? {
+            let Some(row) = certificates.iter().find(|row| row.id == choice.certificate) else { continue };
+            let domains: Vec<String> = choice.hosts.into_iter().filter(|host| row.covers(host)).collect();
+            chosen.push((domains, row.chain.clone(), Secret::new(row.key.expose().to_owned())));
+        }
+        let by_name = certificates.into_iter().map(|row| (row.domains, row.chain, row.key));
+        self.scheduler.serve_certificates(by_name.chain(chosen));
+        Ok(())
+    }
+
+    /// The certificates that were chosen for services of running apps (or of this one), by `ssl update` or else by `certificate` in convox.yml.
+    pub(crate) async fn chosen_certificates(&self, app: Option<&str>) -> Result<Vec<Choice>, DbError> {
+        let mut by_hand = self.state.service_certificates().await?;
+        let mut choices = Vec::new();
+        for (app, service, hosts) in self.scheduler.served(app) {
+            let by_hand = by_hand.remove(&(app, service.name.clone()));
+            let certificate = by_hand.or(service.certificate).filter(|id| !id.is_empty());
+            choices.extend(certificate.map(|certificate| Choice { service: service.name, hosts, certificate }));
+        }
+        Ok(choices)
+    }
+
+    /// Refuses a release that names a certificate which is not there, or not for the names of its service.
+    pub(crate) async fn check_certificates(&self, desired: &DesiredApp) -> Result<(), CertificateError> {
+        let certificates = self.state.certificates().await?;
+        for service in &desired.manifest.services {
+            let Some(id) = service.certificate.as_deref().filter(|id| !id.is_empty()) else { continue };
+            let place = format!("services.{}.certificate", service.name);
+            let row = certificates.iter().find(|row| row.id == id);
+            let missing = || CertificateError::Unusable(format!("{place}: certificate not found: {id}; `convox certs` lists them"));
+            let row = row.ok_or_else(missing)?;
+            if let Some(domain) = service.domains.iter().find(|domain| !row.covers(&domain.to_ascii_lowercase())) {
+                let names = row.domains.join(", ");
+                let why = format!("{place}: certificate {id} is for {names}, and not for {domain}, a domain of this service");
+                return Err(CertificateError::Unusable(why));
+            }
+        }
         Ok(())
     }
 
@@ -161,6 +214,10 @@ impl Rack {
             }
             if let Err(error) = rack.state.end_promote(&app, &release, outcome.is_ok()).await {
                 tracing::error!(%app, %release, %error, "the end of a promotion could not be kept");
+            }
+            // Another release may have chosen others.
+            if let Err(error) = rack.serve_certificates().await {
+                tracing::error!(%app, %release, %error, "the certificates of a release could not be served");
             }
         });
     }
@@ -237,12 +294,16 @@ impl Rack {
                     &format!("Resuming the promotion of {} after a restart of the Rack", app.promoting),
                 );
                 let desired = match self.state.release(&app.name, &app.promoting).await? {
-                    Some(release) => self.desired(&release).await.ok(),
-                    None => None,
+                    Some(release) => self.desired(&release).await.map_err(|error| error.to_string()),
+                    None => Err("it is not there".to_owned()),
                 };
                 match desired {
-                    Some(desired) => self.promote(desired, PromoteOptions::default()),
-                    None => self.state.end_promote(&app.name, &app.promoting, false).await?,
+                    Ok(desired) => self.promote(desired, PromoteOptions::default()),
+                    Err(error) => {
+                        let words = format!("Promotion of {} failed: {error}", app.promoting);
+                        self.logs.append(&app.name, "system/rack", &words);
+                        self.state.end_promote(&app.name, &app.promoting, false).await?;
+                    }
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Starting and ending a Rack.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -101,6 +102,10 @@ pub struct Serve {
     /// Let services mount directories of this machine: whoever may deploy can then read and change them.
     #[arg(long)]
     allow_machine_volumes: bool,
+    /// Let `instances ssh local` open a shell on this machine also where apps run in containers: whoever may open shells then has the rights of the
+    /// Rack's user.
+    #[arg(long)]
+    allow_machine_shell: bool,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -169,12 +174,22 @@ pub async fn run(args: Serve) -> Result<()> {
         }
         None => Arc::new(ProcessRuntime::new(&processes, &program, logs.clone())?),
     };
-    let mut apps = Vec::new();
+    let (mut apps, mut held) = (Vec::new(), BTreeMap::new());
     for app in state.apps().await?.iter().filter(|app| !app.release.is_empty() && app.status != "deleting") {
-        let Some(release) = state.release(&app.name, &app.release).await? else { continue };
-        match desired(&state, &builder, &release).await {
+        let read = match state.release(&app.name, &app.release).await {
+            Ok(Some(release)) => desired(&state, &builder, &release).await.map_err(|error| error.to_string()),
+            Ok(None) => Err(format!("there is no release {}", app.release)),
+            Err(error) => Err(error.to_string()),
+        };
+        match read {
             Ok(desired) => apps.push(desired),
-            Err(error) => tracing::error!(app = %app.name, %error, "an app cannot be taken up"),
+            Err(error) => {
+                tracing::error!(app = %app.name, %error, "an app runs on as it was: its active release cannot be read");
+                let words =
+                    format!("App {} runs on as it was and is not looked after: its active release cannot be read: {error}", app.name);
+                logs.append(SYSTEM_LOG, "system/rack", &words);
+                held.insert(app.name.clone(), error);
+            }
         }
     }
     // Bound before processes are touched: a second Rack on the same address ends here.
@@ -184,10 +199,15 @@ pub async fn run(args: Serve) -> Result<()> {
         https: args.router_tls_listen,
         domain: args.domain.as_deref().map(|domain| host_alone(domain).to_ascii_lowercase()),
     };
-    let config =
-        SchedulerConfig { rack: args.name.clone(), dir: data.join("scheduler"), resources: data.join("resources"), program, router };
+    let config = SchedulerConfig {
+        rack: args.name.clone(),
+        dir: data.join("scheduler"),
+        resources: data.join("resources"),
+        program: program.clone(),
+        router,
+    };
     files::make_private_directory(&config.dir)?;
-    let scheduler = Scheduler::start(config, Arc::clone(&runtime), logs.clone(), apps).await?;
+    let scheduler = Scheduler::start(config, Arc::clone(&runtime), logs.clone(), apps, held).await?;
     let rack = Arc::new(Rack {
         name: args.name,
         host: server.local_addr().to_string(),
@@ -195,6 +215,8 @@ pub async fn run(args: Serve) -> Result<()> {
         door: Door::new(state.password_key(), id, known),
         acme: args.acme_directory.map(|directory| Acme::new(directory, args.acme_ca, args.acme_email)),
         instances,
+        allows_machine_shell: args.allow_machine_shell,
+        program: program.clone(),
         state,
         logs,
         builder,
@@ -203,6 +225,7 @@ pub async fn run(args: Serve) -> Result<()> {
         resources: data.join("resources"),
         started_ms: now_ms(),
         runtime,
+        serving: tokio::sync::Mutex::default(),
         streams: TaskTracker::new(),
         ending: CancellationToken::new(),
     });
@@ -270,9 +293,9 @@ pub async fn stop_apps(data: &Path) -> Result<usize> {
     let _lock = lock(&data)?;
     let logs = LogStore::open(&data.join("logs"), LogLimits::default())?;
     let runtime = ProcessRuntime::new(&data.join("processes"), &std::env::current_exe()?, logs)?;
-    let stopped = runtime.stop_all().await?;
-    router::end(&data.join("scheduler")).await.context("the apps were stopped, and their router could not be")?;
-    Ok(stopped)
+    let stopped = runtime.stop_all().await;
+    router::end(&data.join("scheduler")).await.context("the router could not be stopped")?;
+    Ok(stopped?)
 }
 
 /// One Rack per data directory. The kernel gives the lock back when the process dies.

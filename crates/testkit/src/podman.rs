@@ -166,9 +166,32 @@ fn psql() -> Vec<String> {
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        let _ = self.run(&["rm", "--force", "--all", "--time", "0"]);
+        // More than once: what is just being made or ended is not removed at once.
+        let all_gone = || {
+            let _ = self.run(&["rm", "--force", "--all", "--time", "0"]);
+            self.run(&["ps", "--all", "--quiet"]).is_ok_and(|left| left.trim().is_empty()).then_some(())
+        };
+        let _ = crate::eventually(Duration::from_secs(20), all_gone);
         let _ = self.service.kill();
         let _ = self.service.wait();
+        end_supervisors(self.dir.path());
+    }
+}
+
+/// Ends what supervises containers of this storage and was left: its arguments name the directory, which is this test's alone.
+fn end_supervisors(dir: &Path) {
+    let dir = dir.display().to_string();
+    let Ok(processes) = std::fs::read_dir("/proc") else { return };
+    for process in processes.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(rustix::process::Pid::from_raw) else {
+            continue;
+        };
+        let arguments = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let arguments = String::from_utf8_lossy(&arguments);
+        let program = arguments.split('\0').next().unwrap_or_default();
+        if program.ends_with("conmon") && arguments.contains(&dir) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
     }
 }
 

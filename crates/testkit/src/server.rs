@@ -150,5 +150,11 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
+        // Apps and their router outlive their Rack by design; a test's must not outlive the test.
+        let data = self.args.iter().skip_while(|arg| *arg != "--data").nth(1);
+        if let ("convox-rack", Some(data)) = (self.program, data) {
+            let mut stop = Command::new(crate::binary(self.program));
+            let _ = stop.args(["stop-apps", "--data", data]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        }
     }
 }

@@ -165,20 +165,6 @@ impl Stack {
     }
 }
 
-impl Drop for Stack {
-    fn drop(&mut self) {
-        // Apps outlive their Rack by design; a test's apps must not outlive the test.
-        self.console.kill();
-        self.rack.kill();
-        let _ = Command::new(crate::binary("convox-rack"))
-            .args(["stop-apps", "--data"])
-            .arg(self.rack_data())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .status();
-    }
-}
-
 /// A Rack of that name with data, password file and log in `dir`, which runs plain processes.
 pub fn start_rack(dir: &Path, name: &str) -> Result<Server> {
     start_rack_with(dir, name, PLAIN)

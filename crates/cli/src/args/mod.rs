@@ -33,7 +33,8 @@ pub(crate) use platform::{
     Certs, CertsCommand, Instances, InstancesCommand, Proxy, Registries, RegistriesCommand, Ssl, SslCommand, TlsFlag,
 };
 pub(crate) use processes::{
-    Cp, Exec, LogFlags, Logs, Ps, PsCommand, Resources, ResourcesCommand, Restart, Run, Scale, Services, ServicesCommand, Size, Test,
+    Balancers, Cp, Exec, LogFlags, Logs, Ps, PsCommand, Resources, ResourcesCommand, Restart, Run, Scale, Services, ServicesCommand, Size,
+    Test,
 };
 pub(crate) use rack::{
     Access, AccessCommand, AccessKey, Install, Rack, RackCommand, RackParamsCommand, RackPassword, RackScale, RuntimeCommand, Uninstall,
@@ -63,6 +64,9 @@ pub(crate) enum Command {
     /// list apps
     #[command(after_help = "EXAMPLES\n  convox apps\n  convox apps -r acme/staging --json")]
     Apps(Apps),
+    /// list balancers for an app
+    #[command(after_help = "EXAMPLES\n  convox balancers -a shop")]
+    Balancers(Balancers),
     /// create a build
     #[command(after_help = "EXAMPLES\n  convox build -a shop\n  RELEASE=$(convox build -a shop --id)")]
     Build(Build),

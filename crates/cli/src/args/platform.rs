@@ -73,7 +73,7 @@ pub(crate) struct Ssl {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SslCommand {
-    /// update certificate for an app of generation 1
+    /// choose the certificate of a service
     #[command(after_help = "EXAMPLES\n  convox ssl update web:443 cert-1a2b3c -a shop")]
     Update {
         #[arg(value_name = "process:port")]

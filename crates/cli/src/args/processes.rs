@@ -196,6 +196,15 @@ pub(crate) struct Scale {
     pub(crate) rack: RackFlag,
 }
 
+/// `balancers`
+#[derive(Args, Debug)]
+pub(crate) struct Balancers {
+    #[command(flatten)]
+    pub(crate) app: AppFlag,
+    #[command(flatten)]
+    pub(crate) rack: RackFlag,
+}
+
 /// `services`
 #[derive(Args, Debug)]
 pub(crate) struct Services {

@@ -124,9 +124,6 @@ async fn endpoints(ctx: &Ctx, rack: &Reached, app: &str) -> Result<(), Failure> 
 }
 
 async fn update(ctx: &Ctx, rack: &Reached, app: &str, endpoint: &str, certificate: &str, is_waited: bool) -> Result<(), Failure> {
-    if rack.client.app(app).await?.generation == "2" {
-        return Err(Failure::new("command not valid for generation 2 applications").hint("name the service's `domain` in convox.yml"));
-    }
     let (service, port) = endpoint
         .split_once(':')
         .filter(|(_, port)| port.parse::<u16>().is_ok())

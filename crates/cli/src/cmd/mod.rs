@@ -77,6 +77,7 @@ pub(crate) async fn run(ctx: &Ctx, command: Command) -> Result<u8, Failure> {
         Command::Restart(args) => services::restart_all(ctx, args).await,
         Command::Run(args) => exec::run(ctx, args).await,
         Command::Scale(args) => scale::run(ctx, args).await,
+        Command::Balancers(args) => services::balancers(ctx, args).await,
         Command::Services(args) => services::run(ctx, args).await,
         Command::Ssl(args) => certs::ssl(ctx, args).await,
         Command::Start(args) => start::run(ctx, args).await,

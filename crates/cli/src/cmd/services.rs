@@ -1,10 +1,10 @@
-//! `services ...` and `restart`.
+//! `services ...`, `balancers` and `restart`.
 
 use convox_wire::api::Service;
 
 use super::scale;
 use crate::Ctx;
-use crate::args::{Restart, Services, ServicesCommand};
+use crate::args::{Balancers, Restart, Services, ServicesCommand};
 use crate::error::Failure;
 use crate::output::Style;
 use crate::reach::Reached;
@@ -23,6 +23,23 @@ pub(super) async fn run(ctx: &Ctx, args: Services) -> Result<u8, Failure> {
             ctx.out.result(&service, &serde_json::json!({"app": app, "restarted": [service]}))?;
         }
     }
+    Ok(0)
+}
+
+/// The table is that of v3.
+pub(super) async fn balancers(ctx: &Ctx, args: Balancers) -> Result<u8, Failure> {
+    let app = ctx.app(&args.app)?;
+    let rack = ctx.rack(&args.rack).await?;
+    let balancers = rack.client.balancers(&app).await?;
+    if ctx.out.is_json() {
+        ctx.out.json(&balancers)?;
+        return Ok(0);
+    }
+    let mut table = Table::new(&["BALANCER", "SERVICE", "ENDPOINT"]);
+    for balancer in &balancers {
+        table.row([&balancer.name, &balancer.service, &balancer.endpoint]);
+    }
+    ctx.out.table(&table)?;
     Ok(0)
 }
 

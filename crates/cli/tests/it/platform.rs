@@ -23,6 +23,7 @@ fn rack(request: &Request) -> Answer {
         ("GET", "/instances/i-1/shell") => Answer::Frames(vec![Frame::text("shell\r\n"), Frame::text(marker(4)), Frame::end()]),
         ("GET", "/apps/shop/resources/database/console") => Answer::Frames(vec![Frame::text("console"), Frame::end()]),
         ("GET", "/apps/shop/services") => json(r#"[{"name":"web","ports":[{"balancer":443,"container":3000,"certificate":"cert-1"}]}]"#),
+        ("GET", "/apps/shop/balancers") => json(r#"[{"name":"main","endpoint":"1.2.3.4","ports":[],"service":"web"}]"#),
         ("GET", "/apps/shop") => json(r#"{"name":"shop","status":"running","release":"R2","generation":"2"}"#),
         ("GET", "/apps/shop/releases/R1") => json(r#"{"id":"R1","build":"B1","env":"A=1"}"#),
         ("GET", "/apps/shop/releases/R2") => json(r#"{"id":"R2","build":"B2","env":"A=2\nSECRET=s"}"#),
@@ -76,8 +77,10 @@ fn certificates_registries_and_instances_are_the_originals() {
     assert_eq!(body("POST /registries"), "password=hunter2&server=ghcr.io&username=ci");
     assert_eq!(body("DELETE /registries/ghcr.io/v1"), "");
     assert_eq!(body("POST /certificates/shop/renew"), "");
-    let refused = person.run(&["ssl", "update", "web:443", "cert-1", "-a", "shop"]).err();
-    assert!(refused.starts_with("ERROR: command not valid for generation 2 applications\n"), "{refused}");
+    assert_eq!(person.run(&["ssl", "update", "web:443", "cert-1", "-a", "shop"]).ok(), "Updating certificate... OK\n");
+    assert!(server.seen().iter().any(|request| request.line() == "PUT /apps/shop/ssl/web/443" && request.text() == "id=cert-1"));
+    let refused = person.run(&["ssl", "update", "web", "cert-1", "-a", "shop"]).err();
+    assert!(refused.starts_with("ERROR: process:port required as first argument\n"), "{refused}");
     // A password of somebody else is in no list, and need not be on a command line.
     assert!(!person.run(&["registries", "--json"]).ok().contains("hunter2"));
     assert_eq!(person.feed(&["registries", "add", "ghcr.io", "ci", "--password-stdin"], b"piped\n").ok(), "Adding registry... OK\n");
@@ -297,6 +300,7 @@ fn what_v3_added_makes_v3s_calls() {
             &["releases", "create-from", "--build-from", "R1", "--use-active-release-env", "-a", "shop"][..],
             "Using build from release: R1\nUsing env from release: R2\nCreated release: R3\nOK\n",
         ),
+        (&["balancers", "-a", "shop"], "BALANCER  SERVICE  ENDPOINT\nmain      web      1.2.3.4\n"),
         (&["env", "mask", "-a", "shop"], "SECRET\n"),
         (&["env", "mask", "-a", "plain"], ""),
         (&["env", "mask", "set", "TOKEN", "-a", "shop"], "Setting masked env keys TOKEN... OK\n"),

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use convox_seal::Secret;
 use convox_wire::api::Build;
-use convox_wire::options::{BuildCreateOptions, BuildListOptions, BuildUpdateOptions};
+use convox_wire::options::{BuildCreateOptions, BuildImportImageOptions, BuildListOptions, BuildUpdateOptions};
 use convox_wire::time::Time;
 use convox_wire::{env, ids};
 use http::StatusCode;
 
 use super::{Answer, ApiError, Call, apps, objects, releases};
-use crate::builds::BuildRequest;
+use crate::builds::{BuildError, BuildOutput, BuildRequest, RegistryLogin, registry_of};
 use crate::rack::Rack;
 use crate::state::{BuildRow, ReleaseRow, now_ms};
 
@@ -50,20 +51,84 @@ pub(super) async fn list(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
 
 pub(super) async fn create(rack: &Arc<Rack>, call: &Call) -> Result<Answer, ApiError> {
     let app = apps::usable(rack, call).await?;
-    let url = call.loose("url").unwrap_or_default();
-    let prefix = format!("object://{}/", app.name);
-    let key =
-        url.strip_prefix(&prefix).ok_or_else(|| ApiError::bad(format!("url must name an uploaded object of this app: {prefix}KEY")))?;
     let options: BuildCreateOptions = call.options()?;
     if options.development.unwrap_or(false) {
         return Err(ApiError::not_available("builds for development"));
     }
     if options.external.unwrap_or(false) {
-        return Err(ApiError::not_available("builds from images that are pushed from outside; it runs plain processes from a source"));
+        return external(rack, &app.name, options).await;
     }
+    let url = call.loose("url").unwrap_or_default();
+    let prefix = format!("object://{}/", app.name);
+    let key =
+        url.strip_prefix(&prefix).ok_or_else(|| ApiError::bad(format!("url must name an uploaded object of this app: {prefix}KEY")))?;
     let (row, request) = begin(rack, &app.name, key, options).await?;
     tokio::spawn(end(Arc::clone(rack), row.clone(), request));
     Ok(Answer::json(&shape(row)))
+}
+
+/// A build that waits for its manifest and its image.
+async fn external(rack: &Rack, app: &str, options: BuildCreateOptions) -> Result<Answer, ApiError> {
+    if !rack.builder.has_images() {
+        return Err(ApiError::not_available("builds from images; it runs plain processes from a source"));
+    }
+    let row = BuildRow {
+        id: ids::build_id(convox_seal::random_bytes()),
+        app: app.to_owned(),
+        description: options.description.unwrap_or_default(),
+        git_sha: options.git_sha.unwrap_or_default(),
+        status: "created".to_owned(),
+        started_ms: now_ms(),
+        ..BuildRow::default()
+    };
+    rack.state.put_build(&row).await?;
+    Ok(Answer::json(&shape(row)))
+}
+
+/// Gets the image of a build that waits for one, with credentials that are used once and kept nowhere. Answered when it has begun.
+pub(super) async fn import_image(rack: &Arc<Rack>, call: &Call) -> Result<Answer, ApiError> {
+    let mut row = find(rack, call).await?;
+    let options: BuildImportImageOptions = call.options()?;
+    let image = call.loose("image").unwrap_or_default().to_owned();
+    if !is_image(&image) {
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, format!("image: {image:?} is no name of an image")));
+    }
+    if row.manifest.trim().is_empty() {
+        let message = format!("build {} has no manifest: send it before its image", row.id);
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
+    }
+    row.started_ms = now_ms();
+    if !rack.state.start_build(&row.app, &row.id, row.started_ms).await? {
+        return Err(ApiError::new(StatusCode::CONFLICT, format!("build {} is {} and waits for no image", row.id, row.status)));
+    }
+    row.status = "running".to_owned();
+    let mut registries = rack.state.registry_logins().await?;
+    if let Some(password) = options.src_creds_pass.filter(|password| !password.is_empty()) {
+        let login = RegistryLogin {
+            server: registry_of(&image),
+            username: options.src_creds_user.unwrap_or_default(),
+            password: Arc::new(Secret::new(password)),
+        };
+        registries.insert(0, login);
+    }
+    let base = rack.state.newest_release(&row.app).await?.unwrap_or_default();
+    let request =
+        BuildRequest { id: row.id.clone(), app: row.app.clone(), env: env::parse(&base.env), registries, ..BuildRequest::default() };
+    let rack = Arc::clone(rack);
+    tokio::spawn(async move {
+        let made = rack.builder.import_image(request, row.manifest.clone(), &image).await;
+        if let Err(error) = finish(&rack, row, made).await {
+            tracing::error!(message = %error.message, "the end of a build could not be kept");
+        }
+    });
+    Ok(Answer::Status(StatusCode::ACCEPTED))
+}
+
+/// `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`, as far as that keeps words that mean something else away from an engine.
+fn is_image(text: &str) -> bool {
+    let is_part = |part: &str| part.starts_with(|c: char| c.is_ascii_alphanumeric()) && !part.ends_with([':', '@']);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._:/@+-".contains(c);
+    text.len() <= 512 && text.chars().all(is_plain) && text.split('/').all(is_part)
 }
 
 /// A source archive as the body: the same as an upload and a build of it. Answered when it has ended, because the clients
@@ -91,6 +156,12 @@ pub(super) async fn import(rack: &Arc<Rack>, call: &mut Call) -> Result<Answer, 
 pub(super) async fn update(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     let mut row = find(rack, call).await?;
     let options: BuildUpdateOptions = call.options()?;
+    if row.status == "created" && options.status.is_none() {
+        // It waits for its image, and gets its manifest first.
+        row.manifest = options.manifest.unwrap_or(row.manifest);
+        rack.state.put_build(&row).await?;
+        return Ok(Answer::json(&shape(row)));
+    }
     if row.ended_ms.is_none() {
         let message = format!("build {} is running: this rack makes it, and says itself how it ends", row.id);
         return Err(ApiError::new(StatusCode::CONFLICT, message));
@@ -158,13 +229,14 @@ async fn begin(rack: &Rack, app: &str, key: &str, options: BuildCreateOptions) -
 
 /// Makes the build and keeps how it ended.
 async fn end(rack: Arc<Rack>, row: BuildRow, request: BuildRequest) {
-    if let Err(error) = finish(&rack, row, request).await {
+    let made = rack.builder.build(request).await;
+    if let Err(error) = finish(&rack, row, made).await {
         tracing::error!(message = %error.message, "the end of a build could not be kept");
     }
 }
 
-async fn finish(rack: &Arc<Rack>, mut row: BuildRow, request: BuildRequest) -> Result<(), ApiError> {
-    let failure = match rack.builder.build(request).await {
+async fn finish(rack: &Arc<Rack>, mut row: BuildRow, made: Result<BuildOutput, BuildError>) -> Result<(), ApiError> {
+    let failure = match made {
         Ok(output) => {
             row.manifest = output.manifest_text;
             row.release = releases::new_id();
@@ -192,4 +264,19 @@ async fn finish(rack: &Arc<Rack>, mut row: BuildRow, request: BuildRequest) -> R
     row.status = "failed".to_owned();
     row.ended_ms = Some(now_ms());
     Ok(rack.state.put_build(&row).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_have_names_and_nothing_else_has() {
+        for good in ["nginx", "docker.io/library/nginx:1.27", "host:5000/a/b@sha256:ab", "a/b+c:1"] {
+            assert!(is_image(good), "{good}");
+        }
+        for bad in ["", "-x", "a b", "a//b", "a/-b", "nginx:", "a/", "$(x)", "a@"] {
+            assert!(!is_image(bad), "{bad}");
+        }
+    }
 }

@@ -257,6 +257,15 @@ impl From<DbError> for ApiError {
     }
 }
 
+impl From<crate::rack::CertificateError> for ApiError {
+    fn from(error: crate::rack::CertificateError) -> Self {
+        match error {
+            crate::rack::CertificateError::Unusable(reason) => Self::bad(reason),
+            crate::rack::CertificateError::Database(error) => error.into(),
+        }
+    }
+}
+
 impl From<crate::state::Gone> for ApiError {
     fn from(crate::state::Gone: crate::state::Gone) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "invalid authentication: what you came in by has ended meanwhile; nothing was changed")
@@ -272,7 +281,9 @@ impl From<crate::scheduler::SchedulerError> for ApiError {
                 StatusCode::NOT_FOUND
             }
             SchedulerError::Environment(_) | SchedulerError::Manifest(_) => StatusCode::BAD_REQUEST,
-            SchedulerError::Runtime(RuntimeError::NotRunning(_) | RuntimeError::Exists(_)) => StatusCode::CONFLICT,
+            SchedulerError::Held { .. } | SchedulerError::Runtime(RuntimeError::NotRunning(_) | RuntimeError::Exists(_)) => {
+                StatusCode::CONFLICT
+            }
             SchedulerError::Resource(_) => StatusCode::BAD_REQUEST,
             SchedulerError::Runtime(_) | SchedulerError::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };

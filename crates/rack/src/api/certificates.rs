@@ -7,9 +7,10 @@ use convox_seal::Secret;
 use convox_wire::api::Certificate;
 use convox_wire::options::{CertificateCreateOptions, CertificateGenerateOptions};
 use convox_wire::time::Time;
+use http::StatusCode;
 
 use super::{Answer, ApiError, Call, apps};
-use crate::rack::{CertificateError, Rack};
+use crate::rack::Rack;
 use crate::state::{CertificateRow, Issuer};
 
 /// Names in one certificate.
@@ -34,11 +35,7 @@ fn unusable(error: &TlsServerError) -> ApiError {
 }
 
 async fn keep(rack: &Rack, id: String, chain: String, key: Secret, issuer: Issuer) -> Result<CertificateRow, ApiError> {
-    match rack.keep_certificate(id, chain, key, issuer).await {
-        Ok(row) => Ok(row),
-        Err(CertificateError::Unusable(reason)) => Err(ApiError::bad(reason)),
-        Err(CertificateError::Database(error)) => Err(error.into()),
-    }
+    Ok(rack.keep_certificate(id, chain, key, issuer).await?)
 }
 
 /// One of the authority that the Rack asks.
@@ -48,7 +45,7 @@ async fn order(rack: &Rack, domains: &[String]) -> Result<(String, Secret), ApiE
             "this rack asks no certificate authority: start it with --acme-directory, or import a certificate with `convox certs import`",
         )
     })?;
-    acme.order(rack, domains).await.map_err(|reason| ApiError::new(http::StatusCode::BAD_GATEWAY, reason))
+    acme.order(rack, domains).await.map_err(|reason| ApiError::new(StatusCode::BAD_GATEWAY, reason))
 }
 
 pub(super) async fn list(rack: &Rack) -> Result<Answer, ApiError> {
@@ -120,7 +117,47 @@ fn is_domain(text: &str) -> bool {
 
 pub(super) async fn delete(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     let id = call.var("id");
+    let named = rack.scheduler.served(None).into_iter().find(|(_, service, _)| service.certificate.as_deref() == Some(id));
+    if let Some((app, service, _)) = named {
+        let words = format!(
+            "certificate {id} is in use: convox.yml of app {app} names it for service {}; promote a release without it first",
+            service.name
+        );
+        return Err(ApiError::new(StatusCode::CONFLICT, words));
+    }
     if !rack.state.remove_certificate(id).await? {
+        return Err(ApiError::not_found("certificate", id));
+    }
+    rack.serve_certificates().await?;
+    Ok(Answer::Ok)
+}
+
+/// Chooses one for the names of a service. Wins over what its manifest chooses, until it is deleted.
+pub(super) async fn apply(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
+    let app = apps::usable(rack, call).await?;
+    let (name, port, id) = (call.var("service"), call.var("port"), call.loose("id").unwrap_or_default());
+    let services = rack.scheduler.services(&app.name);
+    let service = services.iter().find(|service| service.name == name).ok_or_else(|| ApiError::not_found("service", name))?;
+    let ports: Vec<String> = service.balancer.iter().chain(&service.port).map(ToString::to_string).collect();
+    // Where the router answers HTTPS the service has that port too.
+    let front = rack.scheduler.fronts().1.map(|front| front.port().to_string());
+    if port != "443" && !ports.iter().chain(&front).any(|known| known == port) {
+        let known = ports.join(", ");
+        return Err(ApiError::bad(format!(
+            "service {name} has no port {port}; known: 443{}{known}",
+            if known.is_empty() { "" } else { ", " }
+        )));
+    }
+    let row =
+        rack.state.certificates().await?.into_iter().find(|row| row.id == id).ok_or_else(|| ApiError::not_found("certificate", id))?;
+    let hosts = rack.scheduler.served(Some(&app.name)).into_iter().find(|(_, service, _)| service.name == name);
+    let hosts = hosts.map(|(_, _, hosts)| hosts).unwrap_or_default();
+    if !hosts.iter().any(|host| row.covers(host)) {
+        let names = row.domains.join(", ");
+        let of_service = if hosts.is_empty() { "has no host name".to_owned() } else { format!("is served as {}", hosts.join(", ")) };
+        return Err(ApiError::bad(format!("certificate {id} is for {names}, and service {name} {of_service}")));
+    }
+    if !rack.state.put_service_certificate(&app.name, name, id).await? {
         return Err(ApiError::not_found("certificate", id));
     }
     rack.serve_certificates().await?;

@@ -124,9 +124,12 @@ impl Api {
             "BuildExport" => builds::export(rack, call).await,
             "BuildGet" => builds::get(rack, call).await,
             "BuildImport" => builds::import(rack, call).await,
+            "BuildImportImage" => builds::import_image(rack, call).await,
             "BuildList" => builds::list(rack, call).await,
             "BuildUpdate" => builds::update(rack, call).await,
             "CapacityGet" => Ok(system::capacity(rack)),
+            "BalancerList" => processes::balancers(rack, call).await,
+            "CertificateApply" => certificates::apply(rack, call).await,
             "CertificateCreate" => certificates::create(rack, call).await,
             "CertificateDelete" => certificates::delete(rack, call).await,
             "CertificateGenerate" => certificates::generate(rack, call).await,
@@ -175,9 +178,7 @@ impl Api {
             "TokenRevoke" => credentials::revoke(rack, call).await,
             "TokenRevokeAll" => credentials::revoke_all(rack).await,
             // Nothing of these kinds can be made here yet, so there are none.
-            "SystemResourceList"
-            | "SystemResourceTypes"
-            | "BalancerList" => Ok(Answer::json(&Vec::<()>::new())),
+            "SystemResourceList" | "SystemResourceTypes" => Ok(Answer::json(&Vec::<()>::new())),
             _ => Err(ApiError::not_available(rows::lacking(name))),
         })
     }

@@ -1,11 +1,11 @@
 //! Processes and services: what runs, one-off runs, scale, restart.
 
-use convox_wire::api::{Process, Service, ServicePort};
+use convox_wire::api::{Balancer, BalancerPort, Process, Service, ServicePort};
 use convox_wire::options::{ProcessListOptions, ProcessRunOptions, ServiceUpdateOptions};
 use convox_wire::time::Time;
 
 use super::{Answer, ApiError, Call, apps};
-use crate::rack::Rack;
+use crate::rack::{Choice, Rack};
 use crate::runtime::ProcessState;
 use crate::scheduler::{Formation, OneOff, ServiceState};
 
@@ -95,12 +95,12 @@ pub(super) async fn run(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     Ok(Answer::json(&shape(&process)))
 }
 
-fn service(state: ServiceState) -> Service {
+fn service(state: ServiceState, chosen: &[Choice]) -> Service {
     let address = state.endpoint.as_deref().and_then(|endpoint| endpoint.split_once("://")).map(|(_, address)| address.to_owned());
     let ports = state.balancer.zip(state.port).map(|(outside, inside)| ServicePort {
         balancer: i64::from(outside),
         container: i64::from(inside),
-        certificate: String::new(),
+        certificate: chosen.iter().find(|choice| choice.service == state.name).map(|choice| choice.certificate.clone()).unwrap_or_default(),
     });
     Service {
         count: i64::from(state.count),
@@ -116,8 +116,21 @@ fn service(state: ServiceState) -> Service {
 
 pub(super) async fn services(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     let app = apps::find(rack, call).await?;
-    let services: Vec<Service> = rack.scheduler.services(&app.name).into_iter().map(service).collect();
+    let chosen = rack.chosen_certificates(Some(&app.name)).await?;
+    let services: Vec<Service> = rack.scheduler.services(&app.name).into_iter().map(|state| service(state, &chosen)).collect();
     Ok(Answer::json(&services))
+}
+
+/// What stands before the processes of each service: its own port, which spreads connections over them.
+pub(super) async fn balancers(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
+    let app = apps::find(rack, call).await?;
+    let balancer = |state: ServiceState| {
+        let (source, target) = state.balancer.zip(state.port)?;
+        let port = BalancerPort { protocol: "TCP".to_owned(), source: i64::from(source), target: i64::from(target) };
+        Some(Balancer { name: state.name.clone(), endpoint: "127.0.0.1".to_owned(), ports: vec![port], service: state.name })
+    };
+    let balancers: Vec<Balancer> = rack.scheduler.services(&app.name).into_iter().filter_map(balancer).collect();
+    Ok(Answer::json(&balancers))
 }
 
 /// The service of the path; v2 and v3 name the variable differently.

@@ -105,6 +105,11 @@ pub(super) async fn promote(rack: &Arc<Rack>, call: &Call) -> Result<Answer, Api
         return Err(ApiError::bad("can not promote an older release, try rollback"));
     }
     let desired = rack.desired(&release).await.map_err(|error| ApiError::bad(error.to_string()))?;
+    if let Some(fault) = desired.manifest.refused.first() {
+        return Err(ApiError::bad(format!("the manifest of release {}: {fault}", release.id)));
+    }
+    rack.check_certificates(&desired).await?;
+    rack.scheduler.check_names(&desired).map_err(|error| ApiError::new(StatusCode::CONFLICT, error.to_string()))?;
     desired.manifest.check_environment(&desired.env).map_err(|error| ApiError::bad(error.to_string()))?;
     if force {
         rack.scheduler.cancel(&app.name);

@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
+use convox_proxy::Body;
 use convox_wire::api::Resource;
 use convox_wire::options::{Options as _, ResourceConsoleOptions, Source};
+use tokio::io::AsyncReadExt as _;
 
 use super::files::{checked, done, feed_between};
 use super::socket::Wire;
 use super::streams::{attach, terminal};
 use super::{Answer, ApiError, Call, apps};
 use crate::rack::Rack;
-use crate::resources::Session;
+use crate::resources::{Session, complaint};
 use crate::runtime::ExecStream;
 use crate::scheduler::ResourceState;
+
+/// How much of an export is held back until it is clear that it does not fail at once.
+const EXPORT_HELD: usize = 16 * 1024;
 
 fn shape(state: ResourceState) -> Resource {
     Resource { name: state.name, r#type: state.kind, status: state.status.to_owned(), url: state.url, ..Resource::default() }
@@ -43,8 +48,28 @@ async fn session(rack: &Rack, call: &Call, what: Session) -> Result<ExecStream, 
 
 /// All of its data as the statements that make it anew. Breaks off if it cannot be read to its end.
 pub(super) async fn export(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
-    let stream = session(rack, call, Session::Export).await?;
+    let mut stream = session(rack, call, Session::Export).await?;
+    // One that fails at once is refused with its reason; once more than this has gone out, the reason follows what there is, as a comment.
+    let mut begun = Vec::new();
+    while begun.len() < EXPORT_HELD {
+        let count = stream.output.read_buf(&mut begun).await.map_err(|error| broken(&error.to_string()))?;
+        if count > 0 {
+            continue;
+        }
+        return match stream.exit.await {
+            0 => Ok(Answer::Stream(Body::from(begun))),
+            code => {
+                let words = complaint(&String::from_utf8_lossy(&begun));
+                Err(broken(&words.unwrap_or_else(|| format!("it ended with code {code}, without a word"))))
+            }
+        };
+    }
+    stream.output = Box::new(std::io::Cursor::new(begun).chain(stream.output));
     Ok(Answer::Stream(checked(stream, "the export")))
+}
+
+fn broken(reason: &str) -> ApiError {
+    ApiError::bad(format!("nothing was exported: {reason}"))
 }
 
 /// Statements as the body, carried out all of them or none.

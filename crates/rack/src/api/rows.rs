@@ -62,8 +62,6 @@ pub(super) fn lacking(name: &str) -> &'static str {
         "AppManifestService" | "AppManifest" => "manifests of a service; `convox releases manifest RELEASE` has the whole one",
         "AppCost" => "costs; it has no prices",
         "MetricsByService" => "a history of metrics; `convox ps` and `convox instances` say what is known now",
-        "BuildImportImage" => "builds from images that are made elsewhere",
-        "CertificateApply" => "certificates for apps of generation 1; name the service's `domain` in convox.yml",
         "SetDBDeletionProtectionAndCreateSnapShot" | "IsDBSnapshotComplete" | "DeleteDB" => {
             "snapshots of databases; `convox resources export NAME` saves one"
         }

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use convox_proxy::Body;
+use convox_seal::Secret;
 use convox_wire::exit;
 use convox_wire::form::Params;
-use convox_wire::options::{LogOptions, Options, ProcessExecOptions, Source};
+use convox_wire::options::{InstanceShellOptions, LogOptions, Options, ProcessExecOptions, Source};
 use convox_wire::routes::Match;
 use futures_util::StreamExt as _;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, UPGRADE};
@@ -21,8 +23,10 @@ use super::rows::{self, handlers};
 use super::socket::{PATIENCE, Wire, handshake};
 use super::{inside, resources};
 use crate::auth::Caller;
+use crate::instances::InstanceError;
 use crate::logs::LogQuery;
 use crate::rack::{Rack, SYSTEM_LOG};
+use crate::runtime::process::on_machine;
 use crate::runtime::{ExecSpec, ExecStream, TerminalSize};
 
 /// A finished build's log gets so long to deliver its last lines.
@@ -112,6 +116,7 @@ async fn stream(rack: &Arc<Rack>, target: &Target, headers: &HeaderMap, wire: &m
     handlers!(target.name, {
         "ProcessExec" => exec(rack, target, &options, wire).await,
         "ResourceConsole" => resources::console(rack, &target.app, &target.item, &options, wire).await,
+        "InstanceShell" | "ClassicInstanceSsh" => shell(rack, &target.item, &options, wire).await,
         "Proxy" => inside::proxy(rack, &target.item, &target.port, wire).await,
         "AppLogs" | "ServiceLogs" | "ProcessLogs" | "BuildLogs" | "SystemLogs" => logs(rack, target, &options, wire).await,
         _ => Err(ApiError::not_available(rows::lacking(target.name)).message),
@@ -199,6 +204,46 @@ async fn exec(rack: &Arc<Rack>, target: &Target, source: &Headers<'_>, wire: &mu
         wire.text(exit::marker(code).into_bytes()).await;
     }
     Ok(())
+}
+
+/// A shell on this machine or on a host that the Rack can log in to; or a command there.
+async fn shell(rack: &Arc<Rack>, id: &str, source: &Headers<'_>, wire: &mut Wire) -> Result<(), String> {
+    let options = InstanceShellOptions::decode(source).map_err(|error| error.to_string())?;
+    let command = options.command.as_deref().filter(|command| !command.trim().is_empty());
+    let tty = (options.height.is_some() || options.width.is_some()).then(|| terminal(options.height, options.width));
+    let (words, files) = if id == "local" {
+        if rack.runtime.isolation().has_images() && !rack.allows_machine_shell {
+            let why = "whoever has it is outside of the containers that apps are kept in; start the Rack with --allow-machine-shell";
+            return Err(format!("no shell on the Rack's own machine: {why}"));
+        }
+        let words = match command {
+            Some(command) => ["sh", "-c", command].map(str::to_owned).into(),
+            None => vec![std::env::var("SHELL").unwrap_or_else(|_| "sh".to_owned()), "-l".to_owned()],
+        };
+        (words, None)
+    } else {
+        let private = options.private_key.filter(|key| !key.is_empty()).map(|key| decoded(&key)).transpose()?;
+        let shell = rack.instances.shell(&rack.state, id, command, private, tty.is_some()).await;
+        let (words, files) = shell.map_err(|error| match error {
+            InstanceError::Unknown => format!("instance not found: {id}; {error}"),
+            other => other.to_string(),
+        })?;
+        (words, Some(files))
+    };
+    let stream = on_machine(&rack.program, words, tty).map_err(|error| error.to_string())?;
+    let code = attach(stream, wire).await;
+    drop(files);
+    if let Some(code) = code {
+        wire.text(exit::marker(code).into_bytes()).await;
+    }
+    Ok(())
+}
+
+/// A private key as v3 sends it.
+fn decoded(key: &str) -> Result<Secret, String> {
+    let bytes = base64::engine::general_purpose::STANDARD.decode(key).ok();
+    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+    text.map(Secret::new).ok_or_else(|| "the private key is not base64 of a PEM".to_owned())
 }
 
 /// The size that a client says its terminal has.

@@ -76,6 +76,21 @@ impl Images {
         Ok(())
     }
 
+    /// Gives every service an image that is there already: its own where it names one, else this one.
+    pub(super) async fn take(&self, request: &BuildRequest, manifest: &Manifest, image: &str, log: &Log<'_>) -> Result<(), BuildError> {
+        let _room = self.room.acquire().await.map_err(|error| BuildError { reason: error.to_string() })?;
+        let mut pulled: BTreeMap<&str, String> = BTreeMap::new();
+        for service in &manifest.services {
+            let from = service.image.as_deref().unwrap_or(image);
+            if !pulled.contains_key(from) {
+                pulled.insert(from, self.pull(from, request, log).await?);
+            }
+            let name = self.names.image(&request.app, &service.name, &request.id);
+            self.tag(pulled.get(from).map_or(from, String::as_str), &name).await?;
+        }
+        Ok(())
+    }
+
     /// Deletes all images of an app.
     pub(super) async fn remove_app(&self, app: &str) -> Result<(), BuildError> {
         let removed = collect::images_of(&self.engine, &self.names, app).await;
@@ -236,6 +251,11 @@ fn arguments(dockerfile: &str, build: &Build, request: &BuildRequest) -> BTreeMa
         }
     }
     found
+}
+
+/// The host of an image's registry.
+pub(crate) fn registry_of(image: &str) -> String {
+    full_name(image).1
 }
 
 /// A name with its registry, and that registry's host. What has none is Docker Hub's.

@@ -20,6 +20,7 @@ mod images;
 mod tree;
 mod unpack;
 
+pub(crate) use images::registry_of;
 pub use images::{Images, RegistryLogin};
 
 /// What to build.
@@ -121,6 +122,38 @@ impl Builder {
         outcome
     }
 
+    /// Whether it makes images.
+    pub fn has_images(&self) -> bool {
+        self.images.is_some()
+    }
+
+    /// A build of images that are there already: every service gets this one, but for those that name another. `text` is the manifest.
+    pub async fn import_image(&self, request: BuildRequest, text: String, image: &str) -> Result<BuildOutput, BuildError> {
+        let log = Log { logs: &self.logs, app: &request.app, stream: format!("build/{}", request.id) };
+        let made = async {
+            let images =
+                self.images.as_ref().ok_or_else(|| BuildError { reason: "this Rack runs plain processes, without images".to_owned() })?;
+            let manifest =
+                Manifest::parse_new(&text, &request.env).map_err(|error| BuildError { reason: format!("convox.yml: {error}") })?;
+            if manifest.services.is_empty() {
+                return Err(BuildError { reason: "convox.yml has no services to give the image to".to_owned() });
+            }
+            images.take(&request, &manifest, image, &log).await?;
+            Ok(manifest)
+        };
+        match made.await {
+            Ok(manifest) => {
+                log.say("Build complete");
+                let dir = self.source_dir(&request.app, &request.id);
+                Ok(BuildOutput { manifest_text: text, manifest, dir })
+            }
+            Err(error) => {
+                log.say(&format!("ERROR: {error}"));
+                Err(error)
+            }
+        }
+    }
+
     async fn build_now(&self, request: &BuildRequest, log: &Log<'_>) -> Result<BuildOutput, BuildError> {
         let (builder, wanted) = (self.clone(), request.clone());
         let work = tokio::task::spawn_blocking(move || {
@@ -158,7 +191,7 @@ impl Builder {
         log.say(&format!("Reading {file}"));
         let manifest_text = read_manifest(&unpacking, file)?;
         let in_file = |error: &dyn std::fmt::Display| BuildError { reason: format!("{file}: {error}") };
-        let manifest = Manifest::parse_with(&manifest_text, &request.env).map_err(|error| in_file(&error))?;
+        let manifest = Manifest::parse_new(&manifest_text, &request.env).map_err(|error| in_file(&error))?;
         let isolation = self.isolation();
         if !isolation.has_images() {
             log.say("This Rack runs plain processes from the source; it builds no images, and a Dockerfile matters only for its CMD");

@@ -35,6 +35,8 @@ pub struct Manifest {
     pub labels: BTreeMap<String, String>,
     /// Keys that are valid but have no effect on this Rack, as `services.web.nlb`.
     pub unused: Vec<String>,
+    /// What a new release is refused for, and one that runs already runs on with.
+    pub refused: Vec<ManifestError>,
 }
 
 /// One entry of an `environment` list.
@@ -224,6 +226,9 @@ pub enum Concurrency {
     Replace,
 }
 
+/// A schedule that is never due after this one never is.
+const SOME_DAY: Timestamp = Timestamp::constant(1_700_000_000, 0);
+
 impl Timer {
     /// The first time after `since` at which it is due, in UTC; `None` if there is none.
     pub fn next(&self, since: Timestamp) -> Option<Timestamp> {
@@ -296,7 +301,12 @@ impl Manifest {
         }
         if let Some(field) = fields.take("timers") {
             for (name, field) in field.entries()? {
-                timers.push((read_timer(name, &field, reading)?, field));
+                let timer = read_timer(name, &field, reading)?;
+                // One is enough to refuse it; to look for a day that never comes takes a while.
+                if manifest.refused.is_empty() && timer.next(SOME_DAY).is_none() {
+                    manifest.refused.push(field.error(format!("invalid schedule expression: {}: that day never comes", timer.schedule)));
+                }
+                timers.push((timer, field));
             }
         }
         if let Some(field) = fields.take("params") {
@@ -315,6 +325,12 @@ impl Manifest {
         fields.finish()?;
         manifest.unused = std::mem::take(&mut reading.unused);
         Ok(manifest)
+    }
+
+    /// As [`parse_with`](Self::parse_with), for what is to become a release.
+    pub fn parse_new(text: &str, env: &BTreeMap<String, String>) -> Result<Self, ManifestError> {
+        let mut manifest = Self::parse_with(text, env)?;
+        if manifest.refused.is_empty() { Ok(manifest) } else { Err(manifest.refused.swap_remove(0)) }
     }
 
     /// The service of this name.

@@ -264,6 +264,18 @@ proptest! {
 }
 
 #[test]
+fn a_day_that_never_comes_is_no_schedule() {
+    let text = |schedule: &str| format!("services: {{web: }}\ntimers:\n  t: {{service: web, schedule: \"{schedule}\"}}\n");
+    let new = |schedule: &str| Manifest::parse_new(&text(schedule), &BTreeMap::new());
+    for never in ["0 0 30 2 *", "0 0 31 4,6,9,11 *"] {
+        let refused = new(never).unwrap_err().to_string();
+        assert_eq!(refused, format!("line 3, column 6: timers.t: invalid schedule expression: {never}: that day never comes"));
+        assert!(Manifest::parse(&text(never)).is_ok(), "a release that runs with it runs on");
+    }
+    assert!(new("0 0 29 2 *").is_ok() && new("0 0 31 2 1").is_ok(), "the last one comes on every Monday of February");
+}
+
+#[test]
 fn timers_are_due_in_utc_as_their_schedule_says() {
     let timer = |schedule: &str| {
         let text = format!("services: {{web: }}\ntimers:\n  t: {{service: web, schedule: \"{schedule}\"}}\n");

@@ -51,6 +51,24 @@ impl Kind {
         }
     }
 
+    /// As people call it.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Postgres => "PostgreSQL",
+            Self::Redis => "Redis",
+        }
+    }
+
+    /// The version of an image, where data of another one cannot be read: the number that its tag begins with.
+    fn major(self, image: &str) -> Option<&str> {
+        if self != Self::Postgres {
+            return None;
+        }
+        let (_, tag) = image.rsplit('/').next()?.split('@').next()?.split_once(':')?;
+        let end = tag.find(|c: char| !c.is_ascii_digit()).unwrap_or(tag.len());
+        tag.get(..end).filter(|number| !number.is_empty())
+    }
+
     /// The port in a container that has a network of its own.
     pub(crate) fn port(self) -> u16 {
         match self {
@@ -199,8 +217,9 @@ impl Seat<'_> {
         self.resource.options.get("version").map(String::as_str).filter(|version| !version.is_empty())
     }
 
-    fn image(&self) -> String {
-        self.resource.image.clone().unwrap_or_else(|| self.kind.image(self.version()))
+    /// The image, of the version that made the data where the manifest asks for none.
+    fn image(&self, made: Option<&str>) -> String {
+        self.resource.image.clone().unwrap_or_else(|| self.kind.image(self.version().or(made)))
     }
 
     /// Whether its server is the machine's own.
@@ -216,7 +235,10 @@ impl Seat<'_> {
     /// What is to run, ready to be started on `port`; and what people should know of it.
     pub(crate) async fn spec(&self, runtime: &dyn Runtime, id: String, port: u16) -> Result<(ProcessSpec, String), String> {
         let base = self.base();
-        let (place, note) = self.place(runtime, &base).await?;
+        let is_made = !tokio::fs::try_exists(base.join(MAKING)).await.map_err(|error| format!("{}: {error}", base.display()))?;
+        let made = tokio::fs::read_to_string(base.join(VERSION)).await.ok().map(|made| made.trim().to_owned()).filter(|_| is_made);
+        let image = self.image(made.as_deref());
+        let (place, note) = self.place(runtime, &base, &image, made.as_deref()).await?;
         let spec = ProcessSpec {
             id,
             app: self.app.to_owned(),
@@ -227,7 +249,11 @@ impl Seat<'_> {
             ..ProcessSpec::default()
         };
         let spec = match place {
-            Place::Container => self.in_container(runtime.isolation(), spec, port),
+            Place::Container => {
+                // Looked at again: it may have been noted just now.
+                let is_made = is_made && !tokio::fs::try_exists(base.join(MAKING)).await.unwrap_or(true);
+                self.in_container(runtime.isolation(), spec, port, image.clone(), is_made)
+            }
             Place::Machine => {
                 let server = self.server().await?;
                 let spec = server.prepare(&base, spec, port, self.password).await?;
@@ -235,10 +261,22 @@ impl Seat<'_> {
                 return Ok((spec, format!("starting {} of this machine{note}", server.name())));
             }
         };
-        Ok((spec, format!("starting {} in a container", self.image())))
+        Ok((spec, format!("starting {image} in a container")))
     }
 
-    async fn place(&self, runtime: &dyn Runtime, base: &Path) -> Result<(Place, Option<String>), String> {
+    /// Notes that its server has answered: its data is whole, and never made anew.
+    pub(crate) async fn made(&self) -> Result<(), String> {
+        let base = self.base();
+        let noted = files::blocking(move || match std::fs::remove_file(base.join(MAKING)) {
+            Ok(()) => std::fs::File::open(&base)?.sync_all(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        });
+        noted.await.map_err(|error| format!("noting that it is made: {error}"))
+    }
+
+    /// Where its server runs. `made` is the version that made its data, if that is known.
+    async fn place(&self, runtime: &dyn Runtime, base: &Path, image: &str, made: Option<&str>) -> Result<(Place, Option<String>), String> {
         let known = match tokio::fs::read_to_string(base.join("place")).await.as_deref().map(str::trim) {
             Ok("container") => Some(Place::Container),
             Ok("machine") => Some(Place::Machine),
@@ -247,9 +285,18 @@ impl Seat<'_> {
         if known == Some(Place::Machine) {
             return Ok((Place::Machine, None));
         }
+        let version = self.kind.major(image);
+        if let (Some(made), Some(wanted)) = (made, version)
+            && made != wanted
+        {
+            return Err(format!(
+                "its data was made by {} {made} and {image} is version {wanted}: export it, name another resource, and import it there",
+                self.kind.title()
+            ));
+        }
         let mut note = None;
         let place = if runtime.isolation().has_images() {
-            match runtime.ensure_image(&self.image()).await {
+            match runtime.ensure_image(image).await {
                 Ok(()) => Place::Container,
                 Err(reason) if known.is_some() => {
                     return Err(format!("{reason}; its data is in a volume of that image, so nothing else is started"));
@@ -264,10 +311,22 @@ impl Seat<'_> {
         } else {
             Place::Machine
         };
-        if known.is_none() {
-            let (base, word) = (base.to_owned(), if place == Place::Container { "container\n" } else { "machine\n" });
+        let version = version.filter(|_| place == Place::Container && made.is_none()).map(|version| format!("{version}\n"));
+        if known.is_none() || version.is_some() {
+            let base = base.to_owned();
             let written = files::blocking(move || {
                 files::make_private_directory(&base)?;
+                if let Some(version) = version {
+                    files::write_private(&base.join(VERSION), version.as_bytes())?;
+                }
+                if known.is_some() {
+                    return Ok(());
+                }
+                if place == Place::Container {
+                    files::write_private(&base.join(MAKING), b"")?;
+                }
+                // The last: what was made before all of this was noted has neither, and counts as made.
+                let word = if place == Place::Container { "container\n" } else { "machine\n" };
                 files::write_private(&base.join("place"), word.as_bytes())
             });
             written.await.map_err(|error| format!("noting where it is kept: {error}"))?;
@@ -275,14 +334,22 @@ impl Seat<'_> {
         Ok((place, note))
     }
 
-    fn in_container(&self, isolation: Isolation, spec: ProcessSpec, port: u16) -> ProcessSpec {
+    fn in_container(&self, isolation: Isolation, spec: ProcessSpec, port: u16, image: String, is_made: bool) -> ProcessSpec {
         let own_port = isolation.has_own_network().then(|| self.kind.port());
         // In the machine's network it must be heard by this machine alone, and on the port that is free.
         let (address, listens) = if own_port.is_some() { ("*", self.kind.port()) } else { ("127.0.0.1", port) };
         let password = self.password.expose().to_owned();
         let (command, env) = match self.kind {
             Kind::Postgres => (
-                ["postgres", "-c", &format!("listen_addresses={address}"), "-c", &format!("port={listens}")].map(str::to_owned).into(),
+                [
+                    // The image takes a directory with a version in it for whole, and one that was stopped while it was made has that too.
+                    if is_made { &[][..] } else { &["sh", "-c", ANEW, "sh"][..] },
+                    &["postgres", "-c", &format!("listen_addresses={address}"), "-c", &format!("port={listens}")],
+                ]
+                .concat()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
                 vec![
                     ("POSTGRES_DB", APP.to_owned()),
                     ("POSTGRES_USER", APP.to_owned()),
@@ -308,11 +375,19 @@ impl Seat<'_> {
             // The originals count thousandths of a core, we count 1024ths.
             limits: Limits { cpu: limit("cpu").map(|cpu: u32| cpu.saturating_mul(128) / 125), memory: limit("mem"), ..Limits::default() },
             volumes: vec![self.kind.volume().to_owned()],
-            image: Some(self.image()),
+            image: Some(image),
             ..spec
         }
     }
 }
+
+/// Beside the data: there as long as the server of a new resource has not answered yet.
+const MAKING: &str = "making";
+/// Beside the data of a container: the version that made it, where only that version can read it.
+const VERSION: &str = "version";
+
+/// Starts PostgreSQL on data that is made anew: what is there was never served to anybody.
+const ANEW: &str = r#"rm -rf "$PGDATA" && exec $(command -v docker-entrypoint.sh || true) "$@""#;
 
 /// Starts Redis with its settings on standard input. The image's entry point gives up root's rights on the way, where there is one.
 const REDIS_IN_CONTAINER: &str = "start() {
@@ -348,7 +423,7 @@ pub(crate) fn session(
 ) -> Result<(String, BTreeMap<String, String>), String> {
     let program = match (kind, what) {
         (Kind::Postgres, Session::Console) => "psql",
-        (Kind::Postgres, Session::Export) => "pg_dump --no-acl --no-owner 2>/dev/null",
+        (Kind::Postgres, Session::Export) => "pg_dump --no-acl --no-owner",
         // All of it or nothing: what is fed in begins a transaction, and ends it only when the data came whole.
         (Kind::Postgres, Session::Import) => "psql --quiet --no-psqlrc --set=ON_ERROR_STOP=1 --output=/dev/null --file=-",
         (Kind::Redis, Session::Console) => "redis-cli",
@@ -367,12 +442,55 @@ pub(crate) fn session(
         Kind::Redis => format!("{program} -h {host} -p {port}"),
     };
     let command = server.map_or(program.clone(), |server| server.client(&program));
+    let command = if what == Session::Export { told(&command) } else { command };
     Ok((command, variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
+}
+
+/// What stands before the words of an export that failed, as a comment of its statements.
+pub(crate) const FAILED: &str = "\n-- the export failed:\n";
+
+/// A command whose complaints follow its output if it fails, and are dropped if it does not: notices have no place in an export.
+fn told(command: &str) -> String {
+    format!(
+        "{{ said=$({{ {command}; }} 2>&1 >&3 3>&-); }} 3>&1 || {{ code=$?; printf '\\n-- the export failed:\\n'; \
+         printf '%s\\n' \"$said\" | while IFS= read -r line; do printf -- '-- %s\\n' \"$line\"; done; exit $code; }}"
+    )
+}
+
+/// What a failed export said, if that is at the end of `output`.
+pub(crate) fn complaint(output: &str) -> Option<String> {
+    let (_, words) = output.rsplit_once(FAILED)?;
+    let words: Vec<&str> = words.lines().map(|line| line.trim_start_matches("-- ").trim()).filter(|line| !line.is_empty()).collect();
+    Some(words.join("; ")).filter(|words| !words.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_export_that_fails_says_why_and_one_that_does_not_says_nothing_else() {
+        let run = |command: &str| {
+            let ran = std::process::Command::new("sh").args(["-c", &told(command)]).output().unwrap();
+            assert!(ran.stderr.is_empty());
+            (String::from_utf8(ran.stdout).unwrap(), ran.status.code())
+        };
+        assert_eq!(run("echo data; echo notice >&2"), ("data\n".to_owned(), Some(0)));
+        let (output, code) = run("echo data; echo no table >&2; echo here >&2; exit 7");
+        assert_eq!((output.starts_with("data\n"), code), (true, Some(7)));
+        assert_eq!(complaint(&output).as_deref(), Some("no table; here"));
+        assert_eq!(complaint(&run("exit 3").0), None);
+    }
+
+    #[test]
+    fn the_version_of_an_image_is_the_number_of_its_tag() {
+        let major = |image| Kind::Postgres.major(image);
+        assert_eq!(
+            [major("docker.io/library/postgres:17"), major("postgres:15.3-alpine"), major("host:5000/postgis:16-3.4@sha256:ab")],
+            [Some("17"), Some("15"), Some("16")]
+        );
+        assert_eq!([major("postgres"), major("host:5000/postgres"), major("postgres:latest"), Kind::Redis.major("redis:7")], [None; 4]);
+    }
 
     #[test]
     fn variables_are_those_of_the_originals() {

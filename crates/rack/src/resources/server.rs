@@ -10,12 +10,14 @@ use std::process::{Command, Stdio};
 
 use convox_seal::Secret;
 
-use super::{APP, Kind};
+use super::{APP, Kind, health};
 use crate::files;
 use crate::runtime::ProcessSpec;
 
 /// Where Debian's packages put PostgreSQL's programs, by version.
 const DEBIAN: &str = "/usr/lib/postgresql";
+/// What the name of a directory begins with in which data is being made.
+const NEW: &str = "new";
 /// How long the making of a database may take.
 const MAKE_SECONDS: &str = "180";
 /// Arguments: directory, where it is to be seen, user, group, command.
@@ -122,14 +124,12 @@ impl Server {
 
     async fn make(&self, base: &Path, data: &Path, password: &Secret) -> Result<(), String> {
         // Made aside, then renamed: a half-made database is never taken for one.
-        let new = base.join("new");
+        // A name of its own: the programs of a Rack that was killed while it made one may still write into theirs.
+        let new = base.join(format!("{NEW}{}", convox_seal::random_bytes::<6>().map(|byte| format!("{byte:02x}")).concat()));
         let owner = self.user.as_ref().map(|user| (user.uid, user.gid));
         let fresh = new.clone();
         let made = files::blocking(move || {
-            match std::fs::remove_dir_all(&fresh) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            clear(fresh.parent().unwrap_or(&fresh));
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&fresh)?;
             if let Some((uid, gid)) = owner {
                 std::os::unix::fs::chown(&fresh, Some(uid), Some(gid))?;
@@ -157,7 +157,9 @@ impl Server {
         let (new, data) = (new, data.to_owned());
         let kept = files::blocking(move || {
             std::fs::rename(&new, &data)?;
-            std::fs::File::open(data.parent().unwrap_or(&data))?.sync_all()
+            let base = data.parent().unwrap_or(&data);
+            clear(base);
+            std::fs::File::open(base)?.sync_all()
         });
         kept.await.map_err(|error| error.to_string())
     }
@@ -218,7 +220,15 @@ impl Server {
         } else {
             "rename-command MODULE \"\"\nrename-command CONFIG \"\"\nrename-command DEBUG \"\"\nrename-command REPLICAOF \"\"\nrename-command SLAVEOF \"\"\n"
         };
-        format!("bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {dir}\ndaemonize no\nlogfile \"\"\nappendonly yes\n{closed}")
+        // Those before 6 know no users.
+        let asker = if self.version.parse::<u32>().is_ok_and(|version| version >= 6) {
+            format!("user {} on nopass resetkeys -@all +ping\n", health::ASKER)
+        } else {
+            String::new()
+        };
+        format!(
+            "bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {dir}\ndaemonize no\nlogfile \"\"\nappendonly yes\n{closed}{asker}"
+        )
     }
 
     /// As in `PostgreSQL 15`.
@@ -226,6 +236,15 @@ impl Server {
         match self.kind {
             Kind::Postgres => format!("PostgreSQL {}", self.version),
             Kind::Redis => format!("Redis {}", self.version),
+        }
+    }
+}
+
+/// Deletes data whose making was cut off. What programs write there right now is in the way: that goes when the making has ended.
+fn clear(base: &Path) {
+    for left in std::fs::read_dir(base).into_iter().flatten().flatten() {
+        if left.file_name().to_string_lossy().starts_with(NEW) {
+            let _ = std::fs::remove_dir_all(left.path());
         }
     }
 }

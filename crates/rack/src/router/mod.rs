@@ -144,12 +144,26 @@ impl Router {
 
 /// Ends the router of a Rack that does not run. Says whether there was one.
 pub(crate) async fn end(dir: &Path) -> io::Result<bool> {
-    let Ok(stream) = UnixStream::connect(dir.join("router.sock")).await else { return Ok(false) };
+    let deadline = Instant::now() + START;
+    let stream = loop {
+        match UnixStream::connect(dir.join("router.sock")).await {
+            Ok(stream) => break stream,
+            // Its Rack was killed while it began: it will listen.
+            Err(_) if is_running(dir) && Instant::now() < deadline => sleep(LOOK_AGAIN).await,
+            Err(_) => return Ok(false),
+        }
+    };
     let (mut from, mut to) = stream.into_split();
     write(&mut to, &Order::End).await?;
     // It ends the link when it has closed everything.
     timeout(START, async { tokio::io::copy(&mut from, &mut tokio::io::sink()).await }).await??;
     Ok(true)
+}
+
+/// Whether a router holds the lock of its directory.
+fn is_running(dir: &Path) -> bool {
+    let lock = std::fs::File::open(dir.join("router.lock"));
+    lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
 }
 
 /// Where the router is.

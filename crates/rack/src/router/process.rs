@@ -168,7 +168,10 @@ impl Router {
                 for ip in &table.inside {
                     wanted.insert(SocketAddr::new(*ip, route.port), (Arc::clone(&pool), route.http));
                 }
-                names.pools.extend(route.hosts.iter().map(|host| (host.clone(), Arc::clone(&pool))));
+                for host in &route.hosts {
+                    // Of two that claim a name the earlier one has it, whoever let the later one in.
+                    names.pools.entry(host.clone()).or_insert_with(|| Arc::clone(&pool));
+                }
                 pools.insert(key, pool);
             }
             // A port that changed hands begins anew.

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::logs::LogStore;
-use crate::manifest::{Manifest, MissingEnv};
+use crate::manifest::{Manifest, MissingEnv, Service};
 use crate::resources::Session;
 use crate::router::{Certificate, Router, RouterConfig, Table, Target};
 use crate::runtime::{ExecSpec, ExecStream, ProcessKind, ProcessState, Runtime, RuntimeError, TerminalSize};
@@ -25,6 +25,7 @@ mod dockerfile;
 mod environment;
 mod health;
 mod keeper;
+mod names;
 mod one_off;
 mod places;
 mod ports;
@@ -112,6 +113,18 @@ pub enum PromoteError {
         /// Id of the release.
         release: String,
     },
+    /// Another app is served under one of its host names. Nothing was started.
+    #[error(
+        "release {release}: the host name {name} is served for app {owner}: give another `domain` in convox.yml, or promote a release of {owner} without it first"
+    )]
+    Name {
+        /// Id of the release.
+        release: String,
+        /// The host name.
+        name: String,
+        /// The app that has it.
+        owner: String,
+    },
     /// A resource did not come up. No service was started.
     #[error("release {release}: resource {resource} did not become ready: {reason}")]
     Resource {
@@ -156,7 +169,8 @@ pub struct ResourceState {
     pub name: String,
     /// `postgres`, `redis`, ...
     pub kind: String,
-    /// `running`, `pending`, or `external` for one that is somebody else's.
+    /// `running`, `unhealthy` for one that does not answer any more, `pending` for one that has not answered yet, or `external` for one that is
+    /// somebody else's.
     pub status: &'static str,
     /// How apps reach it. Holds its password.
     pub url: String,
@@ -186,6 +200,14 @@ pub enum SchedulerError {
     /// The app has no promoted release.
     #[error("app {0} has no promoted release; run `convox deploy` first")]
     NoApp(String),
+    /// What the app runs cannot be read.
+    #[error("app {app} runs on as it was and cannot be changed: {reason}; promote a release that can be read")]
+    Held {
+        /// Its name.
+        app: String,
+        /// Why not.
+        reason: String,
+    },
     /// The environment lacks what the manifest requires.
     #[error(transparent)]
     Environment(#[from] MissingEnv),
@@ -260,6 +282,15 @@ struct App {
     /// Places that are being given up.
     retiring: Vec<Arc<Keeper>>,
     promotion: Option<Promotion>,
+    /// Its active release cannot be read: what runs of it is left alone.
+    held: Option<Held>,
+}
+
+/// An app whose active release cannot be read.
+struct Held {
+    reason: String,
+    /// Names under which it is served.
+    names: Vec<String>,
 }
 
 /// The places of one service.
@@ -277,6 +308,8 @@ struct Places {
 struct Promotion {
     cancel: CancellationToken,
     done: CancellationToken,
+    /// Host names of its release.
+    names: Vec<String>,
 }
 
 impl Drop for Scheduler {
@@ -287,12 +320,14 @@ impl Drop for Scheduler {
 
 impl Scheduler {
     /// Adopts what an earlier run of the Rack left running, takes up the wanted apps (every app
-    /// with an active release), and begins to reconcile.
+    /// with an active release), and begins to reconcile. Apps in `held` have an active release that cannot be read, for the reason given: what runs of
+    /// them runs on and is served as before, and nothing of it is replaced when it ends.
     pub async fn start(
         config: SchedulerConfig,
         runtime: Arc<dyn Runtime>,
         logs: LogStore,
         apps: Vec<DesiredApp>,
+        held: BTreeMap<String, String>,
     ) -> Result<Arc<Self>, SchedulerError> {
         let ports = Ports::open(&config.dir)
             .map_err(|source| SchedulerError::Io { doing: format!("reading ports.json in {}", config.dir.display()), source })?;
@@ -307,7 +342,7 @@ impl Scheduler {
         let (router, earlier) = started.map_err(|source| SchedulerError::Io { doing: "starting the router".to_owned(), source })?;
         let inner = Arc::new(Inner {
             router,
-            routed: earlier.routes.into_iter().flat_map(|route| route.targets).collect(),
+            routed: earlier.routes.iter().flat_map(|route| route.targets.clone()).collect(),
             config,
             runtime,
             logs,
@@ -317,6 +352,7 @@ impl Scheduler {
             tasks: TaskTracker::new(),
         });
         let found = inner.runtime.adopt().await?;
+        resume::hold(&inner, held, &earlier.routes);
         resume::resume(&inner, found, apps);
         inner.tasks.spawn(resume::tidy(Arc::clone(&inner)));
         inner.tasks.spawn(timers::follow(Arc::clone(&inner)));
@@ -344,8 +380,15 @@ impl Scheduler {
 
     /// Names under which an app's running release is served.
     pub(crate) fn hosts(&self, app: &str) -> Vec<String> {
-        let desired = self.inner.apps().get(app).and_then(|entry| entry.desired.clone());
-        desired.iter().flat_map(|desired| &desired.manifest.services).flat_map(|service| self.inner.hosts(app, service)).collect()
+        self.served(Some(app)).into_iter().flat_map(|(_, _, hosts)| hosts).collect()
+    }
+
+    /// The services of all running releases (or of this app's), with their apps and the names under which they are served.
+    pub(crate) fn served(&self, app: Option<&str>) -> Vec<(String, Service, Vec<String>)> {
+        let apps = self.inner.apps();
+        let running = apps.values().filter_map(|entry| entry.desired.as_ref()).filter(|desired| app.is_none_or(|app| desired.app == app));
+        let services = running.flat_map(|desired| desired.manifest.services.iter().map(|service| (&desired.app, service)));
+        services.map(|(app, service)| (app.clone(), service.clone(), self.inner.hosts(app, service))).collect()
     }
 
     /// Has the router serve these certificates by name, the later ones first: names, chain, key.
@@ -382,6 +425,11 @@ impl Scheduler {
         let (inner, release) = (Arc::clone(&self.inner), desired.release.clone());
         let task = self.inner.tasks.spawn(promote::promote(inner, desired, options));
         task.await.unwrap_or(Err(PromoteError::Cancelled { release }))
+    }
+
+    /// Whether every host name of a release may be its app's.
+    pub fn check_names(&self, desired: &DesiredApp) -> Result<(), PromoteError> {
+        promote::check_names(&self.inner, &self.inner.apps(), desired)
     }
 
     /// Makes a running promotion of the app fail with [`PromoteError::Cancelled`]. Says whether

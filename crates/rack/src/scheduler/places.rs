@@ -24,6 +24,9 @@ pub(super) type Apps<'a> = MutexGuard<'a, BTreeMap<String, App>>;
 pub(super) fn running<'a>(apps: &'a mut Apps<'_>, app: &str, service: &str) -> Result<(&'a mut App, Arc<DesiredApp>), SchedulerError> {
     let no_app = || SchedulerError::NoApp(app.to_owned());
     let entry = apps.get_mut(app).ok_or_else(no_app)?;
+    if let Some(held) = &entry.held {
+        return Err(SchedulerError::Held { app: app.to_owned(), reason: held.reason.clone() });
+    }
     let desired = entry.desired.clone().ok_or_else(no_app)?;
     if desired.manifest.service(service).is_none() {
         return Err(SchedulerError::NoService(service.to_owned()));
@@ -46,7 +49,8 @@ impl Inner {
 
     /// Tells the router who of a service is healthy now, and under which names it is served.
     pub(super) fn route(&self, app: &str, entry: &App, name: &str) {
-        let Some(places) = entry.services.get(name) else { return };
+        // What the router knows of one that cannot be read is all that is known of it.
+        let Some(places) = entry.services.get(name).filter(|_| entry.held.is_none()) else { return };
         let Some(port) = places.port else {
             return self.router.change(|table| table.take(app, name));
         };
@@ -151,7 +155,11 @@ impl Inner {
             return process;
         }
         let apps = self.apps();
-        let keepers = apps.get(&process.app).into_iter().flat_map(App::keepers);
+        let entry = apps.get(&process.app);
+        if entry.is_some_and(|entry| entry.held.is_some() && !entry.keepers().any(|keeper| keeper.app.release == process.release)) {
+            return process;
+        }
+        let keepers = entry.into_iter().flat_map(App::keepers);
         let phase = keepers.map(|keeper| keeper.slot()).find(|slot| slot.process.as_deref() == Some(&process.id));
         let status = phase.map(|slot| match slot.phase {
             Phase::Healthy => ProcessStatus::Running,

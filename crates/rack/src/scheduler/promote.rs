@@ -1,5 +1,6 @@
 //! From one release to the next without a moment in between.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::keeper::Keeper;
+use super::names::Foreign;
 use super::slot::Slot;
-use super::{DesiredApp, Inner, PromoteError, PromoteOptions, Promotion, environment, resource};
+use super::{App, DesiredApp, Inner, PromoteError, PromoteOptions, Promotion, environment, resource, resume};
 use crate::logs::LogQuery;
 use crate::manifest::Service;
 
@@ -47,8 +49,17 @@ pub(super) async fn promote(inner: Arc<Inner>, desired: DesiredApp, options: Pro
     outcome
 }
 
+/// Refuses a release that would take a host name from another app.
+pub(super) fn check_names(inner: &Inner, apps: &BTreeMap<String, App>, desired: &DesiredApp) -> Result<(), PromoteError> {
+    match inner.foreign_name(apps, desired) {
+        None => Ok(()),
+        Some(Foreign { name, owner }) => Err(PromoteError::Name { release: desired.release.clone(), name, owner }),
+    }
+}
+
 fn begin(inner: &Inner, desired: &DesiredApp) -> Result<Promotion, PromoteError> {
     let mut apps = inner.apps();
+    check_names(inner, &apps, desired)?;
     let entry = apps.entry(desired.app.clone()).or_default();
     if entry.promotion.is_some() {
         return Err(PromoteError::Busy);
@@ -60,7 +71,8 @@ fn begin(inner: &Inner, desired: &DesiredApp) -> Result<Promotion, PromoteError>
     }
     entry.formation.clone_from(&desired.formation);
     inner.open_ports(entry, desired);
-    Ok(entry.promotion.insert(Promotion::default()).clone())
+    let names = inner.names(desired);
+    Ok(entry.promotion.insert(Promotion { names, ..Promotion::default() }).clone())
 }
 
 struct Rollout<'a> {
@@ -206,6 +218,8 @@ impl Rollout<'_> {
         let old = {
             let mut apps = self.inner.apps();
             let Some(entry) = apps.get_mut(&self.desired.app) else { return };
+            // From here on the new places are what is routed.
+            let was_held = entry.held.take().is_some();
             let mut old = Vec::new();
             for service in &self.desired.manifest.services {
                 let places = entry.services.entry(service.name.clone()).or_default();
@@ -227,6 +241,9 @@ impl Rollout<'_> {
                 self.inner.fill(entry, &service.name);
             }
             entry.retiring.extend(old.iter().cloned());
+            if was_held {
+                resume::let_go(self.inner, entry, &self.desired);
+            }
             old
         };
         for keeper in &old {
@@ -254,6 +271,10 @@ impl Rollout<'_> {
             keeper.retire_now();
         }
         join_all(new.iter().map(|keeper| keeper.gone())).await;
+        if self.inner.apps().get(&self.desired.app).is_some_and(|entry| entry.held.is_some()) {
+            // What runs of it uses the same resources, and is routed as it was.
+            return;
+        }
         resource::restore(self.inner, &self.desired.app);
         let mut apps = self.inner.apps();
         let Some(entry) = apps.get_mut(&self.desired.app) else { return };

@@ -26,8 +26,10 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const SOON: Duration = Duration::from_millis(200);
 /// Pause between looks at one that does.
 const LATER: Duration = Duration::from_secs(5);
-/// Failed looks in a row of which its log is told.
-const TOLD_AFTER: u32 = 3;
+/// Failed looks in a row at one that answered before after which it is said not to.
+const SILENT_AFTER: u32 = 2;
+/// Pause between looks at one that answered before and does not now.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The server of one resource.
 pub(super) struct ResourceKeeper {
@@ -43,8 +45,10 @@ pub(super) struct ResourceKeeper {
 struct State {
     /// Its process, once started.
     process: Option<Target>,
-    /// It answers.
+    /// It has answered: it gets connections until it ends.
     is_ready: bool,
+    /// It has answered, and does not any more. It may be busy with itself, so that is told and nothing is done.
+    is_silent: bool,
     /// Starts since it last answered that came to nothing.
     failures: u32,
     /// What was seen last.
@@ -63,12 +67,15 @@ impl ResourceKeeper {
         found: Option<ProcessState>,
         before: Option<Arc<Self>>,
     ) -> Option<Arc<Self>> {
+        // One that the router sends connections to answered before the Rack was away: who is connected must not notice that it was.
+        let target = found.as_ref().and_then(|found| Some(Target { process: found.id.clone(), port: found.port? }));
+        let is_ready = target.as_ref().is_some_and(|target| inner.routed.contains(target));
         let keeper = Arc::new(Self {
             app: app.app.clone(),
             resource: resource.clone(),
             kind,
             password: Arc::clone(app.resources.get(&resource.name)?),
-            state: watch::Sender::new(State::default()),
+            state: watch::Sender::new(State { process: target, is_ready, ..State::default() }),
             retire: CancellationToken::new(),
         });
         inner.tasks.spawn(run(Arc::clone(inner), Arc::clone(&keeper), found, before));
@@ -150,27 +157,46 @@ impl ResourceKeeper {
 
     /// Looks at a server for ever.
     async fn look(&self, inner: &Inner, port: u16) {
+        let seat = self.seat(&inner.config.resources);
+        // A server of the machine's own is asked without its password: until it has answered, nobody knows that it is the one that listens there.
+        let password = if seat.is_on_machine().await { None } else { Some(&*self.password) };
         let mut failed = 0;
         loop {
-            let seen = resources::health::check(self.kind, port, &self.password).await;
-            let was_ready = self.state.borrow().is_ready;
+            let (was_ready, was_silent) = {
+                let state = self.state.borrow();
+                (state.is_ready, state.is_silent)
+            };
+            let mut seen = resources::health::check(self.kind, port, password).await;
+            if seen.is_ok() && !was_ready {
+                // Before anybody is let in who could write something.
+                seen = seat.made().await;
+            }
             match seen {
                 Ok(()) => {
                     failed = 0;
-                    if !was_ready {
-                        self.say(inner, "is ready");
+                    if !was_ready || was_silent {
+                        self.say(inner, if was_ready { "answers again" } else { "is ready" });
                         self.set(inner, |state| *state = State { is_ready: true, process: state.process.clone(), ..State::default() });
                     }
                 }
                 Err(reason) => {
                     failed += 1;
-                    if was_ready && failed == TOLD_AFTER {
+                    if was_ready && failed == SILENT_AFTER {
                         self.say(inner, &format!("does not answer: {reason}"));
                     }
-                    self.state.send_modify(|state| state.seen = reason);
+                    self.state.send_modify(|state| {
+                        state.is_silent = was_ready && failed >= SILENT_AFTER;
+                        state.seen = reason;
+                    });
                 }
             }
-            sleep(if self.state.borrow().is_ready { LATER } else { SOON }).await;
+            let is_ready = self.state.borrow().is_ready;
+            let pause = match failed {
+                _ if !is_ready => SOON,
+                0 => LATER,
+                _ => AGAIN,
+            };
+            sleep(pause).await;
         }
     }
 
@@ -248,19 +274,28 @@ fn place(name: &str) -> String {
     format!("{RESOURCE}{name}")
 }
 
-/// Tells the router where the resource is now.
+/// Tells the router where the resource is now. Its port stays open while its server is not ready: who connects waits for it, and nobody else can take
+/// the port that apps were told.
 pub(super) fn refresh(inner: &Inner, app: &str, name: &str) {
     let place = place(name);
-    let ready = inner.apps().get(app).and_then(|entry| entry.resources.get(name).cloned());
-    let target = ready.and_then(|keeper| {
-        let state = keeper.state.borrow();
-        state.process.clone().filter(|_| state.is_ready)
-    });
-    let Some(target) = target else { return inner.router.change(|table| table.take(app, &place)) };
+    let keeper = match inner.apps().get(app) {
+        // Being taken up, or gone: what is routed for it is not this one's business.
+        None => return,
+        Some(entry) => entry.resources.get(name).cloned(),
+    };
+    let Some(keeper) = keeper else { return inner.router.change(|table| table.take(app, &place)) };
     match inner.ports.of_service(app, &place) {
         Ok(port) => {
-            let route = Route { app: app.to_owned(), service: place, port, http: false, hosts: Vec::new(), targets: vec![target] };
-            inner.router.change(|table| table.put(route));
+            let route = |state: &State| Route {
+                app: app.to_owned(),
+                service: place.clone(),
+                port,
+                http: false,
+                hosts: Vec::new(),
+                targets: state.process.clone().filter(|_| state.is_ready).into_iter().collect(),
+            };
+            // Read where it is written: the latest state is what is routed at last.
+            inner.router.change(|table| table.put(route(&keeper.state.borrow())));
         }
         Err(error) => inner.logs.append(app, &format!("system/resource/{name}"), &format!("no port to be reached on: {error}")),
     }
@@ -288,6 +323,9 @@ pub(super) fn begin(inner: &Arc<Inner>, desired: &DesiredApp) -> Vec<Arc<Resourc
             entry.resources.insert(resource.name.clone(), Arc::clone(&keeper));
             wanted.push(keeper);
         }
+    }
+    for keeper in &wanted {
+        refresh(inner, &desired.app, keeper.name());
     }
     wanted
 }
@@ -392,7 +430,11 @@ pub(super) fn states(inner: &Inner, app: &str) -> Vec<ResourceState> {
                 return Some(state("external", url.to_owned()));
             }
             let keeper = inner.apps().get(app)?.resources.get(&resource.name).cloned()?;
-            let status = if keeper.state.borrow().is_ready { "running" } else { "pending" };
+            let status = match &*keeper.state.borrow() {
+                State { is_ready: false, .. } => "pending",
+                State { is_silent: true, .. } => "unhealthy",
+                _ => "running",
+            };
             Some(state(status, keeper.access(inner)?.url()))
         })
         .collect();

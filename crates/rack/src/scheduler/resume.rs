@@ -5,19 +5,57 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::timeout;
 
 use super::keeper::Keeper;
 use super::resource::{self, ResourceKeeper};
 use super::slot::how_it_ended;
-use super::{App, DesiredApp, Inner};
+use super::{App, DesiredApp, Held, Inner};
 use crate::resources;
+use crate::router::{Route, Target};
 use crate::runtime::{ProcessKind, ProcessState, RESOURCE};
 
 /// How long an ended one-off process stays known.
 const ONE_OFF_KEPT: Duration = Duration::from_mins(10);
+/// How long the connections of a surplus process may take to finish.
+const DRAIN: Duration = Duration::from_secs(30);
 const TIDY: Duration = Duration::from_secs(30);
 /// Rounds of tidying between looks for old log files.
 const EXPIRE_EVERY: u32 = 120;
+
+/// Notes apps whose active release cannot be read, and why: what runs of them is left alone, and routed as it was.
+pub(super) fn hold(inner: &Inner, held: BTreeMap<String, String>, routes: &[Route]) {
+    for (app, reason) in held {
+        inner.logs.append(
+            &app,
+            "system/rack",
+            &format!(
+                "The active release cannot be read: {reason}. What runs of it runs on as it is, is not replaced when it ends, and its timers rest, until a release that can be read is promoted"
+            ),
+        );
+        let names = routes.iter().filter(|route| route.app == app).flat_map(|route| route.hosts.clone()).collect();
+        inner.apps().insert(app, App { held: Some(Held { reason, names }), ..App::default() });
+    }
+}
+
+/// A release that can be read has taken over: what ran of the one that cannot is not routed any more, and ends when its connections have.
+pub(super) fn let_go(inner: &Arc<Inner>, entry: &App, desired: &DesiredApp) {
+    inner.router.change(|table| {
+        let before = table.routes.len();
+        table.routes.retain(|route| {
+            let is_wanted = desired.manifest.service(&route.service).is_some() || route.service.starts_with(RESOURCE);
+            route.app != desired.app || is_wanted
+        });
+        table.routes.len() != before
+    });
+    let is_placed = |process: &ProcessState| entry.keepers().any(|keeper| keeper.slot().process.as_deref() == Some(&process.id));
+    let is_left = |process: &ProcessState| {
+        process.app == desired.app && process.kind == ProcessKind::Service && !process.status.is_final() && !is_placed(process)
+    };
+    for process in inner.runtime.list().into_iter().filter(is_left) {
+        stop_surplus(inner, process);
+    }
+}
 
 /// Gives the processes found to the places that want them, starts what is missing, stops what is
 /// surplus.
@@ -35,7 +73,8 @@ pub(super) fn resume(inner: &Arc<Inner>, found: Vec<ProcessState>, apps: Vec<Des
         if let Some(port) = process.port {
             inner.ports.note(port);
         }
-        if process.kind != ProcessKind::OneOff {
+        let is_held = inner.apps().get(&process.app).is_some_and(|entry| entry.held.is_some());
+        if process.kind != ProcessKind::OneOff && !is_held {
             running.entry((process.app.clone(), process.service.clone())).or_default().push(process);
         }
     }
@@ -90,6 +129,10 @@ fn stop_surplus(inner: &Arc<Inner>, process: ProcessState) {
     let inner = Arc::clone(inner);
     inner.tasks.clone().spawn(async move {
         say(&inner, &process, &format!("of release {} is not wanted any more; stopping it", process.release));
+        if let Some(port) = process.port {
+            inner.router.settled().await;
+            let _ = timeout(DRAIN, inner.router.drained(Target { process: process.id.clone(), port })).await;
+        }
         if let Err(error) = inner.runtime.stop(&process.id, None).await {
             say(&inner, &process, &format!("could not be stopped: {error}"));
         }

@@ -76,6 +76,20 @@ impl State {
         Ok(rows.into_iter().collect())
     }
 
+    /// Notes that a build which waited for its image is being made; `false` if it did not wait (any more).
+    pub(crate) async fn start_build(&self, app: &str, id: &str, now_ms: i64) -> Result<bool, DbError> {
+        let started = convox_db::transaction!(&self.db, |tx| {
+            sqlx::query("UPDATE builds SET status = 'running', started_ms = $3 WHERE app = $1 AND id = $2 AND status = 'created'")
+                .bind(app)
+                .bind(id)
+                .bind(now_ms)
+                .execute(&mut *tx)
+                .await?
+                .rows_affected()
+        });
+        Ok(started > 0)
+    }
+
     /// Keeps a build, new or changed.
     pub(crate) async fn put_build(&self, build: &BuildRow) -> Result<(), DbError> {
         convox_db::transaction!(&self.db, |tx| {

@@ -1,5 +1,7 @@
 //! Certificates, and their keys.
 
+use std::collections::BTreeMap;
+
 use convox_db::DbError;
 use convox_seal::Secret;
 
@@ -21,6 +23,12 @@ impl CertificateRow {
     /// For one that is new.
     pub(crate) fn new_id() -> String {
         format!("cert-{}", uuid::Uuid::new_v4().simple())
+    }
+
+    /// Whether it is for this host name, lower case.
+    pub(crate) fn covers(&self, host: &str) -> bool {
+        let is_any = |domain: &str| host.split_once('.').is_some_and(|(_, parent)| domain.strip_prefix("*.") == Some(parent));
+        self.domains.iter().any(|domain| domain == host || is_any(domain))
     }
 }
 
@@ -94,6 +102,40 @@ impl State {
             sqlx::query("DELETE FROM certificates WHERE id = $1").bind(id).execute(&mut *tx).await?.rows_affected()
         });
         Ok(removed > 0)
+    }
+
+    /// The certificates that were chosen by hand, by app and service.
+    pub(crate) async fn service_certificates(&self) -> Result<BTreeMap<(String, String), String>, DbError> {
+        let rows: Vec<(String, String, String)> =
+            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT app, service, certificate FROM service_certificates")
+                .fetch_all(pool)
+                .await)?;
+        Ok(rows.into_iter().map(|(app, service, certificate)| ((app, service), certificate)).collect())
+    }
+
+    /// Chooses a certificate for a service; `false` if there is no such certificate any more.
+    pub(crate) async fn put_service_certificate(&self, app: &str, service: &str, certificate: &str) -> Result<bool, DbError> {
+        let put = convox_db::transaction!(&self.db, |tx| {
+            sqlx::query(
+                "INSERT INTO service_certificates (app, service, certificate) SELECT $1, $2, id FROM certificates WHERE id = $3 \
+                 ON CONFLICT (app, service) DO UPDATE SET certificate = excluded.certificate",
+            )
+            .bind(app)
+            .bind(service)
+            .bind(certificate)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected()
+        });
+        Ok(put > 0)
+    }
+
+    /// Forgets what the Rack is to the authority behind this directory.
+    pub(crate) async fn remove_acme_account(&self, directory: &str) -> Result<(), DbError> {
+        convox_db::transaction!(&self.db, |tx| {
+            sqlx::query("DELETE FROM acme_accounts WHERE directory = $1").bind(directory).execute(&mut *tx).await?;
+        });
+        Ok(())
     }
 
     /// What the Rack is to the authority behind this directory.

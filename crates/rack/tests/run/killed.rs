@@ -77,7 +77,7 @@ async fn scheduler(dir: &Path, apps: Vec<DesiredApp>) -> (Arc<dyn Runtime>, Arc<
         program: env!("CARGO_BIN_EXE_convox-rack").into(),
         router: RouterConfig::default(),
     };
-    let scheduler = Scheduler::start(config, Arc::clone(&runtime), logs, apps).await.unwrap();
+    let scheduler = Scheduler::start(config, Arc::clone(&runtime), logs, apps, BTreeMap::new()).await.unwrap();
     (runtime, scheduler)
 }
 

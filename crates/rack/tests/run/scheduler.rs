@@ -118,6 +118,11 @@ impl Bench {
 }
 
 async fn start(dir: &Path, apps: Vec<DesiredApp>) -> (LogStore, Arc<dyn Runtime>, Arc<Scheduler>) {
+    start_with(dir, apps, BTreeMap::new()).await
+}
+
+/// The same with apps whose active release cannot be read.
+async fn start_with(dir: &Path, apps: Vec<DesiredApp>, held: BTreeMap<String, String>) -> (LogStore, Arc<dyn Runtime>, Arc<Scheduler>) {
     let (logs, runtime) = runtime(dir);
     let runtime: Arc<dyn Runtime> = Arc::new(runtime);
     let config = SchedulerConfig {
@@ -127,7 +132,7 @@ async fn start(dir: &Path, apps: Vec<DesiredApp>) -> (LogStore, Arc<dyn Runtime>
         program: env!("CARGO_BIN_EXE_convox-rack").into(),
         router: RouterConfig::default(),
     };
-    let scheduler = Scheduler::start(config, Arc::clone(&runtime), logs.clone(), apps).await.unwrap();
+    let scheduler = Scheduler::start(config, Arc::clone(&runtime), logs.clone(), apps, held).await.unwrap();
     (logs, runtime, scheduler)
 }
 
@@ -343,6 +348,99 @@ async fn a_restarted_rack_finds_its_processes_and_ports_again() {
     })
     .await;
     assert!(get(port).await.unwrap().starts_with("R2 "));
+}
+
+#[tokio::test]
+async fn what_runs_of_an_app_that_cannot_be_read_runs_on_until_a_release_that_can_takes_over() {
+    let bench = Bench::new().await;
+    bench.promote("R1", WEB).await.unwrap();
+    let (pids, port) = (bench.pids(), bench.port());
+    bench.scheduler.shutdown().await;
+    let held = BTreeMap::from([("app".to_owned(), "line 3, column 5: unknown key".to_owned())]);
+    let (_, _, second) = start_with(bench.dir.path(), Vec::new(), held.clone()).await;
+    assert!(get(port).await.unwrap().starts_with("R1 "), "it is served as before");
+    assert!(bench.log().await.contains("The active release cannot be read: line 3, column 5: unknown key"));
+    let running = second.processes("app");
+    assert_eq!((running.len(), running[0].status, running[0].pid.unwrap().to_string()), (1, ProcessStatus::Running, pids[0].clone()));
+    let refused = second.scale("app", "web", Formation::default()).unwrap_err().to_string();
+    assert!(refused.contains("cannot be changed: line 3, column 5"), "{refused}");
+
+    // A release that fails leaves it as it is; one that works takes its place, and no request fails on the way.
+    let load = Load::start(port);
+    let failing = second.promote(bench.release("R2", &WEB.replace("exec perl server.pl", "exit 4")), PromoteOptions::default());
+    assert!(timeout(SOON, failing).await.unwrap().is_err());
+    assert!(is_running(&pids[0]) && get(port).await.unwrap().starts_with("R1 "));
+    timeout(SOON, second.promote(bench.release("R3", WEB), PromoteOptions::default())).await.unwrap().unwrap();
+    wait_until("the old process is gone", || !is_running(&pids[0])).await;
+    let (_, failures) = load.stop().await;
+    assert_eq!(failures, Vec::<String>::new());
+    assert!(get(port).await.unwrap().starts_with("R3 "));
+    second.scale("app", "web", Formation::default()).unwrap();
+}
+
+#[tokio::test]
+async fn a_host_name_is_the_first_apps_until_no_release_of_it_names_it() {
+    let bench = Bench::new().await;
+    let named = |app: &str, id: &str, domain: &str| DesiredApp {
+        app: app.into(),
+        ..bench.release(id, &WEB.replace("port: 3000", &format!("port: 3000\n    domain: {domain}")))
+    };
+    bench.promote_app(named("app", "R1", "shop.example.com,www.example.com")).await.unwrap();
+    for wanted in ["shop.example.com", "other.example.com,WWW.example.com"] {
+        let refused = bench.promote_app(named("thief", "R2", wanted)).await.unwrap_err();
+        assert!(matches!(&refused, PromoteError::Name { owner, .. } if owner == "app"), "{refused}");
+        assert_eq!(bench.scheduler.check_names(&named("thief", "R2", wanted)).unwrap_err().to_string(), refused.to_string());
+        assert!(bench.scheduler.services("thief").is_empty(), "nothing was started");
+    }
+    bench.promote_app(named("app", "R3", "shop.example.com")).await.unwrap();
+    bench.promote_app(named("thief", "R4", "www.example.com")).await.unwrap();
+    // One that fails has claimed nothing; one that is over gives all back.
+    let failing = DesiredApp {
+        manifest: Manifest::parse("services: {web: {command: exit 4, domain: a.example.com}}").unwrap(),
+        ..named("thief", "R5", "")
+    };
+    assert!(bench.promote_app(failing).await.is_err());
+    bench.promote_app(named("app", "R6", "a.example.com")).await.unwrap();
+    bench.scheduler.remove("app").await.unwrap();
+    bench.promote_app(named("thief", "R7", "shop.example.com,a.example.com")).await.unwrap();
+}
+
+/// Starts the scheduler at a time when a timer of its app is due.
+async fn due(bench: &Bench, concurrency: &str) -> (LogStore, Arc<Scheduler>) {
+    let text = format!(
+        "services: {{web: {{command: exec sleep 1000}}}}\ntimers: {{t: {{service: web, schedule: \"0 0 1 1 *\", command: exec sleep 1000, concurrency: {concurrency}}}}}\n"
+    );
+    let app = bench.release("R1", &text);
+    std::fs::write(bench.dir.path().join("scheduler/timers.json"), r#"{"app": {"t": "2020-06-01T00:00:00Z"}}"#).unwrap();
+    let (logs, _, scheduler) = start(bench.dir.path(), vec![app]).await;
+    (logs, scheduler)
+}
+
+fn runs(scheduler: &Scheduler) -> Vec<String> {
+    let runs = scheduler.processes("app").into_iter().filter(|process| process.timer.is_some() && process.status == ProcessStatus::Running);
+    runs.map(|process| process.id).collect()
+}
+
+#[tokio::test]
+async fn a_timer_that_is_due_while_its_last_run_goes_on_does_what_its_manifest_says() {
+    let bench = Bench::new().await;
+    bench.scheduler.shutdown().await;
+    let (_, scheduler) = due(&bench, "Forbid").await;
+    wait_until("the timer runs", || runs(&scheduler).len() == 1).await;
+    let first = runs(&scheduler);
+    scheduler.shutdown().await;
+    // A run outlives its Rack, and counts with the next one.
+    let (logs, scheduler) = due(&bench, "Forbid").await;
+    let query = LogQuery { follow: true, filter: Some("is due and its run before is not over".into()), ..LogQuery::default() };
+    timeout(SOON, logs.query("app", query).next()).await.unwrap().unwrap();
+    assert_eq!(runs(&scheduler), first);
+    scheduler.shutdown().await;
+    let (_, scheduler) = due(&bench, "Allow").await;
+    wait_until("a second one runs beside it", || runs(&scheduler).len() == 2).await;
+    assert!(runs(&scheduler).contains(&first[0]));
+    scheduler.shutdown().await;
+    let (_, scheduler) = due(&bench, "Replace").await;
+    wait_until("both have made room", || runs(&scheduler).len() == 1 && !runs(&scheduler).contains(&first[0])).await;
 }
 
 #[tokio::test]

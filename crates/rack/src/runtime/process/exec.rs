@@ -1,7 +1,8 @@
 //! Running a command beside a process, for a client that may go away at any time.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 
 use super::watched::Watched;
 use super::{Entry, procfs, terminal};
-use crate::runtime::{ExecSpec, ExecStream, RuntimeError};
+use crate::runtime::{ExecSpec, ExecStream, RuntimeError, TerminalSize};
 use crate::shim::ExecRequest;
 
 /// How long the exec shim may take to read its request.
@@ -43,14 +44,46 @@ pub(super) async fn exec(program: &Path, entry: &Arc<Entry>, spec: ExecSpec) -> 
     let request = ExecRequest { command: vec!["sh".into(), "-c".into(), spec.command], env, dir, tty: spec.tty.is_some() };
     let request = request.encode().map_err(io("encoding the request"))?;
 
+    let process = Arc::clone(entry);
+    let ended = async move { drop(process.ended().await) };
+    session(program, &id, request, spec.tty, spec.no_input, ended)
+}
+
+/// Runs a command of the machine's own, beside no process.
+pub(crate) fn on_machine(program: &Path, command: Vec<String>, tty: Option<TerminalSize>) -> Result<ExecStream, RuntimeError> {
+    let kept = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ"];
+    let mut env: BTreeMap<String, String> =
+        kept.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect();
+    if tty.is_some() {
+        env.insert("TERM".to_owned(), "xterm".to_owned());
+    }
+    let dir = env.get("HOME").map(PathBuf::from).filter(|home| home.is_dir()).unwrap_or_else(|| PathBuf::from("/"));
+    let request = ExecRequest { command, env, dir, tty: tty.is_some() };
+    let request = request.encode().map_err(|source| RuntimeError::Io { doing: "encoding the request of a shell".to_owned(), source })?;
+    session(program, "of the machine", request, tty, false, std::future::pending())
+}
+
+/// Runs what is requested in a shim of its own until it, its client, or `outlived` ends.
+fn session(
+    program: &Path,
+    id: &str,
+    request: Vec<u8>,
+    tty: Option<TerminalSize>,
+    no_input: bool,
+    outlived: impl Future<Output = ()> + Send + 'static,
+) -> Result<ExecStream, RuntimeError> {
+    let io = |doing: &'static str| {
+        let id = id.to_owned();
+        move |source| RuntimeError::Io { doing: format!("{doing} for exec in process {id}"), source }
+    };
     let (leash, theirs) = std::os::unix::net::UnixStream::pair().map_err(io("making a socket"))?;
-    let (input, output, stdin, stdout) = match spec.tty {
+    let (input, output, stdin, stdout) = match tty {
         Some(size) => {
             let (input, output, slave) = terminal::open(size).map_err(io("opening a terminal"))?;
             let second = slave.try_clone().map_err(io("opening a terminal"))?;
             (Box::new(input) as Input, Box::new(output) as Output, slave, second)
         }
-        None => pipes(spec.no_input).map_err(io("making pipes"))?,
+        None => pipes(no_input).map_err(io("making pipes"))?,
     };
     let child = Command::new(program)
         .arg("exec-shim")
@@ -67,7 +100,6 @@ pub(super) async fn exec(program: &Path, entry: &Arc<Entry>, spec: ExecSpec) -> 
     let (code, exit) = oneshot::channel();
     let mut leash = leash.set_nonblocking(true).and_then(|()| UnixStream::from_std(leash)).map_err(io("using the socket"))?;
     // From here on the task looks after the shim, whatever happens to us.
-    let process = Arc::clone(entry);
     let handing_over = async move {
         let outcome = timeout(HAND_OVER, leash.write_all(&request)).await;
         (leash, outcome.is_ok_and(|written| written.is_ok()))
@@ -81,7 +113,7 @@ pub(super) async fn exec(program: &Path, entry: &Arc<Entry>, spec: ExecSpec) -> 
         tokio::select! {
             () = watched.ended() => {}
             _ = client_gone => {}
-            _ = process.ended() => {}
+            () = outlived => {}
         }
         drop(leash);
         let _ = code.send(conclude(child, watched).await);

@@ -20,6 +20,7 @@ use crate::logs::LogStore;
 
 mod adopt;
 mod exec;
+pub(crate) use exec::on_machine;
 pub(crate) mod files;
 pub(crate) mod procfs;
 mod start;
