@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// `convox-console` to measure; only the data path alone is measured without it.
     #[arg(long)]
     console: Option<PathBuf>,
+    /// Only contenders with this in their name.
+    #[arg(long, default_value = "")]
+    only: String,
     #[command(flatten)]
     output: Output,
 }
@@ -57,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for tls in [false, true] {
         let mut yardstick = f64::NAN;
         for name in ["nginx", "haproxy", "convox-proxy", "convox-console"] {
-            if name == "convox-console" && (arguments.console.is_none() || !tls) {
+            if name == "convox-console" && (arguments.console.is_none() || !tls) || !name.contains(&arguments.only) {
                 continue;
             }
             let (before, with) = runtime.block_on(one(arguments, name, tls)).with_context(|| format!("{name}, TLS: {tls}"))?;

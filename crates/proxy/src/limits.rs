@@ -26,8 +26,8 @@ pub struct Limits {
     /// How long a kept-alive connection may still bring a request once the server was asked to stop: its answer says that the connection
     /// closes, so that a caller who sends at this very moment is not cut off.
     pub leave: Duration,
-    /// Connections of callers on all shards together; more wait in the backlog. 0 leaves a share of this process's file
-    /// descriptors to them, so that upstreams and files have the rest.
+    /// Connections of callers on all shards together; more wait in the backlog. 0 gives them not quite half of this process's
+    /// file descriptors, so that each has one upstream and files have the rest.
     pub connections: usize,
     /// Bytes of a request head.
     pub head_bytes: usize,
@@ -66,10 +66,15 @@ impl Limits {
     }
 }
 
-/// A caller's connection may need one more descriptor upstream; a fifth is left for everything else.
 fn share_of_descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit.map_or(usize::MAX, |limit| usize::try_from(limit / 5 * 2).unwrap_or(usize::MAX))
+    limit.map_or(usize::MAX, |limit| usize::try_from(callers(limit)).unwrap_or(usize::MAX))
+}
+
+/// How many callers fit into so many descriptors: each may need one more upstream, and what else a server has open (its database, files, idle
+/// connections to upstreams) does not grow with them.
+fn callers(limit: u64) -> u64 {
+    (limit - (limit / 20).clamp(64, 1000).min(limit / 2)) / 2
 }
 
 /// Lets this process open as many files as it may ask for, and says how many. Many systems start programs with 1024.
@@ -94,6 +99,19 @@ pub fn close_memory() -> std::io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::callers;
+
+    #[test]
+    fn callers_and_their_upstreams_leave_something_for_everything_else() {
+        assert_eq!([20_000, 1024, 1_000_000].map(callers), [9_500, 480, 499_500]);
+        for limit in (0..300).chain([1024, 4096, 65_536, u64::MAX]) {
+            assert!(callers(limit).checked_mul(2).is_some_and(|taken| taken <= limit), "{limit}");
+        }
+    }
 }
 
 #[cfg(all(test, target_os = "linux"))]
