@@ -34,11 +34,17 @@ pub(crate) struct Server {
     pub(crate) host: String,
     /// Of the certificate at its first start: what clients pinned.
     pub(crate) pin: Fingerprint,
-    setup_code: Option<String>,
+    pub(crate) setup_code: Option<String>,
 }
 
 impl Server {
-    fn start(program: PathBuf, args: Vec<String>, env: Vec<(String, String)>, log: PathBuf, wants_code: bool) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        program: PathBuf,
+        args: Vec<String>,
+        env: Vec<(String, String)>,
+        log: PathBuf,
+        wants_code: bool,
+    ) -> anyhow::Result<Self> {
         let pin = Fingerprint::of(b"");
         let mut server = Self { program, args, env, log, child: None, host: "127.0.0.1:0".to_owned(), pin, setup_code: None };
         server.pin = server.launch(wants_code)?;
@@ -82,7 +88,12 @@ impl Server {
         }
     }
 
-    fn kill(&mut self) {
+    /// Its process, 0 when it does not run.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -90,7 +101,7 @@ impl Server {
     }
 
     /// Starts it again, and says how long it took until it was ready.
-    fn again(&mut self) -> anyhow::Result<Duration> {
+    pub(crate) fn again(&mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();
         self.launch(false)?;
         Ok(began.elapsed())
@@ -405,16 +416,22 @@ impl Postgres {
         Ok(postgres)
     }
 
-    fn run(&self) -> anyhow::Result<()> {
+    /// Starts it, on the data that is there; ready when this returns.
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
         let port = self.url.rsplit_once(':').and_then(|(_, rest)| rest.split_once('/')).map(|(port, _)| port).unwrap_or_default();
         let options = format!("-h 127.0.0.1 -p {port} -k {} -c max_connections=200", self.data.display());
         done(self.command("pg_ctl").arg("-D").arg(&self.data).arg("-l").arg(self.data.join("log")).args(["-w", "-o", &options, "start"]))
     }
 
     /// Ends it without a shutdown, and starts it again: it recovers from its log.
-    fn crash(&self) -> anyhow::Result<()> {
-        done(self.command("pg_ctl").arg("-D").arg(&self.data).args(["-m", "immediate", "-w", "stop"]))?;
+    pub(crate) fn crash(&self) -> anyhow::Result<()> {
+        self.stop("immediate")?;
         self.run()
+    }
+
+    /// Ends it: `fast` cuts those who are connected, `immediate` is a crash.
+    pub(crate) fn stop(&self, mode: &str) -> anyhow::Result<()> {
+        done(self.command("pg_ctl").arg("-D").arg(&self.data).args(["-m", mode, "-w", "stop"]))
     }
 
     fn command(&self, program: &str) -> Command {

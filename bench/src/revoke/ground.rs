@@ -1,4 +1,4 @@
-//! What a revocation is measured on: one Console on SQLite or two on one PostgreSQL, a Rack that remembers what it was asked, and an
+//! What a revocation is measured on: one Console on SQLite or some on one PostgreSQL, a Rack that remembers what it was asked, and an
 //! administrator.
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
-use super::wire::{Connection, Rack};
+use super::wire::{Connection, Rack, Reply};
 use crate::contender::{START, said};
 
 /// A running Console.
@@ -34,8 +34,8 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// With two Consoles on `database`, or one on SQLite.
-    pub(super) fn new(console: &Path, database: Option<&str>) -> anyhow::Result<Self> {
+    /// With so many Consoles on `database`, or one on SQLite.
+    pub(super) fn new(console: &Path, database: Option<&str>, count: usize) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let path = |name: &str| directory.path().join(name).display().to_string();
         let (cert, key) = convox_proxy::tls_server::generate(&["localhost", "127.0.0.1"])?;
@@ -61,7 +61,7 @@ impl Ground {
         let made = Command::new(console).args(["root-key", "--out", &path("root.key")]).stdout(Stdio::null()).status()?;
         ensure!(made.success(), "convox-console root-key failed");
         let (mut consoles, mut code) = (Vec::new(), None);
-        for number in 0..if database.is_some() { 2 } else { 1 } {
+        for number in 0..count {
             let mut command = Command::new(console);
             command.args(["serve", "--listen", "127.0.0.1:0", "--tls-cert", &path("cert.pem"), "--tls-key", &path("key.pem")]);
             place(&mut command);
@@ -105,6 +105,12 @@ impl Ground {
         Connection::open(&console.address, &self.fingerprint)
     }
 
+    /// To a certain one.
+    pub(super) fn at(&self, number: usize) -> anyhow::Result<Connection> {
+        let console = self.consoles.get(number).context("no such Console")?;
+        Connection::open(&console.address, &self.fingerprint)
+    }
+
     /// A new key: its id and its text.
     pub(super) fn key(&self, at: &mut Connection, name: &str) -> anyhow::Result<(String, String)> {
         let reply = at.ask("POST", "/api/v1/keys", &self.admin, &json!({ "name": name }).to_string())?;
@@ -119,9 +125,14 @@ impl Ground {
     /// Revokes it: when that was sent, and when it was answered.
     pub(super) fn revoke(&self, at: &mut Connection, id: &str) -> anyhow::Result<(Instant, Instant)> {
         let sent = Instant::now();
-        let reply = at.ask("DELETE", &format!("/api/v1/keys/{id}"), &self.admin, "")?;
+        let reply = self.try_to_revoke(at, id)?;
         let answered = Instant::now();
         ensure!(reply.status == 200, "a key could not be revoked: {} {}", reply.status, reply.body);
         Ok((sent, answered))
+    }
+
+    /// Asks for its revocation, whatever is answered.
+    pub(super) fn try_to_revoke(&self, at: &mut Connection, id: &str) -> anyhow::Result<Reply> {
+        at.ask("DELETE", &format!("/api/v1/keys/{id}"), &self.admin, "")
     }
 }

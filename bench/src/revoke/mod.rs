@@ -2,10 +2,11 @@
 //! the revocation was answered is still served (T26).
 //!
 //! Times are from the moment at which the revocation is sent, as a client sees them. On SQLite there is one Console; on PostgreSQL there are
-//! two, and the key is revoked at one and used at the other.
+//! two, and the key is revoked at one and used at the other. And three whose PostgreSQL goes away and comes back meanwhile ([`restart`]).
 
 mod ground;
 mod race;
+mod restart;
 mod streams;
 pub(crate) mod wire;
 
@@ -35,7 +36,10 @@ pub(crate) struct Arguments {
     /// Races end after so many seconds on each database, however many there were.
     #[arg(long, default_value_t = 120)]
     longest: u64,
-    /// Only where this is part of the name, such as `sqlite`.
+    /// Rounds of three Consoles whose PostgreSQL is stopped for two seconds and for nine.
+    #[arg(long, default_value_t = 3)]
+    restarts: usize,
+    /// Only where this is part of the name, such as `sqlite`, `two` or `three`.
     #[arg(long, default_value = "")]
     only: String,
     #[command(flatten)]
@@ -70,19 +74,22 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let console = arguments.bin.join("convox-console");
     let console = console.canonicalize().with_context(|| format!("no {}", console.display()))?;
     let mut all = Vec::new();
+    let is_wanted = |on: &str| on.to_lowercase().contains(&arguments.only.to_lowercase());
     for on in ["one Console on SQLite", "two Consoles on PostgreSQL"] {
-        if on.to_lowercase().contains(&arguments.only.to_lowercase()) {
+        if is_wanted(on) {
             all.push(measure_on(arguments, &console, on).with_context(|| format!("with {on}"))?);
         }
     }
-    report(arguments, &all)
+    let restarted = (arguments.restarts > 0 && is_wanted(restart::ON)).then(|| restart::measure(&console, arguments.restarts));
+    report(arguments, &all, restarted.transpose().with_context(|| format!("with {}", restart::ON))?.as_ref())
 }
 
 fn measure_on(arguments: &Arguments, console: &Path, on: &'static str) -> anyhow::Result<Found> {
     let began = std::time::Instant::now();
     let directory = tempfile::tempdir()?;
     let postgres = on.contains("PostgreSQL").then(|| Postgres::start(&directory.path().join("postgres"))).transpose()?;
-    let ground = Ground::new(console, postgres.as_ref().map(|postgres| postgres.url.as_str()))?;
+    let count = if postgres.is_some() { 2 } else { 1 };
+    let ground = Ground::new(console, postgres.as_ref().map(|postgres| postgres.url.as_str()), count)?;
     let mut found = Found { on, times: Times::default(), races: 0, served: 0, late: 0, seconds: 0.0 };
     for run in 0..arguments.streams {
         streams(&ground, run, &mut found.times).with_context(|| format!("run {run}"))?;
@@ -112,7 +119,7 @@ fn measure_on(arguments: &Arguments, console: &Path, on: &'static str) -> anyhow
     Ok(found)
 }
 
-fn report(arguments: &Arguments, all: &[Found]) -> anyhow::Result<()> {
+fn report(arguments: &Arguments, all: &[Found], restarted: Option<&restart::Found>) -> anyhow::Result<()> {
     let figures: Vec<Value> = all
         .iter()
         .map(|found| {
@@ -124,7 +131,7 @@ fn report(arguments: &Arguments, all: &[Found]) -> anyhow::Result<()> {
             })
         })
         .collect();
-    let json = json!({ "machine": measure::machine(), "streams": arguments.streams, "found": figures });
+    let json = json!({ "machine": measure::machine(), "streams": arguments.streams, "found": figures, "restarts": restarted.map(restart::Found::json) });
     let mut table = format!(
         "{}; {} keys with a log stream and a shell open on each, times from sending the revocation.\n\n\
          | on | what | p50 ms | p90 ms | p99 ms | max ms |\n|---|---|--:|--:|--:|--:|\n",
@@ -142,9 +149,11 @@ fn report(arguments: &Arguments, all: &[Found]) -> anyhow::Result<()> {
             "\n{on}: {races} races of a revocation with requests under way, {served} requests served, {late} of them begun after the revocation was answered.\n"
         ));
     }
+    table.extend(restarted.map(restart::Found::table));
     measure::write(&arguments.output.out.join("revoke.json"), &format!("{json:#}\n"))?;
     measure::write(&arguments.output.out.join("revoke.md"), &table)?;
     std::io::stdout().write_all(table.as_bytes())?;
+    restarted.map_or(Ok(()), restart::Found::ensure)?;
     for found in all {
         ensure!(
             found.late == 0,

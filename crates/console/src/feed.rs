@@ -184,6 +184,15 @@ impl Snapshots {
         }
     }
 
+    /// Takes over what was changed since the first snapshot was loaded. Once this server has [joined](Self::join), whoever changes something waits
+    /// for it; what was changed before that, nobody waited for.
+    pub(crate) async fn catch_up(&self, store: &Store) -> Result<(), StoreError> {
+        let asked_ms = self.elapsed_ms();
+        self.look(store).await?;
+        self.looked_ms.store(asked_ms, Ordering::Relaxed);
+        Ok(())
+    }
+
     async fn look(&self, store: &Store) -> Result<(), StoreError> {
         let now = self.current.load_full();
         if store.feed_seq().await? == now.seq {

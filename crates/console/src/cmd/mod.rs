@@ -64,9 +64,8 @@ impl Desk {
     /// Waits until running servers know of a change, then says it. The change is made, so it is said in any case: it may be a key, which
     /// is shown once.
     async fn done(&self, seq: i64, value: &Value, words: &str) -> Result<()> {
-        if !self.ops.in_effect(seq).await.unwrap_or(false) {
-            self.output
-                .warn("a running server has not taken the change over within two seconds; it will, or it stops trusting its memory")?;
+        if !self.ops.in_effect(seq).await {
+            self.output.warn("a running server has not taken the change over; it does not trust its memory, and refuses, until it has")?;
         }
         self.output.value(value, words)
     }

@@ -197,7 +197,7 @@ impl Ops {
 
     async fn await_servers(&self, seq: i64) -> Result<()> {
         let end = tokio::time::Instant::now() + PATIENCE;
-        while !self.in_effect(seq).await? {
+        while !self.in_effect(seq).await {
             if tokio::time::Instant::now() > end {
                 bail!("a running server does not take changes over; look at its log, and run this again to go on");
             }

@@ -31,6 +31,7 @@ use convox_seal::{Keyring, LookupKey};
 use convox_store::orgs::OrgRow;
 use convox_store::{Act, Store, StoreError};
 
+use crate::feed::TRUST;
 use crate::passkeys::Passkeys;
 
 /// What a use case needs.
@@ -199,16 +200,19 @@ impl Ops {
         act
     }
 
-    /// Waits until every running server has seen position `seq`, at most two seconds: then the change is in effect.
-    pub(crate) async fn in_effect(&self, seq: i64) -> Result<bool, OpsError> {
+    /// Waits until position `seq` is in effect: every running server has seen it, or so much time has passed that one which has not does not
+    /// trust its memory any more and refuses. Says whether all have seen it.
+    pub(crate) async fn in_effect(&self, seq: i64) -> bool {
         const AGAIN: Duration = Duration::from_millis(25);
-        for _ in 0..80 {
-            if self.store.nodes_behind(seq).await? == 0 {
-                return Ok(true);
+        // The last look of a server may have begun just before the change; what it then let in is on its way.
+        const LONGEST: Duration = TRUST.saturating_add(Duration::from_millis(250));
+        let seen = async {
+            // Whoever cannot ask waits all the longer: others may still see the database.
+            while !matches!(self.store.nodes_behind(seq).await, Ok(0)) {
+                tokio::time::sleep(AGAIN).await;
             }
-            tokio::time::sleep(AGAIN).await;
-        }
-        Ok(false)
+        };
+        tokio::time::timeout(LONGEST, seen).await.is_ok()
     }
 }
 

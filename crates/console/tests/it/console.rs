@@ -48,20 +48,25 @@ impl Door {
 
     /// Two servers on one PostgreSQL database of their own: the door, and another one. `None` where there is no PostgreSQL for tests.
     pub(crate) fn open_pair() -> Option<(Self, Server)> {
+        Self::open_pair_by(|url| [url.clone(), url])
+    }
+
+    /// The same, each on its own way to the database: what `ways` makes of its URL.
+    pub(crate) fn open_pair_by(ways: impl FnOnce(String) -> [String; 2]) -> Option<(Self, Server)> {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let server = std::env::var("CONVOX_TEST_POSTGRES").ok()?;
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = format!("pair_{}_{number}", std::process::id());
         let made = Command::new("psql").args([&server, "-qc", &format!("CREATE DATABASE {name}")]).status().unwrap();
         assert!(made.success());
-        let database = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
+        let [first, other] = ways(format!("{}/{name}", server.rsplit_once('/').unwrap().0));
         // Callers are told apart by what the proxy in front of both says.
-        let shared = ["--database", &database, "--trusted-proxy", "127.0.0.1"];
-        let door = Self::open_with(&shared);
+        let of = |database| ["--database", database, "--trusted-proxy", "127.0.0.1"];
+        let door = Self::open_with(&of(&first));
         let (data, root_key) = (door.dir.path().join("second"), door.data().join("root.key"));
         std::fs::create_dir(&data).unwrap();
         let own = ["serve", "--data", data.to_str().unwrap(), "--root-key-file", root_key.to_str().unwrap()];
-        let args = [&own[..], &shared].concat();
+        let args = [&own[..], &of(&other)].concat();
         let second = Server::start("convox-console", &args, &door.dir.path().join("log2")).unwrap();
         Some((door, second))
     }

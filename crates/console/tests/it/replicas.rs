@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use convox_testkit::Server;
 use convox_testkit::go::{GoClient, connect, read_reply};
+use convox_testkit::{Server, eventually};
 
+use crate::cable::Cable;
 use crate::limits::{Browser, PASSWORD, ReadWrite, add_totp, cookie, half_way, with_password};
 use crate::revocation::{AT_ONCE, end};
 use crate::{Door, Recorder};
@@ -133,6 +134,55 @@ fn what_is_open_at_another_server_ends_within_a_second_and_says_why() {
         assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     }
     assert_eq!(there.get("/apps", "").unwrap().status, 401);
+}
+
+#[test]
+fn what_is_revoked_while_a_server_cannot_see_the_database_is_dead_there_when_it_is_answered() {
+    let rack = Recorder::start("rackPassword1");
+    let mut cables = Vec::new();
+    let opened = Door::open_pair_by(|url| {
+        [(); 2].map(|()| {
+            let (cable, url) = Cable::to_database(&url);
+            cables.push(cable);
+            url
+        })
+    });
+    let Some((door, second)) = opened else { return };
+    door.add_rack("acme", "main", &rack);
+    let (mut here, mut there) = (Kept::open(&door.console), Kept::open(&second));
+    let mut make = |name: &str| {
+        let (_, made) = here.ask(&door, "POST /api/v1/keys", &door.key, &format!(r#"{{"name":"{name}"}}"#)).unwrap();
+        let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+        (made["id"].as_str().unwrap().to_owned(), made["api_key"].as_str().unwrap().to_owned())
+    };
+    let ((doomed_id, doomed), (living_id, living)) = (make("doomed"), make("living"));
+    for key in [&doomed, &living] {
+        assert_eq!(there.ask(&door, "GET /apps", key, "").unwrap().0, 200);
+    }
+    // One server is cut off, and goes on from memory for a while. Whoever revokes elsewhere is answered when that while is over.
+    cables[1].cut();
+    let cut = Instant::now();
+    assert_eq!(there.ask(&door, "GET /apps", &doomed, "").unwrap().0, 200, "not yet");
+    let (status, words) = here.ask(&door, &format!("DELETE /api/v1/keys/{doomed_id}"), &door.key, "").unwrap();
+    assert_eq!(status, 200, "{words}");
+    for key in [&doomed, &living] {
+        let (status, words) = there.ask(&door, "GET /apps", key, "").unwrap();
+        assert!(status == 503 && words.contains("cannot reach its database"), "{status} {words}");
+    }
+    assert!(cut.elapsed() < Duration::from_secs(8), "{:?}", cut.elapsed());
+    // Now nobody sees it: nothing is revoked, and that is said.
+    cables[0].cut();
+    let refused = |at: &mut Kept<'_>| at.ask(&door, "GET /apps", &living, "").is_some_and(|(status, _)| status == 503).then_some(());
+    eventually(Duration::from_secs(8), || refused(&mut here)).expect("five seconds after it was cut off");
+    let (status, words) = here.ask(&door, &format!("DELETE /api/v1/keys/{living_id}"), &door.key, "").unwrap();
+    assert!(status == 503 && words.contains("cannot reach its database"), "{status} {words}");
+    // Both recover by themselves, and know what was revoked.
+    cables.iter().for_each(Cable::mend);
+    for at in [&mut here, &mut there] {
+        let serves = eventually(Duration::from_secs(5), || at.ask(&door, "GET /apps", &living, "").filter(|(status, _)| *status == 200));
+        assert!(serves.is_some(), "{}", at.server.log());
+        assert_eq!(at.ask(&door, "GET /apps", &doomed, "").unwrap().0, 401);
+    }
 }
 
 #[test]
