@@ -8,6 +8,7 @@
 //! - `examples`: the apps in `examples/`, each deployed through the Console and asked whether it does what it shows
 //! - `faults`: what a person is told when something is wrong
 //! - `moving`: the Console's database in a backup, out of it, and on another database
+//! - `observed`: what a Rack says of itself, and to which trace it belongs
 //! - `original_clients`: what the unmodified v2 and v3 clients send, and the answers that they expect
 //! - `crash`: nothing that was confirmed is lost to `kill -9`
 //! - `instances`: SSH keys of the Rack's hosts, on a real sshd
@@ -32,6 +33,7 @@ mod examples;
 mod faults;
 mod instances;
 mod moving;
+mod observed;
 mod original_clients;
 mod rack_keys;
 mod resources;

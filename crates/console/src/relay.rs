@@ -22,7 +22,7 @@ use crate::reply::{self, REQUEST_ID};
 use crate::snapshot::Snapshot;
 use crate::state::App;
 use crate::strangers;
-use crate::traces::{Begun, Context, TRACEPARENT, TRACESTATE, Traces};
+use crate::traces::{self, Begun, Context, TRACEPARENT, TRACESTATE, Traces};
 
 const ACTOR: HeaderName = HeaderName::from_static("convox-actor");
 const TOKEN_ID: HeaderName = HeaderName::from_static("convox-token-id");
@@ -107,7 +107,9 @@ impl Asked<'_> {
             // Writing took a while, in which the right may have ended.
             (Ok(Ok(())), Ok(id)) => Ok((self.still(permit)?, Some(id))),
             (noted, _) => {
-                tracing::error!(request.id = %self.id, fault = ?noted.map(|noted| noted.map_err(|error| error.to_string())), "a token could not be written down");
+                let id = traces::named(self.id, &self.head.headers);
+                let trace = id.trace().map(tracing::field::display);
+                tracing::error!(request.id = %id, trace.id = trace, fault = ?noted.map(|noted| noted.map_err(|error| error.to_string())), "a token could not be written down");
                 self.app.meters.decided(Some(permit.effect()), Decision::Unavailable);
                 permit.unused(StatusCode::SERVICE_UNAVAILABLE);
                 Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the Console cannot reach its database; try again later"))
@@ -220,12 +222,14 @@ impl Asked<'_> {
                     authorization: opened.authorization.clone(),
                     path_and_query: None,
                     add,
-                    request_id: self.id,
+                    request_id: trace.names(self.id),
                 })
             }
             Err(error) => {
                 let rack = permit.rack().row.path();
-                tracing::error!(rack.name = %rack, request.id = %self.id, %error, "the Rack's credential cannot be used");
+                let id = traces::named(self.id, &self.head.headers);
+                let trace = id.trace().map(tracing::field::display);
+                tracing::error!(rack.name = %rack, request.id = %id, trace.id = trace, %error, "the Rack's credential cannot be used");
                 app.meters.decided(Some(permit.effect()), Decision::Unavailable);
                 permit.unused(StatusCode::BAD_GATEWAY);
                 let message = format!(
@@ -274,7 +278,7 @@ impl Asked<'_> {
         if let Some((name, value)) = further {
             response.headers_mut().insert(name, value.clone());
         }
-        response.headers_mut().insert(REQUEST_ID, self.id.header());
+        traces::named(self.id, &self.head.headers).name_error(response.headers_mut());
         Verdict::Reply(response)
     }
 

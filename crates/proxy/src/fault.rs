@@ -5,10 +5,8 @@ use std::io;
 use convox_tls::TlsFault;
 use http::{HeaderValue, Response, StatusCode, header};
 
+pub(crate) use crate::request_id::REQUEST_ID;
 use crate::{Body, Reason, RequestId, Upstream};
-
-/// Name of the header that carries the request id.
-pub(crate) const REQUEST_ID: header::HeaderName = header::HeaderName::from_static("request-id");
 
 /// Why there is no reply.
 #[derive(Debug)]
@@ -88,7 +86,7 @@ pub(crate) fn text_response(status: StatusCode, text: impl Into<Body>, id: Optio
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     if let Some(id) = id {
-        headers.insert(REQUEST_ID, id.header());
+        id.name_error(headers);
     }
     response
 }

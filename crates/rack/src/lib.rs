@@ -14,6 +14,7 @@ mod instances;
 pub mod logs;
 pub mod manifest;
 mod rack;
+mod readiness;
 mod resources;
 pub mod router;
 pub mod runtime;

@@ -17,6 +17,7 @@ use crate::files;
 use crate::instances::Instances;
 use crate::logs::LogStore;
 use crate::manifest::{Manifest, ManifestError};
+use crate::readiness::Looked;
 use crate::resources;
 use crate::runtime::Runtime;
 use crate::scheduler::{DesiredApp, PromoteOptions, Scheduler};
@@ -61,6 +62,7 @@ pub(crate) struct Rack {
     pub(crate) streams: TaskTracker,
     /// Cancelled when the Rack is asked to end.
     pub(crate) ending: CancellationToken,
+    pub(crate) looked: Looked,
 }
 
 /// A certificate that was chosen for a service.

@@ -25,6 +25,7 @@ use crate::files;
 use crate::instances::Instances;
 use crate::logs::{LogLimits, LogStore};
 use crate::rack::{Rack, SYSTEM_LOG, VERSION, desired};
+use crate::readiness::{self, Looked};
 use crate::router::{self, RouterConfig};
 use crate::runtime::container::{Engine, Names, Network, Rights, collect};
 use crate::runtime::{ContainerRuntime, ProcessRuntime, Runtime};
@@ -115,6 +116,7 @@ pub struct Serve {
 pub async fn run(args: Serve) -> Result<()> {
     tracing_subscriber::fmt()
         .json()
+        .with_span_list(false)
         .with_env_filter(EnvFilter::try_from_env("CONVOX_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
         .with_writer(std::io::stderr)
         .init();
@@ -228,6 +230,7 @@ pub async fn run(args: Serve) -> Result<()> {
         serving: tokio::sync::Mutex::default(),
         streams: TaskTracker::new(),
         ending: CancellationToken::new(),
+        looked: Looked::default(),
     });
     rack.serve_certificates().await?;
     rack.resume().await?;
@@ -236,6 +239,7 @@ pub async fn run(args: Serve) -> Result<()> {
         rack.logs.append(SYSTEM_LOG, "system/rack", "The password was changed where the Rack is started: the one before is refused");
     }
     tokio::spawn(credentials::follow(Arc::clone(&rack)));
+    tokio::spawn(readiness::follow(Arc::clone(&rack)));
     let cut_off = Arc::clone(&rack);
     tokio::spawn(async move {
         match cut_off.instances.roll(&cut_off.state, true).await {
@@ -271,8 +275,10 @@ pub async fn run(args: Serve) -> Result<()> {
     }
     writeln!(stdout, "listening on https://{} fingerprint {fingerprint}", rack.host)?;
     stdout.flush()?;
+    tell_manager("READY=1");
     let ending = async {
         ended().await;
+        tell_manager("STOPPING=1");
         // Streams end first, and say why: they would outlast the drain.
         rack.ending.cancel();
     };
@@ -282,6 +288,13 @@ pub async fn run(args: Serve) -> Result<()> {
     rack.scheduler.shutdown().await;
     rack.state.close().await;
     Ok(())
+}
+
+/// A word to the service manager, where there is one.
+fn tell_manager(state: &str) {
+    if let Err(error) = convox_proxy::notify(state) {
+        tracing::warn!(%error, "the service manager cannot be told how this Rack is");
+    }
 }
 
 /// Ends every process of a Rack that does not run (any more).

@@ -4,7 +4,7 @@
 //! - [`api`]: the JSON of both generations, one file for each noun; [`time`] and [`duration`]: Go's notations inside it.
 //! - [`form`], [`options`]: how options of a call travel in forms, queries and headers; [`mod@env`]: the text of an environment.
 //! - [`routes`]: **the route table**: every Rack route with its effect, read by whoever decides. Start here.
-//! - [`basic`], [`session`], [`error`]: the heads and bodies around them.
+//! - [`basic`], [`session`], [`error`]: the heads and bodies around them; [`trace`]: of which trace a request is part.
 //! - [`socket`], [`exit`]: frames of a stream, where they end, and the exit code at the end of all.
 //! - [`racks`], [`ids`]: which Rack a name means; names and ids.
 //!
@@ -25,3 +25,4 @@ pub mod routes;
 pub mod session;
 pub mod socket;
 pub mod time;
+pub mod trace;

@@ -19,6 +19,7 @@ use convox_proxy::{Peer, RequestId};
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tracing::Instrument as _;
 
 use crate::authn::{self, AuthError, Recognised, Verified, identify};
 use crate::front::doubled;
@@ -27,6 +28,7 @@ use crate::ops::{Actor, OpsError};
 use crate::reply;
 use crate::state::App;
 use crate::strangers;
+use crate::traces;
 
 /// A body of the API is small; uploads go to Racks, not here.
 const LARGEST_BODY: usize = 64 * 1024;
@@ -45,10 +47,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Gives each request its id, refuses all of them while memory cannot be trusted, and logs what failed on our side.
+/// Gives each request its id and the trace that its caller says it is part of, refuses all of them while memory cannot be trusted, and logs what failed on our side.
 async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let id = RequestId::next();
+    let id = traces::named(RequestId::next(), request.headers());
     request.extensions_mut().insert(id);
+    // In every line that is logged on the way.
+    let span = tracing::error_span!("request", request.id = %id, trace.id = id.trace().map(tracing::field::display));
     // From here on the peer is the caller, whatever stands between.
     if let Some(Peer(peer)) = request.extensions().get::<Peer>().copied() {
         let caller = app.proxies.caller(peer.ip(), request.headers());
@@ -57,15 +61,20 @@ async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -
     let path = request.uri().path().to_owned();
     let is_health = path == "/health" || path == "/ready";
     let mut response = if app.snapshots.is_trusted() || is_health {
-        next.run(request).await
+        next.run(request).instrument(span).await
     } else {
         let message = "the Console cannot reach its database; try again later";
         plain(reply::error(StatusCode::SERVICE_UNAVAILABLE, message, reply::wants_json(request.headers())))
     };
     if response.status().is_server_error() && path != "/ready" {
-        tracing::error!(request.id = %id, %path, status = response.status().as_u16(), "a request failed");
+        let trace = id.trace().map(tracing::field::display);
+        tracing::error!(request.id = %id, trace.id = trace, %path, status = response.status().as_u16(), "a request failed");
     }
-    response.headers_mut().insert(reply::REQUEST_ID, id.header());
+    if response.status().is_client_error() || response.status().is_server_error() {
+        id.name_error(response.headers_mut());
+    } else {
+        response.headers_mut().insert(reply::REQUEST_ID, id.header());
+    }
     response
 }
 

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
 use convox_proxy::{Outcome, RequestId};
+use convox_wire::trace::TraceParent;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -31,16 +32,16 @@ pub(crate) struct Context {
 impl Context {
     /// Of a caller who says where they are in a trace; anew for one who does not, or not well.
     pub(crate) fn of(headers: &HeaderMap, samples: impl FnOnce() -> bool) -> Self {
-        let mut said = headers.get_all(TRACEPARENT).iter();
-        let caller = match (said.next(), said.next()) {
-            (Some(only), None) => parse(only.as_bytes()),
-            _ => None,
-        };
         let (own, client) = (random(), random());
-        match caller {
-            Some((trace, parent, is_sampled)) => Self { trace, parent, own, client, is_sampled },
+        match said(headers) {
+            Some(TraceParent { trace, span, is_sampled }) => Self { trace, parent: span, own, client, is_sampled },
             None => Self { trace: (u128::from(random()) << 64) | u128::from(random()), parent: 0, own, client, is_sampled: samples() },
         }
+    }
+
+    /// The name of a request, with this trace.
+    pub(crate) fn names(&self, id: RequestId) -> RequestId {
+        id.in_trace(self.trace)
     }
 
     /// Whether it begins here, so that what else the caller says of a trace means nothing.
@@ -62,22 +63,14 @@ impl Context {
     }
 }
 
-/// `00-TRACE-SPAN-FLAGS` of version 00, or the beginning of a later one. Trace, span, and whether it is sampled.
-fn parse(text: &[u8]) -> Option<(u128, u64, bool)> {
-    let text = std::str::from_utf8(text).ok()?;
-    let hex = |part: &str, length: usize| {
-        let is_hex = part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-        is_hex.then(|| u128::from_str_radix(part, 16).ok()).flatten()
-    };
-    let mut parts = text.splitn(5, '-');
-    let version = hex(parts.next()?, 2)?;
-    let (trace, span, flags) = (hex(parts.next()?, 32)?, hex(parts.next()?, 16)?, hex(parts.next()?, 2)?);
-    let is_known = match version {
-        0 => parts.next().is_none(),
-        0xff => false,
-        _ => true,
-    };
-    (is_known && trace != 0 && span != 0).then_some((trace, u64::try_from(span).ok()?, flags & 1 == 1))
+/// What the caller says of it, if that is well formed.
+fn said(headers: &HeaderMap) -> Option<TraceParent> {
+    TraceParent::of(headers.get_all(TRACEPARENT).iter().map(HeaderValue::as_bytes))
+}
+
+/// The name of a request with the trace that its caller says it is part of.
+pub(crate) fn named(id: RequestId, headers: &HeaderMap) -> RequestId {
+    said(headers).map_or(id, |said| id.in_trace(said.trace))
 }
 
 /// Names spans; no secret. Never 0.
@@ -138,30 +131,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_well_formed_is_taken() {
-        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(parse(good.as_bytes()), Some((0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 0x00f0_67aa_0ba9_02b7, true)));
-        assert_eq!(parse(good.replace("-01", "-fe").as_bytes()).map(|(.., sampled)| sampled), Some(false));
-        assert!(parse(format!("cc{}-later", &good[2..]).as_bytes()).is_some(), "a later version begins alike");
-        for bad in [
-            "",
-            "00",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-01",
-            "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0",
-            "é",
-        ] {
-            assert_eq!(parse(bad.as_bytes()), None, "{bad}");
-        }
-    }
-
-    #[test]
     fn a_callers_trace_goes_on_under_another_span_and_a_strange_one_begins_anew() {
         let mut headers = HeaderMap::new();
         let said = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -170,11 +139,11 @@ mod tests {
         let passed = context.header();
         let passed = passed.to_str().unwrap();
         assert!(passed.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && passed.ends_with("-01") && passed != said);
-        assert!(parse(passed.as_bytes()).is_some() && !context.is_new());
+        assert!(TraceParent::parse(passed.as_bytes()).is_some() && !context.is_new());
         // Twice is not at all.
         headers.append(TRACEPARENT, HeaderValue::from_static(said));
         let context = Context::of(&headers, || true);
-        assert!(context.is_new() && context.is_sampled && parse(context.header().as_bytes()).is_some());
+        assert!(context.is_new() && context.is_sampled && TraceParent::parse(context.header().as_bytes()).is_some());
         assert_ne!(context.header(), Context::of(&headers, || true).header());
     }
 }

@@ -230,7 +230,8 @@ impl ApiError {
 
     pub(crate) fn response(self, wants_json: bool, id: RequestId) -> Response<Body> {
         if self.status.is_server_error() {
-            tracing::error!(request.id = %id, status = self.status.as_u16(), message = %self.message, "a request failed");
+            let trace = id.trace().map(tracing::field::display);
+            tracing::error!(request.id = %id, trace.id = trace, status = self.status.as_u16(), message = %self.message, "a request failed");
         }
         let message = convox_wire::error::safe_message(&self.message);
         let (body, kind) = match (message.is_empty(), wants_json) {

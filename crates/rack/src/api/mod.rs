@@ -25,9 +25,11 @@ use std::sync::Arc;
 
 use convox_proxy::{Body, Local, RequestId, is_websocket};
 use convox_wire::routes::{Effect, Match, match_route};
+use convox_wire::trace::TraceParent;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tracing::Instrument as _;
 
 pub(crate) use call::{Answer, ApiError, Call};
 use rows::handlers;
@@ -35,6 +37,7 @@ pub(crate) use system::is_plain_host;
 
 use crate::auth::{Caller, allows};
 use crate::rack::{Rack, SYSTEM_LOG};
+use crate::readiness;
 
 /// The API of one Rack.
 #[derive(Clone)]
@@ -42,10 +45,18 @@ pub(crate) struct Api(pub(crate) Arc<Rack>);
 
 impl Local for Api {
     async fn call(&self, request: Request<Incoming>, _peer: SocketAddr) -> Response<Body> {
-        let id = RequestId::next();
+        let said = TraceParent::of(request.headers().get_all("traceparent").iter().map(HeaderValue::as_bytes));
+        let id = said.map_or_else(RequestId::next, |said| RequestId::next().in_trace(said.trace));
+        // In every line that is logged on the way.
+        let span = tracing::error_span!("request", request.id = %id, trace.id = id.trace().map(tracing::field::display));
         let wants_json = request.headers().get("accept").is_some_and(|accept| accept == "application/json");
-        let mut response = self.answer(request, id).await.unwrap_or_else(|error| error.response(wants_json, id));
+        let answer = async { self.answer(request, id).await.unwrap_or_else(|error| error.response(wants_json, id)) };
+        let mut response = answer.instrument(span).await;
+        let is_error = response.status().is_client_error() || response.status().is_server_error();
         let headers = response.headers_mut();
+        if is_error {
+            id.name_error(headers);
+        }
         headers.insert("request-id", id.header());
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
         response
@@ -55,6 +66,9 @@ impl Local for Api {
 impl Api {
     async fn answer(&self, request: Request<Incoming>, id: RequestId) -> Result<Response<Body>, ApiError> {
         let (parts, body) = request.into_parts();
+        if let Some(answer) = readiness::answer(&self.0, &parts.method, parts.uri.path()) {
+            return Ok(answer);
+        }
         let is_socket = is_websocket(&parts);
         let request = Request::from_parts(parts, body);
         let path = request.uri().path().to_owned();
@@ -80,7 +94,8 @@ impl Api {
         };
         if let Some(entry) = entry {
             let status = outcome.as_ref().map_or_else(|error| error.status, Response::status).as_u16();
-            self.0.logs.append(SYSTEM_LOG, "system/api", &format!("{entry} {status} request {id}"));
+            let trace = id.trace().map(|trace| format!(" trace {trace}")).unwrap_or_default();
+            self.0.logs.append(SYSTEM_LOG, "system/api", &format!("{entry} {status} request {id}{trace}"));
         }
         outcome
     }

@@ -138,6 +138,13 @@ impl State {
         }
     }
 
+    /// Reads something that is always there.
+    pub(crate) async fn look(&self) -> Result<(), DbError> {
+        let _: (i64,) = convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT count(*) FROM migrations").fetch_one(pool).await)
+            .map_err(DbError::from)?;
+        Ok(())
+    }
+
     /// Ends all connections.
     pub(crate) async fn close(&self) {
         self.db.close().await;
