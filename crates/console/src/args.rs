@@ -90,6 +90,10 @@ pub(crate) struct Serve {
     /// it end when this one is ready.
     #[arg(long)]
     pub(crate) take_over: bool,
+    /// With --take-over: starts the new server as a process of its own, and returns when that has taken over, or with 1 when it could not. For
+    /// `ExecReload=` of systemd.
+    #[arg(long, requires = "take_over")]
+    pub(crate) detach: bool,
     /// Goes on taking requests for so long after SIGTERM while `/ready` says that it ends, so that balancers turn away first: 5s.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = short_time)]
     pub(crate) leave_after: Duration,

@@ -40,6 +40,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Serves until SIGTERM or SIGINT, then lets open requests end; a second signal cuts them. The certificate is read anew when its files change, and on SIGHUP.
 pub(crate) async fn run(args: Serve) -> Result<()> {
+    if args.detach {
+        return hand_over::detached();
+    }
     log();
     hardening::apply();
     if args.place.database.is_none() || args.tls_cert.is_none() {
@@ -86,6 +89,7 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     let setup_code = ops.new_setup_code().await?;
 
     let slot = app.snapshots.join(&app.store, args.take_over).await?;
+    app.snapshots.catch_up(&app.store).await?;
     tokio::spawn(writer.run(app.store.audit_writer(slot)));
     let follower = Arc::clone(&app);
     tokio::spawn(async move { follower.snapshots.follow(&follower.store).await });
@@ -112,7 +116,8 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
         metrics: metrics.as_ref().map(Server::listeners).transpose()?.unwrap_or_default(),
         are_taken: predecessor.is_some(),
     };
-    let metrics = metrics.map(|server| meters::serve::start(&app, server));
+    let taken = watch::Sender::new(false);
+    let metrics = metrics.map(|server| meters::serve::start(&app, server, taken.subscribe()));
     let mut stdout = std::io::stdout();
     if let Some(metrics) = metrics {
         writeln!(stdout, "metrics on http://{metrics}/metrics")?;
@@ -126,14 +131,29 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     tokio::spawn(tls::files(&args).follow(tls.clone()));
     let router = crate::api::router(Arc::clone(&app));
     if let Some(predecessor) = predecessor {
-        predecessor.ready().await?;
+        if let Err(error) = predecessor.ready(&args.place.data).await {
+            // Nobody waits for one that never served.
+            acknowledging.abort();
+            app.snapshots.leave(&app.store).await;
+            return Err(error);
+        }
+        writeln!(stdout, "{}", hand_over::DONE)?;
+        stdout.flush()?;
     }
-    server.run(Relay(Arc::clone(&app)), Tower(router), signals.end(args, tls, Arc::clone(&app), sockets)).await?;
+    tell_manager(&format!("MAINPID={}\nREADY=1", std::process::id()));
+    server.run(Relay(Arc::clone(&app)), Tower(router), signals.end(args, tls, Arc::clone(&app), sockets, taken)).await?;
     app.audit.flush().await;
     acknowledging.abort();
     app.snapshots.leave(&app.store).await;
     app.store.close().await;
     Ok(())
+}
+
+/// A word to the service manager, where there is one.
+fn tell_manager(state: &str) {
+    if let Err(error) = convox_proxy::notify(state) {
+        tracing::warn!(%error, "the service manager cannot be told how this server is");
+    }
 }
 
 /// The public server and that for monitoring, on sockets of their own or on those that were taken over.
@@ -153,6 +173,13 @@ fn listen(args: &Serve, taken: Option<Taken>, tls: &TlsServer) -> Result<(Option
             Err(anyhow!("the running server listens on {is} and not on {asked}; end it and start anew"))
         }
     };
+    if let Some(asked) = args.shards.filter(|asked| !public.is_empty() && *asked != public.len()) {
+        tracing::warn!(
+            asked,
+            shards = public.len(),
+            "as many shards as the server had that is taken over; end it and start anew for others"
+        );
+    }
     let server = if public.is_empty() {
         let shards = args.shards.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         Server::bind(args.listen, shards, Some(tls.clone())).with_context(|| format!("could not listen on {}", args.listen))?
@@ -176,6 +203,7 @@ fn listen(args: &Serve, taken: Option<Taken>, tls: &TlsServer) -> Result<(Option
 fn log() {
     tracing_subscriber::fmt()
         .json()
+        .with_span_list(false)
         .with_env_filter(EnvFilter::try_from_env("CONVOX_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
         .with_writer(std::io::stderr)
         .init();
@@ -200,7 +228,7 @@ impl Signals {
     }
 
     /// Resolves when the server is to end; what is open then hears of it shortly before it is cut, or at once on a second signal.
-    async fn end(mut self, args: Serve, tls: TlsServer, app: Arc<App>, sockets: Sockets) {
+    async fn end(mut self, args: Serve, tls: TlsServer, app: Arc<App>, sockets: Sockets, taken: watch::Sender<bool>) {
         let data = args.place.data.clone();
         // Dropped when the server ends by itself: then nobody must find its sockets open.
         let mut successor = Box::pin(async move { hand_over::offer(&data, sockets).await });
@@ -220,16 +248,25 @@ impl Signals {
             }
         }
         app.draining.store(true, Ordering::Relaxed);
+        if !is_taken {
+            tell_manager("STOPPING=1");
+        }
         // Whoever connects meanwhile is served.
         if !is_taken && !args.leave_after.is_zero() {
             tracing::info!(seconds = args.leave_after.as_secs_f64(), "ending soon: not ready any more, still taking requests");
             tokio::select! {
+                // Somebody was about to take over.
+                () = &mut successor => is_taken = true,
                 () = tokio::time::sleep(args.leave_after) => {}
                 _ = self.terminate.recv() => {}
                 _ = self.interrupt.recv() => {}
             }
         }
         drop(successor);
+        if is_taken {
+            // Whoever watches is to hear of the new one.
+            taken.send_replace(true);
+        }
         tracing::info!(is_taken, "ending: no new requests, open ones may finish");
         tokio::spawn(async move {
             tokio::select! {
