@@ -410,6 +410,11 @@ impl Snapshot {
         self.data_keys.get(org).map(AsRef::as_ref)
     }
 
+    /// Those of all organizations, in no order.
+    pub(crate) fn all_data_keys(&self) -> impl Iterator<Item = (&OrgId, &[WrappedDataKey])> {
+        self.data_keys.iter().map(|(org, keys)| (org, keys.as_ref()))
+    }
+
     /// When a key or session was last used, as this server saw it, milliseconds since 1970; 0 if it did not.
     pub(crate) fn key_used_ms(&self, id: &KeyId) -> i64 {
         self.key_ids.get(id).map_or(0, |known| known.used_ms())

@@ -90,31 +90,76 @@ mod tests {
     use super::*;
 
     /// From before there was a release: no server of an older version can be running.
-    const BEFORE: &[&str] = &["0003_audit_org", "0012_keys", "0017_key_rolls"];
+    const BEFORE: &[&str] = &["0001_init", "0003_audit_org", "0007_changes", "0008_audit_chain", "0012_keys", "0017_key_rolls"];
 
     /// Statements of `text` that a server of the version before may trip over, but for those that say why they are safe.
     fn harmful(text: &str) -> Vec<String> {
-        let mut found = Vec::new();
-        for statement in text.split(';') {
-            let is_excused = statement.lines().any(|line| line.trim_start().starts_with("-- two-step:"));
-            let code: String = statement.lines().map(|line| line.split("--").next().unwrap_or_default()).collect::<Vec<_>>().join(" ");
-            let words: Vec<String> = code.to_uppercase().split_whitespace().map(str::to_owned).collect();
-            let has = |pair: [&str; 2]| words.windows(2).any(|two| two == pair);
-            let adds = has(["ADD", "COLUMN"]);
-            let is_harmful = has(["DROP", "TABLE"])
-                || has(["DROP", "COLUMN"])
-                || has(["DROP", "TRIGGER"])
-                || has(["DROP", "FUNCTION"])
-                || has(["DROP", "CONSTRAINT"])
-                || has(["ALTER", "COLUMN"])
-                || words.iter().any(|word| word == "RENAME")
-                // Whoever does not know the column gives it no value.
-                || (adds && has(["NOT", "NULL"]) && !words.iter().any(|word| word == "DEFAULT"));
-            if is_harmful && !is_excused {
+        let (mut found, mut made) = (Vec::new(), Vec::new());
+        for (place, statement) in text.split(';').enumerate() {
+            // What follows on the line of the statement before is about that one.
+            let is_excused = statement
+                .lines()
+                .skip(usize::from(place > 0))
+                .any(|line| line.trim_start().strip_prefix("-- two-step:").is_some_and(|why| !why.trim().is_empty()));
+            let words = words(statement);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            if let ["CREATE", "TABLE", "IF", "NOT", "EXISTS", table, ..] | ["CREATE", "TABLE", table, ..] = words[..] {
+                made.push(table.to_owned());
+            }
+            if is_harmful(&words, &made) && !is_excused {
                 found.push(words.join(" "));
             }
         }
         found
+    }
+
+    /// Without comments, in capitals; parentheses and commas are words of their own.
+    fn words(statement: &str) -> Vec<String> {
+        let lines: Vec<&str> = statement.lines().map(|line| line.split("--").next().unwrap_or_default()).collect();
+        let (mut code, mut rest) = (String::new(), lines.join(" "));
+        while let Some((before, after)) = rest.split_once("/*") {
+            code.push_str(before);
+            code.push(' ');
+            rest = after.split_once("*/").map(|(_, after)| after.to_owned()).unwrap_or_default();
+        }
+        code.push_str(&rest);
+        let code = ['(', ')', ','].iter().fold(code, |code, sign| code.replace(*sign, &format!(" {sign} ")));
+        code.to_uppercase().split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// Whether a server that does not know of it may fail on it, or on rows that it writes or reads afterwards. `made` are tables of this step:
+    /// no such server knows them.
+    fn is_harmful(words: &[&str], made: &[String]) -> bool {
+        match words {
+            ["ALTER", "TABLE", rest @ ..] => {
+                let rest: Vec<&str> = rest.iter().copied().filter(|word| !["IF", "EXISTS", "ONLY"].contains(word)).collect();
+                let [table, clauses @ ..] = &rest[..] else { return true };
+                let mut depth = 0;
+                let clauses = clauses.split(|word| {
+                    depth += i32::from(*word == "(") - i32::from(*word == ")");
+                    *word == "," && depth == 0
+                });
+                !made.iter().any(|made| made == table) && clauses.into_iter().any(|clause| !only_adds(clause))
+            }
+            ["DROP", "INDEX", ..] => false,
+            ["DROP" | "DELETE" | "TRUNCATE" | "ALTER" | "PRAGMA" | "VACUUM", ..] | ["CREATE", "OR", "REPLACE", ..] => true,
+            // What was two is a fault from now on.
+            ["CREATE", "UNIQUE", "INDEX", rest @ ..] => {
+                let table = rest.iter().skip_while(|word| **word != "ON").nth(1);
+                !table.is_some_and(|table| made.iter().any(|made| made == table))
+            }
+            ["WITH", ..] => words.contains(&"DELETE"),
+            _ => words.contains(&"RAISE"),
+        }
+    }
+
+    /// Whether a clause of `ALTER TABLE` adds a column that somebody who does not know it need not give a value.
+    fn only_adds(clause: &[&str]) -> bool {
+        let ["ADD", rest @ ..] = clause else { return false };
+        let is_constraint =
+            matches!(rest.first(), None | Some(&("CONSTRAINT" | "UNIQUE" | "PRIMARY" | "CHECK" | "FOREIGN" | "EXCLUDE" | "NOT" | "(")));
+        let is_required = rest.windows(2).any(|two| two == ["NOT", "NULL"]) && !rest.contains(&"DEFAULT");
+        !is_constraint && !is_required && !rest.contains(&"UNIQUE")
     }
 
     #[test]
@@ -132,21 +177,42 @@ mod tests {
         }
         for bad in [
             "DROP TABLE a",
+            "DROP VIEW a",
+            "DROP TYPE a",
             "ALTER TABLE a DROP COLUMN b",
+            "ALTER TABLE a DROP b",
             "alter table a rename to b",
             "ALTER TABLE a RENAME COLUMN b TO c",
             "ALTER TABLE a ALTER COLUMN b TYPE BIGINT",
+            "ALTER TABLE a ALTER b SET NOT NULL",
+            "ALTER TABLE a ADD CONSTRAINT c CHECK (b > 0)",
+            "ALTER TABLE a ADD UNIQUE (b)",
+            "ALTER TABLE a ADD b TEXT NOT NULL",
+            "ALTER TABLE IF EXISTS a ADD COLUMN b TEXT NOT NULL",
+            "ALTER TABLE a ADD COLUMN b NUMERIC(1, 2) NOT NULL DEFAULT 0, ADD COLUMN c TEXT NOT NULL",
             "CREATE TABLE x (y TEXT); ALTER TABLE a ADD COLUMN b TEXT NOT NULL",
+            "CREATE UNIQUE INDEX a_b ON a (b)",
+            "CREATE OR REPLACE FUNCTION f() RETURNS trigger AS $$ BEGIN RETURN NEW",
+            "DELETE FROM a",
+            "TRUNCATE a",
+            "WITH x AS (SELECT 1) DELETE FROM a",
+            "/* harmless */ DROP TABLE a",
+            // An excuse is for the statement below it, and says something.
+            "CREATE INDEX a_b ON a (b); -- two-step: not this one\nDROP TABLE a",
+            "-- two-step:\nDROP TABLE a",
         ] {
             assert_eq!(harmful(bad).len(), 1, "{bad}");
         }
         for good in [
             "CREATE TABLE a (b TEXT NOT NULL); -- drop table a",
+            "CREATE TABLE a (b TEXT); CREATE UNIQUE INDEX a_b ON a (b); ALTER TABLE a ADD COLUMN c TEXT NOT NULL",
             "ALTER TABLE a ADD COLUMN b TEXT NOT NULL DEFAULT ''",
+            "ALTER TABLE a ADD b TEXT, ADD c TEXT REFERENCES d (e)",
             "-- two-step: not read since 0.2\nDROP TABLE a",
+            "/* DROP TABLE a */ UPDATE a SET b = 1",
             "DROP INDEX a_b",
         ] {
-            assert!(harmful(good).is_empty(), "{good}");
+            assert_eq!(harmful(good), Vec::<String>::new(), "{good}");
         }
     }
 

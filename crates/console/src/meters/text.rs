@@ -127,6 +127,10 @@ pub(super) fn all(app: &App) -> String {
     text.one("guesses_watched", "gauge", "Networks and beginnings of keys that are counted now.", app.strangers.watched());
     text.one("rolls_open", "gauge", "Rolls of Rack passwords under way, as counted each minute.", meters.rolls.load(Relaxed));
 
+    let (sent, lost) = app.traces.as_ref().map(crate::traces::Traces::counts).unwrap_or_default();
+    text.one("traces_sent_total", "counter", "Requests that the collector of traces took.", sent);
+    text.one("traces_lost_total", "counter", "Requests that it was not told of: too many at a time, or it did not take them.", lost);
+
     let readiness = crate::readiness::look(app);
     text.one("ready", "gauge", "Whether this server takes requests.", u8::from(readiness.is_ready()));
     text.one("draining", "gauge", "Whether this server ends.", u8::from(app.is_draining()));

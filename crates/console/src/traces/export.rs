@@ -1,5 +1,6 @@
 //! Spans to a collector: OTLP over HTTP, in its form of JSON. Batches, bounded; what does not fit or cannot be sent is left out and counted.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -7,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use convox_client::{Call, Client, Context as ClientContext, Endpoint};
 use convox_seal::Secret;
 use convox_tls::Trust;
+use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -41,6 +43,13 @@ fn ratio(text: &str) -> Result<f64, String> {
 pub(crate) struct Traces {
     queue: mpsc::Sender<Ended>,
     ratio: f64,
+    told: Arc<Told>,
+}
+
+/// What became of those that have ended.
+#[derive(Default)]
+struct Told {
+    sent: AtomicU64,
     lost: AtomicU64,
 }
 
@@ -51,6 +60,41 @@ pub(crate) struct Exporter {
     headers: Vec<(String, Secret)>,
     service: String,
     node: String,
+    told: Arc<Told>,
+}
+
+/// `NAME=VALUE,NAME=VALUE`, values with percent escapes, as the specification of the exporter has it. Faults are told at the start, and without
+/// the value.
+fn headers(given: &Secret) -> Result<Vec<(String, Secret)>> {
+    const NAME: &str = "OTEL_EXPORTER_OTLP_HEADERS";
+    let mut headers = Vec::new();
+    for pair in given.expose().split(',').filter(|pair| !pair.trim().is_empty()) {
+        let Some((name, value)) = pair.split_once('=') else { bail!("{NAME} is NAME=VALUE,NAME=VALUE") };
+        let name = name.trim().to_ascii_lowercase();
+        if HeaderName::try_from(&name).is_err() {
+            bail!("{NAME}: the name of a header is of letters, digits and hyphens");
+        }
+        let Some(value) = unescaped(value.trim()).filter(|value| HeaderValue::try_from(value.expose()).is_ok()) else {
+            bail!("{NAME}: the value of {name} cannot be that of a header; %XX stands for a byte, and % itself is %25");
+        };
+        headers.push((name, value));
+    }
+    Ok(headers)
+}
+
+/// Percent escapes as the bytes that they stand for; `+` is itself.
+fn unescaped(text: &str) -> Option<Secret> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let mut digit = || char::from(rest.next()?).to_digit(16);
+            bytes.push(u8::try_from(digit()? * 16 + digit()?).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok().map(Secret::new)
 }
 
 impl Traces {
@@ -59,17 +103,13 @@ impl Traces {
         let Some(url) = options.otlp_endpoint.as_deref().filter(|url| !url.is_empty()) else { return Ok(None) };
         let form = "--otlp-endpoint is http://HOST:PORT or https://HOST:PORT";
         let endpoint = Endpoint::parse(url).map_err(|error| anyhow::anyhow!("{form}: {error}"))?;
-        let mut headers = Vec::new();
-        let given = Secret::new(std::env::var("OTEL_EXPORTER_OTLP_HEADERS").unwrap_or_default());
-        for pair in given.expose().split(',').filter(|pair| !pair.trim().is_empty()) {
-            let Some((name, value)) = pair.split_once('=') else { bail!("OTEL_EXPORTER_OTLP_HEADERS is NAME=VALUE,NAME=VALUE") };
-            headers.push((name.trim().to_ascii_lowercase(), Secret::new(value.trim().to_owned())));
-        }
+        let headers = headers(&Secret::new(std::env::var("OTEL_EXPORTER_OTLP_HEADERS").unwrap_or_default()))?;
+        let told = Arc::<Told>::default();
         let (queue, spans) = mpsc::channel(QUEUE);
         let service = std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| "convox-console".to_owned());
         let client = Client::new(endpoint, Trust::SystemRoots, ClientContext::default());
-        let exporter = Exporter { queue: spans, client, headers, service, node: node.to_owned() };
-        Ok(Some((Self { queue, ratio: options.trace_ratio, lost: AtomicU64::new(0) }, exporter)))
+        let exporter = Exporter { queue: spans, client, headers, service, node: node.to_owned(), told: Arc::clone(&told) };
+        Ok(Some((Self { queue, ratio: options.trace_ratio, told }, exporter)))
     }
 
     /// Whether a trace that begins here is told.
@@ -79,9 +119,14 @@ impl Traces {
 
     /// It has ended. Waits for nobody.
     pub(crate) fn ended(&self, ended: Ended) {
-        if self.queue.try_send(ended).is_err() && self.lost.fetch_add(1, Relaxed).is_multiple_of(10_000) {
+        if self.queue.try_send(ended).is_err() && self.told.lost.fetch_add(1, Relaxed).is_multiple_of(10_000) {
             tracing::warn!("traces are left out: the collector takes them more slowly than requests come");
         }
+    }
+
+    /// Requests that the collector took, and those that it was not told of: there were too many, or it did not take them.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.told.sent.load(Relaxed), self.told.lost.load(Relaxed))
     }
 }
 
@@ -94,9 +139,10 @@ impl Exporter {
             let collected =
                 tokio::time::timeout(ROUND, async { while spans.len() < BATCH && self.queue.recv_many(&mut spans, BATCH).await > 0 {} });
             let _ = collected.await;
-            let message = self.message(&spans);
+            let (message, count) = (self.message(&spans), spans.len() as u64);
             spans.clear();
             let sent = self.send(&message).await;
+            if sent.is_ok() { &self.told.sent } else { &self.told.lost }.fetch_add(count, Relaxed);
             if is_well != sent.is_ok() {
                 is_well = sent.is_ok();
                 match &sent {
@@ -162,4 +208,27 @@ fn spans(ended: &Ended) -> [Value; 2] {
         })
     };
     [span(context.own, context.parent, SERVER, *whole), span(context.client, context.own, CLIENT, (*upstream).min(*whole))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<(String, String)>> {
+        let headers = headers(&Secret::new(text.to_owned()))?;
+        Ok(headers.into_iter().map(|(name, value)| (name, value.expose().to_owned())).collect())
+    }
+
+    #[test]
+    fn headers_of_the_collector_are_read_with_their_escapes() {
+        let found = read("Authorization=Basic%20YTpi%3D%3D, x-scope=a+b%2Cc ,").unwrap();
+        let wanted = [("authorization", "Basic YTpi=="), ("x-scope", "a+b,c")];
+        assert_eq!(found, wanted.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(read("api-key=a=b").unwrap(), [("api-key".to_owned(), "a=b".to_owned())]);
+        assert!(read("").unwrap().is_empty());
+        for bad in ["secret", "key=secret%2", "key=secret%zz", "key=secret%0d%0aX: y", "k y=secret", "=secret", "key=secret%ff"] {
+            let error = read(bad).unwrap_err().to_string();
+            assert!(error.contains("OTEL_EXPORTER_OTLP_HEADERS") && !error.contains("secret"), "{bad}: {error}");
+        }
+    }
 }

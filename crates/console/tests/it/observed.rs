@@ -7,12 +7,13 @@ use std::time::Duration;
 use convox_testkit::eventually;
 use serde_json::Value;
 
+use crate::console::Database;
 use crate::{Door, Recorder};
 
 const WATCHED: &[&str] = &["--metrics-listen", "127.0.0.1:0"];
 
 /// Status and body of a GET in clear text.
-fn get(host: &str, path: &str) -> (u16, String) {
+pub(crate) fn get(host: &str, path: &str) -> (u16, String) {
     let mut socket = std::net::TcpStream::connect(host).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     write!(socket, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
@@ -142,6 +143,37 @@ fn readiness_is_told_at_both_doors_and_metrics_at_one() {
     assert_ne!(door.client(&door.key, "acme/main").get("/metrics", "").unwrap().status, 200, "never at the public one");
 }
 
+#[test]
+fn one_damaged_organization_takes_no_server_away_from_the_others() {
+    let door = Door::open();
+    for number in 0..6 {
+        door.admin(&["org", "create", &format!("org{number}")]);
+    }
+    let database = Database::open(&door);
+    let client = door.client("", "");
+    let ready = || {
+        let reply = client.get("/ready", "").unwrap();
+        (reply.status, reply.text())
+    };
+    assert_eq!(ready().0, 200);
+    // Every other one is damaged, whichever the server looks at first.
+    database.run(
+        "UPDATE feed SET seq = seq + 1; \
+         UPDATE data_keys SET wrapped = zeroblob(60) WHERE owner IN (SELECT id FROM orgs WHERE name IN ('acme', 'org1', 'org3'))",
+    );
+    database.run("UPDATE feed SET seq = seq + 1; UPDATE orgs SET name = 'seen' WHERE name = 'org5'");
+    let seen = || door.client(&door.key, "").get("/organizations", "").unwrap().text();
+    eventually(Duration::from_secs(5), || seen().contains("seen").then_some(()));
+    for _ in 0..20 {
+        let (status, words) = ready();
+        assert_eq!(status, 200, "{words}");
+    }
+    // All of them: then it is the root key.
+    database.run("UPDATE feed SET seq = seq + 1; UPDATE data_keys SET wrapped = zeroblob(60) WHERE owner IN (SELECT id FROM orgs)");
+    let told = eventually(Duration::from_secs(5), || Some(ready()).filter(|(status, _)| *status == 503));
+    assert!(told.is_some_and(|(_, words)| words.contains("it does not open what is sealed")));
+}
+
 /// Listens as a collector does, and keeps every span that it is sent.
 fn collector() -> (String, std::sync::Arc<std::sync::Mutex<Vec<Value>>>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -173,6 +205,20 @@ fn collector() -> (String, std::sync::Arc<std::sync::Mutex<Vec<Value>>>) {
         }
     });
     (url, spans)
+}
+
+#[test]
+fn what_a_collector_does_not_take_is_counted() {
+    let rack = Recorder::start("rackPassword1");
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let door = Door::open_with(&[WATCHED, &["--otlp-endpoint", &format!("http://{nobody}")]].concat());
+    door.add_rack("acme", "main", &rack);
+    for _ in 0..3 {
+        assert_eq!(door.client(&door.key, "acme/main").get("/apps", "").unwrap().status, 200);
+    }
+    let lost = || values(&metrics(&door))["convox_console_traces_lost_total"];
+    assert!(eventually(Duration::from_secs(10), || (lost() > 2.5).then_some(())).is_some(), "{}", lost());
+    assert!(values(&metrics(&door))["convox_console_traces_sent_total"] < 0.5);
 }
 
 #[test]
@@ -219,4 +265,41 @@ fn a_trace_goes_on_at_the_rack_and_is_told_to_a_collector() {
     for secret in [door.key.as_str(), "rackPassword1", "admin@example.com"] {
         assert!(!told.contains(secret));
     }
+}
+
+#[test]
+fn an_error_names_the_callers_trace_in_the_answer_and_in_the_log() {
+    let rack = Recorder::start("rackPassword1");
+    let door = Door::with_rack(&rack);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let said = format!("00-{trace}-00f067aa0ba902b7-01");
+    let client = door.client(&door.key, "acme/main");
+    let ask = |client: &convox_testkit::go::GoClient, method: &str, path: &str, said: &[(&str, &str)]| {
+        client.send(method, path, "", "text/plain", said, b"").unwrap()
+    };
+    let within = [("Traceparent", said.as_str())];
+    // Refused by the Console itself, at the data path and at its API.
+    let stranger = door.client("cxk_unknown", "acme/main");
+    for (client, path) in [(&stranger, "/apps"), (&stranger, "/api/v1/keys"), (&client, "/nowhere"), (&client, "/api/v1/nowhere")] {
+        let reply = ask(client, "GET", path, &within);
+        assert!(reply.status >= 400, "{path}: {}", reply.status);
+        assert_eq!(reply.header("trace-id"), Some(trace), "{path}");
+        assert_eq!(reply.header("request-id").map(str::len), Some(12), "{path}");
+        assert_eq!(ask(client, "GET", path, &[]).header("trace-id"), None, "{path}: the caller is in none");
+    }
+    assert_eq!(ask(&client, "GET", "/apps", &within).status, 200);
+    // The Rack is gone: the trace is that which it would have been told.
+    drop(rack);
+    let reply = ask(&client, "GET", "/apps", &within);
+    assert_eq!((reply.status, reply.header("trace-id")), (502, Some(trace)));
+    let anew = ask(&client, "GET", "/apps", &[]);
+    assert!(anew.status == 502 && anew.header("trace-id").is_some_and(|anew| anew.len() == 32 && anew != trace));
+    // And where a fault is logged, both names are there.
+    Database::open(&door).run("ALTER TABLE keys RENAME TO gone");
+    let reply = ask(&client, "GET", "/api/v1/keys", &within);
+    let id = reply.header("request-id").unwrap();
+    assert_eq!((reply.status, reply.header("trace-id")), (500, Some(trace)));
+    let log = door.console.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(id)).collect();
+    assert!(lines.len() >= 2 && lines.iter().all(|line| line.contains(trace)), "{lines:?}");
 }
