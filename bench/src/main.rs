@@ -1,8 +1,8 @@
 //! Measurements beside a known yardstick, in one run on one machine: what a relayed request costs beside nginx, what
 //! `convox switch` costs beside a program that does nothing, and how long a revoked key lives.
 //!
-//! And one trial: every key rolled while people work. Start with `bench/run`, `bench/switch`, `bench/revoke` and `bench/keyroll`, which
-//! build what they need.
+//! And trials: every key rolled while people work, and everything at once for long. Start with `bench/run`, `bench/switch`, `bench/revoke`,
+//! `bench/keyroll` and `bench/soak`, which build what they need.
 
 mod bodies;
 mod contender;
@@ -18,6 +18,7 @@ mod report;
 mod revoke;
 mod router;
 mod scale;
+mod soak;
 mod streams;
 mod switch;
 
@@ -51,6 +52,8 @@ enum What {
     Scale(scale::Arguments),
     /// Memory for each idle WebSocket, beside nginx and HAProxy.
     Streams(streams::Arguments),
+    /// A long trial under load, with outages and clock jumps.
+    Soak(soak::Arguments),
     /// The Rack's router beside nginx and Caddy.
     Router(router::Arguments),
     /// Load on an app through everything that replaces its processes.
@@ -68,6 +71,7 @@ fn main() -> anyhow::Result<()> {
         What::Bodies(arguments) => bodies::run(&arguments),
         What::Scale(arguments) => scale::run(&arguments),
         What::Streams(arguments) => streams::run(&arguments),
+        What::Soak(arguments) => soak::run(&arguments),
         What::Router(arguments) => router::run(&arguments),
         What::LoadOnPromote(arguments) => promote::run(&arguments),
         What::Gate(arguments) => gate::run(&arguments),
