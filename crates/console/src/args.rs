@@ -109,6 +109,13 @@ pub(crate) struct Serve {
     pub(crate) metrics_listen: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) traces: crate::traces::export::TraceOptions,
+    /// Directory on another disk for audit events while the database does not take them, so that changes go on: they are carried into the
+    /// database afterwards. Without one, changes are refused meanwhile.
+    #[arg(long, value_name = "DIR", env = "CONVOX_AUDIT_SPILL")]
+    pub(crate) audit_spill: Option<PathBuf>,
+    /// So many MiB of events may wait there; beyond that, changes are refused.
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    pub(crate) audit_spill_limit: u64,
     /// What the password of a person must be.
     #[arg(long, value_name = "RULE", value_enum, default_value_t)]
     pub(crate) password_rule: PasswordRule,

@@ -3,28 +3,29 @@
 //!
 //! Notes (refusals, outcomes) wait for nobody. They are bounded: refusals by a rate, since whoever is refused could fill the disk
 //! with them; all of them by the queue.
+//!
+//! Where there is a second log ([`spill`], ADR 0036), it takes what the database does not take, and [`writer`] carries it there afterwards.
 
 mod rate;
+pub(crate) mod spill;
+mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use convox_model::Event;
-use convox_store::audit::write::AuditWriter;
 pub(crate) use convox_store::audit::{End, Entry};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::meters::{Count, Meters, Timing};
 use crate::ops::guesses::network;
 use rate::{LeftOut, Rate};
+use spill::Spill;
+pub(crate) use writer::{Standing, Writer};
 
 /// Events that may wait; beyond that, audited requests are refused.
 pub(crate) const QUEUE: usize = 8192;
-/// Events of one transaction.
-const BATCH: usize = 512;
-/// Notes that are kept while the database cannot be written.
-const KEPT: usize = 4096;
 /// How long a request waits for its event.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the end of the server waits for the queue to empty.
@@ -53,30 +54,25 @@ pub(crate) struct Audit {
     lost: AtomicU64,
     sign_ins: Rate,
     refusals: Rate,
-}
-
-/// The other end, for [`Writer::run`].
-pub(crate) struct Writer {
-    queue: mpsc::Receiver<Item>,
-    /// Notes that could not be written yet, oldest first.
-    kept: Vec<Entry>,
-    meters: Arc<Meters>,
-    failing: Arc<AtomicBool>,
+    second: Option<Arc<Standing>>,
 }
 
 impl Audit {
-    pub(crate) fn new(meters: &Arc<Meters>) -> (Self, Writer) {
+    /// With a second log, if there is one.
+    pub(crate) fn new(meters: &Arc<Meters>, spill: Option<Spill>) -> (Self, Writer) {
         let (queue, items) = mpsc::channel(QUEUE);
         let failing = Arc::<AtomicBool>::default();
+        let writer = Writer::new(items, Arc::clone(meters), Arc::clone(&failing), spill);
         let audit = Self {
             queue,
             meters: Arc::clone(meters),
-            failing: Arc::clone(&failing),
+            failing,
             lost: AtomicU64::new(0),
             sign_ins: Rate::new(OF_ONE, OF_ALL),
             refusals: Rate::new(OF_ONE, OF_ALL),
+            second: writer.standing(),
         };
-        (audit, Writer { queue: items, kept: Vec::new(), meters: Arc::clone(meters), failing })
+        (audit, writer)
     }
 
     /// Writes an event; it is on the disk when this returns `Ok`.
@@ -113,6 +109,11 @@ impl Audit {
     /// Whether the last try to write failed.
     pub(crate) fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
+    }
+
+    /// How the second log fares, if there is one.
+    pub(crate) fn second(&self) -> Option<&Standing> {
+        self.second.as_deref()
     }
 
     /// Adds how an audited request ended.
@@ -201,77 +202,6 @@ fn summary(LeftOut { count, sample, at_ms }: LeftOut) -> Event {
     }
 }
 
-/// What became of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Written {
-    Yes,
-    /// The database cannot be written now.
-    NotYet,
-    /// The database does not take this one.
-    Never,
-}
-
-impl Writer {
-    /// Writes until every [`Audit`] is gone.
-    pub(crate) async fn run(mut self, mut log: AuditWriter) {
-        let mut items = Vec::with_capacity(BATCH);
-        while self.queue.recv_many(&mut items, BATCH).await > 0 {
-            let mut entries = std::mem::take(&mut self.kept);
-            let mut waiting: Vec<Option<oneshot::Sender<bool>>> = entries.iter().map(|_| None).collect();
-            let mut flushed = Vec::new();
-            for item in items.drain(..) {
-                match item {
-                    Item::Write(entry, durable) => {
-                        entries.push(entry);
-                        waiting.push(durable);
-                    }
-                    Item::Flush(done) => flushed.push(done),
-                }
-            }
-            let began = Instant::now();
-            let written = write(&mut log, &entries).await;
-            self.meters.time(Timing::Commit, began.elapsed());
-            self.meters.add(Count::AuditWritten, written.iter().filter(|written| **written == Written::Yes).count() as u64);
-            self.failing.store(written.contains(&Written::NotYet), Ordering::Relaxed);
-            for ((entry, durable), written) in entries.into_iter().zip(waiting).zip(written) {
-                if let Some(durable) = durable {
-                    // What somebody waited for is refused now, and is not tried again: it must not appear later as allowed.
-                    let _ = durable.send(written == Written::Yes);
-                } else if written == Written::NotYet && self.kept.len() < KEPT {
-                    self.kept.push(entry);
-                }
-            }
-            for done in flushed {
-                let _ = done.send(true);
-            }
-        }
-    }
-}
-
-/// Writes all in one transaction. When the database refuses that for another reason than being away, each on its own, so that one
-/// that it cannot take does not stop the others.
-async fn write(log: &mut AuditWriter, entries: &[Entry]) -> Vec<Written> {
-    let all = |written| entries.iter().map(|_| written).collect();
-    match log.write(entries).await {
-        Ok(()) => return all(Written::Yes),
-        Err(error) => {
-            tracing::error!(%error, entries = entries.len(), "the audit log cannot be written");
-            if error.is_unavailable() || entries.len() == 1 {
-                return all(if error.is_unavailable() { Written::NotYet } else { Written::Never });
-            }
-        }
-    }
-    let mut written = Vec::with_capacity(entries.len());
-    for entry in entries {
-        written.push(match log.write(std::slice::from_ref(entry)).await {
-            Ok(()) => Written::Yes,
-            Err(error) if error.is_unavailable() => Written::NotYet,
-            Err(_) => Written::Never,
-        });
-    }
-    written
-}
-
 #[cfg(test)]
 mod tests {
     use convox_db::Db;
@@ -296,7 +226,7 @@ mod tests {
     async fn an_event_is_there_when_its_writer_is_told_so() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path()).await;
-        let (audit, writer) = Audit::new(&Arc::default());
+        let (audit, writer) = Audit::new(&Arc::default(), None);
         tokio::spawn(writer.run(store.audit_writer(1)));
         let one = event("/one");
         let id = one.id.clone();
@@ -314,7 +244,7 @@ mod tests {
     async fn many_writers_share_transactions_and_all_are_told() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path()).await;
-        let (audit, writer) = Audit::new(&Arc::default());
+        let (audit, writer) = Audit::new(&Arc::default(), None);
         tokio::spawn(writer.run(store.audit_writer(1)));
         let all = futures_util::future::join_all((0..500).map(|number| audit.write(event(&number.to_string())))).await;
         assert!(all.iter().all(Result::is_ok));
@@ -325,7 +255,7 @@ mod tests {
     async fn nothing_is_promised_once_the_database_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path()).await;
-        let (audit, writer) = Audit::new(&Arc::default());
+        let (audit, writer) = Audit::new(&Arc::default(), None);
         tokio::spawn(writer.run(store.audit_writer(1)));
         store.close().await;
         assert_eq!(audit.write(event("/one")).await, Err(NotWritten));
@@ -335,7 +265,7 @@ mod tests {
     async fn one_event_that_the_database_does_not_take_stops_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path()).await;
-        let (audit, writer) = Audit::new(&Arc::default());
+        let (audit, writer) = Audit::new(&Arc::default(), None);
         let (one, twin, other) = (event("/one"), event("/twin"), event("/other"));
         let twin = Event { id: one.id.clone(), ..twin };
         let all = async { tokio::join!(audit.write(one), audit.write(twin), audit.write(other)) };
@@ -350,7 +280,7 @@ mod tests {
     async fn refused_sign_ins_are_written_up_to_a_rate_and_counted_beyond() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path()).await;
-        let (audit, writer) = Audit::new(&Arc::default());
+        let (audit, writer) = Audit::new(&Arc::default(), None);
         tokio::spawn(writer.run(store.audit_writer(1)));
         let from = |peer: &str| Event { peer: peer.to_owned(), ..event("/apps") };
         for number in 0..5 * OF_ONE {

@@ -31,6 +31,7 @@ mod cmd;
 mod credentials;
 mod feed;
 mod front;
+mod hex;
 mod jobs;
 mod mail;
 mod meters;

@@ -46,9 +46,26 @@ pub(crate) fn look(app: &App) -> Readiness {
         check("root_key", true, root_key(app)),
         check("running", true, app.is_draining().then(|| "it ends: open requests finish, new ones go elsewhere".to_owned())),
         // Reads go on without the log; whoever takes all servers away for it takes those away too.
-        check("audit_log", false, app.audit.is_failing().then(|| "it cannot be written, so only reads are forwarded".to_owned())),
+        check("audit_log", false, audit_log(app)),
     ];
     Readiness { ready: checks.iter().all(|check| check.ok || !check.needed), checks }
+}
+
+/// What is wrong with the audit log, or with the second one.
+fn audit_log(app: &App) -> Option<String> {
+    if app.audit.is_failing() {
+        return Some("it cannot be written, so only reads are forwarded".to_owned());
+    }
+    let second = app.audit.second()?;
+    let (waiting, left, faults) = (second.waiting(), second.left(), second.faults());
+    if second.is_used() {
+        let full = second.bytes() * 100 / second.limit().max(1);
+        return Some(format!("the database does not take it: {waiting} entries wait in the second log, which is {full} % full"));
+    }
+    if faults > 0 {
+        return Some(format!("the second log was changed by somebody, at {faults} places or more: see `convox-console audit verify`"));
+    }
+    (left > 0).then(|| format!("the database refuses {left} entries of the second log; they stay there, and are tried again"))
 }
 
 /// Organizations that are tried at most.

@@ -6,6 +6,7 @@ mod tls;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use convox_proxy::{Limits, Server, TlsServer, Tower};
 use convox_seal::Secret;
+use convox_seal::chain::ChainKey;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -20,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 use self::hand_over::{Sockets, Taken};
 use crate::args::Serve;
 use crate::audit::Audit;
+use crate::audit::spill::Spill;
 use crate::cmd::place;
 use crate::credentials::Credentials;
 use crate::feed::Snapshots;
@@ -57,7 +60,8 @@ pub(crate) async fn run(args: Serve) -> Result<()> {
     let smtp_url = args.smtp_url.clone().map(Secret::new);
     let mail = Mail::new(smtp_url.as_ref(), args.mail_from.as_deref())?;
     let meters = Arc::<Meters>::default();
-    let (audit, writer) = Audit::new(&meters);
+    let spill = args.audit_spill.as_deref().map(|dir| second_log(&args, dir, ops.lookup.chain_key())).transpose()?;
+    let (audit, writer) = Audit::new(&meters, spill);
     let snapshots = Snapshots::load(&ops.store).await?;
     let (traces, exporter) = Traces::new(&args.traces, snapshots.node())?.unzip();
     let app = Arc::new(App {
@@ -154,6 +158,17 @@ fn tell_manager(state: &str) {
     if let Err(error) = convox_proxy::notify(state) {
         tracing::warn!(%error, "the service manager cannot be told how this server is");
     }
+}
+
+/// The second audit log. On the disk that the database is on it would be full when that is.
+fn second_log(args: &Serve, dir: &Path, key: ChainKey) -> Result<Spill> {
+    let spill = Spill::new(dir, args.audit_spill_limit << 20, key)
+        .with_context(|| format!("the second audit log cannot be written: make {} a directory of this server's user", dir.display()))?;
+    let disk = |path: &Path| std::fs::metadata(path).map(|about| std::os::unix::fs::MetadataExt::dev(&about)).ok();
+    if args.place.database.is_none() && disk(dir) == disk(&args.place.data) {
+        tracing::warn!(dir = %dir.display(), "the second audit log is on the disk that the database is on: when that is full, so is this");
+    }
+    Ok(spill)
 }
 
 /// The public server and that for monitoring, on sockets of their own or on those that were taken over.

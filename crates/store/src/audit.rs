@@ -1,8 +1,10 @@
 //! Audit events: written with the change that they tell of, or in batches before a request is forwarded. Read by filter, newest first;
 //! and, to be checked, in the order of their chains.
 
+pub mod carry;
 pub mod chain;
 pub mod check;
+pub mod register;
 pub mod retention;
 pub mod write;
 

@@ -83,6 +83,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0020_register.sql"),
         postgres: include_str!("../migrations/postgres/0020_register.sql"),
     },
+    Migration {
+        name: "0022_audit_register",
+        sqlite: include_str!("../migrations/sqlite/0022_audit_register.sql"),
+        postgres: include_str!("../migrations/postgres/0022_audit_register.sql"),
+    },
 ];
 
 #[cfg(test)]

@@ -27,7 +27,10 @@ pub(crate) enum AuditCommand {
     /// Says which one broke its chain, and exits with 1 then. Works on the database, while a server runs, or on a file that `audit export
     /// --format chain` made: on any machine, without a database. With the root key of the Console it also checks that the chains
     /// were not written anew by somebody else. Note the printed heads elsewhere to be able to tell later that the log was not set back.
-    #[command(after_help = "Examples:\n  convox-console audit verify --json\n  convox-console audit verify --file acme.jsonl")]
+    #[command(
+        after_help = "Examples:\n  convox-console audit verify --json\n  convox-console audit verify --audit-spill /mnt/other/convox-audit\n  \
+                            convox-console audit verify --file acme.jsonl"
+    )]
     Verify {
         /// Name of the organization; all if not given
         #[arg(long, value_name = "NAME", conflicts_with = "file")]
@@ -35,6 +38,9 @@ pub(crate) enum AuditCommand {
         /// An export in form `chain`
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
+        /// The second log of a server on this machine: what waits there is checked and counted too
+        #[arg(long, value_name = "DIR", env = "CONVOX_AUDIT_SPILL")]
+        audit_spill: Option<PathBuf>,
         #[command(flatten)]
         place: MaybePlace,
         /// Print one JSON value.

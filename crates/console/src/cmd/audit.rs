@@ -17,7 +17,9 @@ use crate::views;
 pub(super) async fn run(command: AuditCommand) -> Result<()> {
     match command {
         AuditCommand::List { wanted, limit, common } => list(&wanted, limit, &common).await,
-        AuditCommand::Verify { org, file, place, json } => verify::run(org.as_deref(), file.as_deref(), &place, json).await,
+        AuditCommand::Verify { org, file, audit_spill, place, json } => {
+            verify::run(org.as_deref(), file.as_deref(), audit_spill.as_deref(), &place, json).await
+        }
         AuditCommand::Export { wanted, format, out, place } => export::run(&wanted, format, out.as_deref(), place).await,
         AuditCommand::Retention { org, keep, hold, common } => retention(org.as_deref(), keep, hold, &common).await,
         AuditCommand::Prune { common } => prune(&common).await,

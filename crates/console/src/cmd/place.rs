@@ -30,6 +30,7 @@ pub(crate) async fn open(place: &Place) -> Result<Ops> {
     let store = Store::new(db).await?;
     let (lookup, is_kept) = lookup_key(&keyring, &store).await?;
     let store = store.sealing(lookup.chain_key()).registering(lookup.register_key(), is_kept);
+    store.begin_audit_register().await?;
     let ops = Ops {
         store,
         keyring: Arc::new(keyring),

@@ -72,11 +72,15 @@ pub(crate) enum Count {
     AuditWritten,
     /// Events that could not be written, so that their requests were refused.
     AuditRefused,
+    /// Entries that went to the second log.
+    AuditSpilled,
+    /// Entries that were carried from there into the database.
+    AuditCarried,
     /// Refused keys that were too many of their network or their beginning.
     Guess,
 }
 
-const COUNTS: usize = 3;
+const COUNTS: usize = 5;
 /// All effects, and none where it did not come so far.
 const EFFECTS: usize = Effect::ALL.len() + 1;
 const DECISIONS: usize = Decision::ALL.len();

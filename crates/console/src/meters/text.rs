@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use convox_wire::routes::Effect;
 
 use super::{BOUNDS, Count, Decision, Meters, Timing, process};
+use crate::audit::Standing;
 use crate::state::App;
 
 /// Content type of the text.
@@ -117,6 +118,7 @@ pub(super) fn all(app: &App) -> String {
     );
     text.one("audit_lost_total", "counter", "Notes of refusals and outcomes that were left out.", app.audit.lost());
     text.histogram("audit_commit_seconds", "One transaction of the audit log.", meters, Timing::Commit);
+    second_log(&mut text, app);
 
     text.one(
         "guesses_refused_total",
@@ -139,6 +141,26 @@ pub(super) fn all(app: &App) -> String {
         text.line(name, &[], value);
     }
     text.0
+}
+
+/// All zero where there is none.
+fn second_log(text: &mut Text, app: &App) {
+    let none = Standing::default();
+    let (second, meters) = (app.audit.second().unwrap_or(&none), &app.meters);
+    let is_used = u8::from(second.is_used());
+    text.one("audit_spill_used", "gauge", "Whether the database does not take events, so that they go to the second log.", is_used);
+    text.one("audit_spill_waiting", "gauge", "Entries of the second log that are not in the database yet.", second.waiting());
+    text.one("audit_spill_bytes", "gauge", "Bytes of the second log.", second.bytes());
+    text.one("audit_spill_limit_bytes", "gauge", "Bytes that it may have; beyond that, requests are refused.", second.limit());
+    text.one("audit_spill_refused", "gauge", "Entries of the second log that the database refuses.", second.left());
+    text.one("audit_spill_faults", "gauge", "Faults in files of the second log: somebody changed them.", second.faults());
+    text.one("audit_spilled_total", "counter", "Entries that went to the second log.", meters.count(Count::AuditSpilled));
+    text.one(
+        "audit_carried_total",
+        "counter",
+        "Entries that were carried from there into the database.",
+        meters.count(Count::AuditCarried),
+    );
 }
 
 fn requests(text: &mut Text, meters: &Meters) {

@@ -104,10 +104,10 @@ fn a_request_waits_for_its_line_as_long_as_that_takes_a_moment_only() {
 }
 
 /// A small disk of its own; unmounted at the end.
-struct Disk(std::path::PathBuf);
+pub(crate) struct Disk(std::path::PathBuf);
 
 impl Disk {
-    fn mount(at: &std::path::Path) -> Self {
+    pub(crate) fn mount(at: &std::path::Path) -> Self {
         let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs"]).arg(at).status();
         assert!(mounted.is_ok_and(|status| status.success()), "run as root: this test mounts a small disk");
         Self(at.to_owned())
@@ -131,13 +131,7 @@ fn on_a_full_disk_nothing_but_reads_is_forwarded_and_the_log_stays_whole() {
     door.add_rack("acme", "main", &rack);
     let client = door.client(&door.key, "acme/main");
     let full = door.data().join("full");
-    // To the last byte, and again what the database gave back meanwhile.
-    let fill = || {
-        let mut file = std::fs::File::options().create(true).append(true).open(&full).unwrap();
-        for size in [65_536, 4096, 512, 1] {
-            while std::io::Write::write_all(&mut file, &vec![b'x'; size]).is_ok() {}
-        }
-    };
+    let fill = || fill(&full);
     let (mut forwarded, mut refused) = (0, 0);
     for number in 0..3000 {
         fill();
@@ -174,7 +168,15 @@ fn on_a_full_disk_nothing_but_reads_is_forwarded_and_the_log_stays_whole() {
     drop((door, disk));
 }
 
-fn is_root() -> bool {
+/// To the last byte, and again what was given back meanwhile.
+pub(crate) fn fill(path: &std::path::Path) {
+    let mut file = std::fs::File::options().create(true).append(true).open(path).unwrap();
+    for size in [65_536, 4096, 512, 1] {
+        while std::io::Write::write_all(&mut file, &vec![b'x'; size]).is_ok() {}
+    }
+}
+
+pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 

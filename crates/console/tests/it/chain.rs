@@ -213,3 +213,38 @@ fn a_chain_that_is_taken_out_as_a_whole_is_missed_and_so_is_an_end_that_is_put_i
         assert!(!found.is_empty() && found.iter().all(|(_, what)| what.contains("taken out as a whole")), "{args:?}: {found:?}");
     }
 }
+
+#[test]
+fn the_register_misses_a_chain_that_nothing_followed_and_knows_an_event_that_was_backdated() {
+    let (_rack, door) = with_events();
+    let copy = door.dir.path().join("whole.db");
+    Database::open(&door).run("PRAGMA wal_checkpoint(TRUNCATE)");
+    std::fs::copy(door.data().join("console.db"), &copy).unwrap();
+    for (what, sql, words) in [
+        // No head has moved since.
+        (
+            "the newest chain",
+            "DELETE FROM audit WHERE CHAIN; DELETE FROM audit_ends WHERE CHAIN; DELETE FROM audit_chains WHERE slot = 1 AND org_id <> ''",
+            "taken out as a whole",
+        ),
+        (
+            "a backdated event",
+            "INSERT INTO audit (id, at_ms, actor, org, rack, app, effect, decision, event) SELECT '0000' || id, 1, actor, org, rack, app, effect, decision, event FROM audit WHERE number = 3 AND CHAIN",
+            "as if they were from before there were chains",
+        ),
+        ("the register", "DELETE FROM audit_register", "the register of the chains was taken out"),
+        ("the register's number", "UPDATE audit_register SET unchained = 1", "register of the chains was not set by this Console"),
+    ] {
+        std::fs::copy(&copy, door.data().join("console.db")).unwrap();
+        for beside in ["console.db-wal", "console.db-shm"] {
+            let _ = std::fs::remove_file(door.data().join(beside));
+        }
+        assert_eq!(verify(&door, &[])["whole"], true, "before {what}");
+        tamper(&door, sql);
+        // Twice: what opens the database does not make it good again.
+        for args in [&[][..], &["--org", "acme"], &[]] {
+            let found = faults(&verify(&door, args));
+            assert!(found.iter().any(|(_, fault)| fault.contains(words)), "{what} {args:?}: {found:?}");
+        }
+    }
+}

@@ -37,7 +37,8 @@ impl Door {
         Self::open_prepared(&[], prepare)
     }
 
-    fn open_prepared(options: &[&str], prepare: impl FnOnce(&std::path::Path)) -> Self {
+    /// Both.
+    pub(crate) fn open_prepared(options: &[&str], prepare: impl FnOnce(&std::path::Path)) -> Self {
         let dir = TempDir::new().unwrap();
         std::fs::create_dir(dir.path().join("data")).unwrap();
         prepare(&dir.path().join("data"));

@@ -17,6 +17,7 @@ mod replicas;
 mod revocation;
 mod rights;
 mod rolls;
+mod second_log;
 mod secrets;
 mod standing;
 mod timing;

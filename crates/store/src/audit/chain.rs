@@ -13,8 +13,11 @@ pub(crate) const CHANGES: i64 = 0;
 pub(crate) const HEAD: &str = "head";
 /// What it says in full: that there were so many chains at that time, of this organization, or of all for a chain that is nobody's. So a chain
 /// that is taken out as a whole, with its row, is missed by the heads that moved since it was there. Chains never go by themselves.
-pub(crate) fn head(chains: i64) -> String {
-    if chains == 0 { HEAD.to_owned() } else { format!("{HEAD} of {chains}") }
+///
+/// And whether there was a register of all: so one that is taken out is missed.
+pub(crate) fn head(chains: i64, is_registered: bool) -> String {
+    let registered = if is_registered { ", registered" } else { "" };
+    if chains == 0 { HEAD.to_owned() } else { format!("{HEAD} of {chains}{registered}") }
 }
 
 /// What the seal of the newest removed entry says.
@@ -67,9 +70,12 @@ macro_rules! move_head {
     ($store:expr, $tx:ident, $org_id:expr, $slot:expr, $before:expr, $head:expr) => {{
         use $crate::audit::chain::{ANCHOR, Head, name};
         let (head, name): (&Head, String) = ($head, name($org_id, $slot));
-        let (chains,): (i64,) =
-            sqlx::query_as("SELECT COUNT(*) FROM audit_chains WHERE $1 = '' OR org_id = $1").bind($org_id).fetch_one(&mut *$tx).await?;
-        let meaning = $crate::audit::chain::head(chains + i64::from(head.id == 0));
+        let (chains, registers): (i64, i64) =
+            sqlx::query_as("SELECT COUNT(*), (SELECT COUNT(*) FROM audit_register) FROM audit_chains WHERE $1 = '' OR org_id = $1")
+                .bind($org_id)
+                .fetch_one(&mut *$tx)
+                .await?;
+        let meaning = $crate::audit::chain::head(chains + i64::from(head.id == 0), registers > 0);
         let seal = $store.seal(&meaning, &name, head.number, &head.link);
         if head.id == 0 {
             let first = convox_seal::chain::Link::first(&name);
@@ -86,6 +92,9 @@ macro_rules! move_head {
             .bind($store.seal(ANCHOR, &name, 0, &first))
             .fetch_optional(&mut *$tx)
             .await?;
+            if made.is_some() {
+                $crate::audit::register::count!($store, $tx, 1i64, 0i64);
+            }
             made.map(|(id,)| id)
         } else {
             let moved = sqlx::query("UPDATE audit_chains SET number = $2, link = $3, seal = $4 WHERE id = $1 AND number = $5")

@@ -130,9 +130,17 @@ impl<'k> Checker<'k> {
         self.faults
     }
 
+    /// Whether there was a register when this head was set.
+    pub(crate) fn knew_a_register(&self, head: &Place) -> bool {
+        let (Some(key), Some(link)) = (self.key, Link::from_bytes(&head.link)) else { return false };
+        let there = self.chains.unwrap_or(MOST_CHAINS);
+        let said = (0..=there).rev().chain(there + 1..=MOST_CHAINS).find_map(|chains| is_head(key, &self.name, head, &link, chains));
+        said.unwrap_or_default()
+    }
+
     fn seal_of_head(&mut self, head: &Place) {
         let Some(key) = self.key else { return };
-        let is = |link: &Link, chains: i64| key.is_seal(&chain::head(chains), &self.name, head.number, link, &head.seal);
+        let is = |link: &Link, chains: i64| is_head(key, &self.name, head, link, chains).is_some();
         let there = self.chains.unwrap_or(MOST_CHAINS);
         // Most often as many as there are.
         let said = Link::from_bytes(&head.link)
@@ -146,6 +154,12 @@ impl<'k> Checker<'k> {
             Some(_) => {}
         }
     }
+}
+
+/// Whether a head was sealed when there were so many chains, and whether there was a register then.
+fn is_head(key: &ChainKey, name: &str, head: &Place, link: &Link, chains: i64) -> Option<bool> {
+    let is = |is_registered| key.is_seal(&chain::head(chains, is_registered), name, head.number, link, &head.seal);
+    [true, false].into_iter().find(|is_registered| is(*is_registered))
 }
 
 /// A chain, as its row says.
@@ -306,7 +320,7 @@ impl Store {
         Ok((events, checker.end(&chain.head)))
     }
 
-    async fn checker(&self, chain: &ChainRow) -> Result<Checker<'_>, StoreError> {
+    pub(crate) async fn checker(&self, chain: &ChainRow) -> Result<Checker<'_>, StoreError> {
         let (chains,): (i64,) = convox_db::query!(&self.db, |pool| {
             sqlx::query_as("SELECT COUNT(*) FROM audit_chains WHERE $1 = '' OR org_id = $1").bind(&chain.org_id).fetch_one(pool).await
         })?;

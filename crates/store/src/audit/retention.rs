@@ -126,6 +126,10 @@ impl Store {
                 .bind(before_ms)
                 .execute(&mut *tx)
                 .await?;
+            let gone = i64::try_from(old.rows_affected()).unwrap_or(i64::MAX);
+            if gone > 0 {
+                super::register::count!(self, tx, 0i64, -gone);
+            }
             removed += old.rows_affected();
         });
         Ok(removed)

@@ -94,7 +94,7 @@ enum Planned<'a> {
 /// One server's end of the log. Only it writes its chains.
 #[derive(Debug)]
 pub struct AuditWriter {
-    store: Store,
+    pub(super) store: Store,
     slot: i64,
     heads: HashMap<String, Head>,
 }

@@ -1,9 +1,11 @@
 //! The audit log: what is written is read back as it was, newest first, by every filter.
 
+use convox_db::{Db, DbError};
 use convox_model::{Event, OrgId};
 use convox_seal::chain::ChainKey;
 use convox_store::Page;
 use convox_store::Store;
+use convox_store::audit::carry::Known;
 use convox_store::audit::retention::Rule;
 use convox_store::audit::{End, Entry, Filter};
 
@@ -102,6 +104,7 @@ fn key() -> ChainKey {
 /// Everything that a check finds wrong: chain, number, words.
 async fn faults(store: &Store) -> Vec<(String, i64, String)> {
     let mut faults = store.check_outside(None).await.unwrap().1;
+    faults.extend(store.check_audit_register().await.unwrap());
     for chain in store.list_chains(None).await.unwrap() {
         faults.extend(store.check_chain(&chain).await.unwrap().1);
     }
@@ -111,6 +114,7 @@ async fn faults(store: &Store) -> Vec<(String, i64, String)> {
 /// A log of one organization: two writers with five events each, of which the first one of each has ended, and a change.
 async fn written(store: &Store) -> (Store, OrgId) {
     let store = store.clone().sealing(key());
+    store.begin_audit_register().await.unwrap();
     let org = super::org(&store, "acme").await;
     for slot in [1, 2] {
         let mut writer = store.audit_writer(slot);
@@ -236,5 +240,64 @@ fn what_is_held_does_not_go() {
         assert_eq!(store.prune_audit(org.as_str(), NOW + 1000).await.unwrap(), 0);
         store.set_audit_rule(org.as_str(), Rule { hold: false, ..held }, &super::act("AuditRule")).await.unwrap();
         assert_eq!(store.prune_audit(org.as_str(), NOW + 1000).await.unwrap(), 12);
+    });
+}
+
+/// As events were written before there were chains, and as somebody with the database could put one in.
+async fn put_unchained(db: &Db, entry: &Entry) -> Result<(), DbError> {
+    let Entry::Event(event) = entry else { panic!("an event") };
+    convox_db::transaction!(db, |tx| {
+        sqlx::query(
+            "INSERT INTO audit (id, at_ms, actor, org, org_id, rack, app, effect, decision, event) \
+             VALUES ($1, $2, '', '', $3, '', '', '', 'allowed', $4)",
+        )
+        .bind(&event.id)
+        .bind(event.at_ms)
+        .bind(&event.org_id)
+        .bind(event.to_json_line())
+        .execute(&mut *tx)
+        .await?;
+    });
+    Ok(())
+}
+
+#[test]
+fn the_register_counts_chains_and_what_is_older_than_they_are() {
+    super::new_databases(1, async |all, _| {
+        let (db, ada) = (&all[0], OrgId::new());
+        let store = Store::new(db.clone()).await.unwrap();
+        put_unchained(db, &event(&ada, NOW - 100, 1, |_| {})).await.unwrap();
+        let (store, org) = written(&store).await;
+        assert_eq!(store.check_outside(None).await.unwrap().0, 1);
+        assert_eq!(faults(&store).await, []);
+        put_unchained(db, &event(&org, NOW - 50, 2, |_| {})).await.unwrap();
+        let found = faults(&store).await;
+        assert!(found.len() == 1 && found[0].2.contains("there were 1 of these, and there are 2"), "{found:?}");
+        // Retention takes old ones away, and the register follows.
+        assert_eq!(store.prune_audit(ada.as_str(), NOW - 90).await.unwrap(), 1);
+        let found = faults(&store).await;
+        assert!(found.len() == 1 && found[0].2.contains("there were 0 of these, and there are 1"), "{found:?}");
+        store.close().await;
+    });
+}
+
+#[test]
+fn what_was_written_elsewhere_is_taken_in_once_however_often_it_is_brought() {
+    on_each(async |store| {
+        let store = store.sealing(key());
+        let org = OrgId::new();
+        let all: Vec<Entry> = (0..150).flat_map(|number| [event(&org, NOW, number, |_| {}), end(&org, NOW, number, 200)]).collect();
+        let mut writer = store.audit_writer(1);
+        writer.write(&all[..100]).await.unwrap();
+        let known = writer.carry(&all[50..]).await.unwrap();
+        assert_eq!(known.iter().filter(|known| **known == Known::Yes).count(), 50);
+        assert_eq!(known.iter().filter(|known| **known == Known::No).count(), 200);
+        assert!(store.audit_writer(2).carry(&all).await.unwrap().iter().all(|known| *known == Known::Yes));
+        assert_eq!(store.list_audit(&Filter::default(), &Page::first(1000)).await.unwrap().len(), 150);
+        assert_eq!(faults(&store).await, []);
+        // In other words: never in the place of what is there.
+        let other = [event(&org, NOW, 7, |event| event.path = "/other".to_owned()), end(&org, NOW, 7, 500)];
+        assert_eq!(writer.carry(&other).await.unwrap(), [Known::Otherwise; 2]);
+        assert_eq!(faults(&store).await, []);
     });
 }

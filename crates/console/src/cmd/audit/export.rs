@@ -17,6 +17,7 @@ use super::super::Desk;
 use super::filter;
 use crate::args::audit::{Format, Wanted};
 use crate::args::{Common, Place as Where};
+use crate::hex::hex;
 use crate::table;
 use crate::views;
 
@@ -121,29 +122,4 @@ fn matches(filter: &Filter, event: &Event) -> bool {
         && fits(decision, &event.decision)
         && event.at_ms >= *since_ms
         && until_ms.is_none_or(|until_ms| event.at_ms < until_ms)
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or_default());
-    bytes.iter().flat_map(digits).collect()
-}
-
-pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    let pair = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
-    digits.chunks(2).map(pair).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_come_back_from_their_digits() {
-        assert_eq!(from_hex(&hex(&[0, 7, 255])), Some(vec![0, 7, 255]));
-        assert_eq!((from_hex("0"), from_hex("zz"), from_hex("é0")), (None, None, None));
-    }
 }

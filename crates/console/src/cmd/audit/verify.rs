@@ -7,6 +7,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use convox_model::Event;
 use convox_seal::chain::{ChainKey, digest};
+use convox_store::audit::Entry;
+use convox_store::audit::carry::Known;
 use convox_store::audit::check::{Checker, Fault, Place};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,8 +16,9 @@ use serde_json::{Value, json};
 
 use super::super::output::Output;
 use super::super::place;
-use super::export::from_hex;
 use crate::args::audit::MaybePlace;
+use crate::audit::spill::{self, Reading};
+use crate::hex::{from_hex, hex};
 
 /// What was found.
 #[derive(Default)]
@@ -28,6 +31,8 @@ struct Found {
     removed: i64,
     /// Events from before there were chains.
     unchained: i64,
+    /// Entries of the second log that are not in the database yet.
+    waiting: u64,
     /// Whether seals were looked at.
     sealed: bool,
     /// Newest entry and link of each chain: whoever notes them elsewhere can tell later whether the log was set back.
@@ -35,16 +40,18 @@ struct Found {
     faults: Vec<Fault>,
 }
 
-pub(super) async fn run(org: Option<&str>, file: Option<&Path>, maybe: &MaybePlace, json: bool) -> Result<()> {
+pub(super) async fn run(org: Option<&str>, file: Option<&Path>, spill: Option<&Path>, maybe: &MaybePlace, json: bool) -> Result<()> {
     let found = match file {
         Some(file) => in_file(file, maybe).await?,
-        None => in_database(org, maybe).await?,
+        None => in_database(org, spill, maybe).await?,
     };
     say(&found, json)
 }
 
-async fn in_database(org: Option<&str>, maybe: &MaybePlace) -> Result<Found> {
+async fn in_database(org: Option<&str>, spill: Option<&Path>, maybe: &MaybePlace) -> Result<Found> {
     let ops = place::open(&maybe.whole()?).await?;
+    // First: what is carried meanwhile is then in the database.
+    let spilled = spill.map(|dir| in_spill(dir, &ops.lookup.chain_key())).transpose()?;
     let org_id = match org {
         Some(name) => Some(ops.store.find_org(name).await?.with_context(|| format!("no such organization: {name}"))?.id.to_string()),
         None => None,
@@ -67,7 +74,40 @@ async fn in_database(org: Option<&str>, maybe: &MaybePlace) -> Result<Found> {
     let (unchained, strays) = ops.store.check_outside(org_id.as_deref()).await?;
     found.unchained = unchained;
     found.faults.extend(strays);
+    found.faults.extend(ops.store.check_audit_register().await?);
+    for (entries, faults) in spilled.into_iter().flatten() {
+        let known = ops.store.known_entries(&entries).await?;
+        found.waiting += known.iter().filter(|known| **known == Known::No).count() as u64;
+        found.faults.extend(faults);
+        for (entry, _) in entries.iter().zip(known).filter(|(_, known)| *known == Known::Otherwise) {
+            let (Entry::Event(event), what) = (entry, "the second log has another event of this id than the database") else {
+                continue;
+            };
+            found.faults.push(Fault { chain: "spill".to_owned(), number: 0, event: event.id.clone(), what: what.to_owned() });
+        }
+    }
     Ok(found)
+}
+
+/// The sound entries of each file of the second log, and what is wrong with it. A server may be writing there.
+fn in_spill(dir: &Path, key: &ChainKey) -> Result<Vec<(Vec<Entry>, Vec<Fault>)>> {
+    let read = |path: &Path| -> std::io::Result<(Vec<Entry>, Vec<Fault>)> {
+        let (mut reading, mut entries) = (Reading::open(path, key)?, Vec::new());
+        while let Some(entry) = reading.next_entry()? {
+            entries.push(entry);
+        }
+        Ok((entries, reading.faults))
+    };
+    let mut all = Vec::new();
+    for path in spill::files(dir).with_context(|| format!("could not read {}", dir.display()))? {
+        match read(&path) {
+            Ok(found) => all.push(found),
+            // It is in the database now.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("could not read {}", path.display())),
+        }
+    }
+    Ok(all)
 }
 
 /// A line of an export in form `chain`.
@@ -166,20 +206,18 @@ fn say(found: &Found, json: bool) -> Result<()> {
         .iter()
         .map(|fault| json!({ "chain": fault.chain, "number": fault.number, "event": fault.event, "what": fault.what }))
         .collect();
-    let heads: Vec<Value> = found
-        .heads
-        .iter()
-        .map(|(chain, head)| json!({ "chain": chain, "number": head.number, "link": super::export::hex(&head.link) }))
-        .collect();
+    let heads: Vec<Value> =
+        found.heads.iter().map(|(chain, head)| json!({ "chain": chain, "number": head.number, "link": hex(&head.link) })).collect();
     let value = json!({
         "whole": found.faults.is_empty(), "chains": found.chains, "events": found.events, "left_out": found.left_out,
-        "removed": found.removed, "unchained": found.unchained, "sealed": found.sealed, "heads": heads, "faults": faults,
+        "removed": found.removed, "unchained": found.unchained, "waiting": found.waiting, "sealed": found.sealed, "heads": heads, "faults": faults,
     });
     let mut words = format!("{} events in {} chains", found.events, found.chains);
     for (count, what) in [
         (found.left_out as i64, "entries left out of the export, whose digests fit"),
         (found.removed, "entries removed earlier because of their age"),
         (found.unchained, "events from before there were chains, which cannot be checked"),
+        (found.waiting as i64, "entries wait in the second log to be carried into the database"),
     ] {
         if count > 0 {
             words.push_str(&format!("; {count} {what}"));
