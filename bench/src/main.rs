@@ -6,6 +6,7 @@
 
 mod bodies;
 mod contender;
+mod crash;
 mod gate;
 mod keyroll;
 mod measure;
@@ -46,6 +47,8 @@ enum What {
     Keyroll(keyroll::Arguments),
     /// How long a revoked key lives, and whether any request slips through.
     Revoke(revoke::Arguments),
+    /// Kills and cuts of the power by the thousand.
+    Crash(crash::Arguments),
     /// Bodies of a gigabyte, and many slow ones, beside nginx.
     Bodies(bodies::Arguments),
     /// Cost and memory from ten keys and one Rack to a million and 100,000.
@@ -68,6 +71,7 @@ fn main() -> anyhow::Result<()> {
         What::Switch(arguments) => switch::run(&arguments),
         What::Keyroll(arguments) => keyroll::run(&arguments),
         What::Revoke(arguments) => revoke::run(&arguments),
+        What::Crash(arguments) => crash::run(&arguments),
         What::Bodies(arguments) => bodies::run(&arguments),
         What::Scale(arguments) => scale::run(&arguments),
         What::Streams(arguments) => streams::run(&arguments),

@@ -6,6 +6,7 @@
 //! - [`podman`]: a real Podman with storage of its own, and base images without a registry.
 //! - [`cli`]: runs `convox` with a configuration directory of its own, with pipes or under a real terminal.
 //! - [`go`]: the original clients' requests, byte by byte, and their WebSocket handshake.
+//! - [`power`]: a power cut, without cutting the power.
 //! - [`security_key`]: a security key in software, as a browser and as the original v2 client ask it.
 //!
 //! Everything here blocks: a test reads from top to bottom. Every wait has a deadline.
@@ -13,6 +14,7 @@
 pub mod cli;
 pub mod go;
 pub mod podman;
+pub mod power;
 pub mod security_key;
 pub mod server;
 pub mod stack;
@@ -38,6 +40,17 @@ pub fn eventually<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) 
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Adds a line to the file that `CONVOX_TEST_FIGURES` names, if it does: for long runs, which sum them up.
+///
+/// # Panics
+/// When that cannot be written.
+pub fn figures(figures: &serde_json::Value) {
+    use std::io::Write as _;
+    let Some(path) = std::env::var_os("CONVOX_TEST_FIGURES") else { return };
+    let written = std::fs::File::options().create(true).append(true).open(&path).and_then(|mut file| writeln!(file, "{figures}"));
+    assert!(written.is_ok(), "{}: {written:?}", path.display());
 }
 
 /// The folder of this repository.

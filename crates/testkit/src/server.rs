@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use convox_tls::Fingerprint;
@@ -15,6 +15,8 @@ pub struct Server {
     program: &'static str,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    /// Words before the program, of one that watches it.
+    under: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
     /// `127.0.0.1:PORT`; stays the same over restarts.
@@ -25,6 +27,8 @@ pub struct Server {
     pub setup_code: Option<String>,
     /// `127.0.0.1:PORT` where it tells its metrics, if it was asked to.
     pub metrics: Option<String>,
+    /// How long it took to say that it listens, the last time.
+    pub ready_after: Duration,
 }
 
 impl Server {
@@ -35,7 +39,13 @@ impl Server {
 
     /// The same with these variables.
     pub fn start_with(program: &'static str, args: &[&str], env: &[(&str, &str)], log: &Path) -> Result<Self> {
-        let mut server = Self {
+        let mut server = Self::new(program, args, env, log)?;
+        server.launch()?;
+        Ok(server)
+    }
+
+    fn new(program: &'static str, args: &[&str], env: &[(&str, &str)], log: &Path) -> Result<Self> {
+        Ok(Self {
             program,
             args: args.iter().map(ToString::to_string).collect(),
             env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
@@ -45,14 +55,28 @@ impl Server {
             fingerprint: "sha256:0000000000000000000000000000000000000000000000000000000000000000".parse().context("fingerprint")?,
             setup_code: None,
             metrics: None,
-        };
-        server.launch()?;
-        Ok(server)
+            ready_after: Duration::ZERO,
+            under: Vec::new(),
+        })
+    }
+
+    /// From its next start on it runs under another program, such as [`crate::power::recorder`]; by itself again with no words.
+    pub fn run_under(&mut self, words: Vec<String>) {
+        self.under = words;
     }
 
     fn launch(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut child = Command::new(crate::binary(self.program))
+        let (program, began) = (crate::binary(self.program), Instant::now());
+        let mut command = match self.under.split_first() {
+            None => Command::new(program),
+            Some((watcher, words)) => {
+                let mut command = Command::new(watcher);
+                command.args(words).arg(program);
+                command
+            }
+        };
+        let mut child = command
             .args(&self.args)
             .args(["--listen", &self.host])
             .stdin(Stdio::null())
@@ -79,6 +103,7 @@ impl Server {
                 self.host = host.to_owned();
                 self.fingerprint = fingerprint.trim().parse().ok().context("fingerprint in the ready line")?;
                 ready = true;
+                self.ready_after = began.elapsed();
                 if self.program == "convox-rack" || self.setup_code.is_some() {
                     break;
                 }
@@ -106,7 +131,12 @@ impl Server {
     /// `kill -9`, and waits until it is gone.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
+            // Whoever watches ends by itself when the server has.
+            let watched = if self.under.is_empty() { None } else { only_child(child.id()) };
+            match watched.and_then(rustix::process::Pid::from_raw) {
+                Some(server) => drop(rustix::process::kill_process(server, rustix::process::Signal::KILL)),
+                None => drop(child.kill()),
+            }
             let _ = child.wait();
         }
     }
@@ -145,6 +175,11 @@ impl Server {
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+fn only_child(of: u32) -> Option<i32> {
+    let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
 }
 
 impl Drop for Server {

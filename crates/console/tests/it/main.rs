@@ -12,6 +12,7 @@ mod keys;
 mod let_in;
 mod limits;
 mod observed;
+mod power;
 mod recorder;
 mod replicas;
 mod revocation;
