@@ -17,7 +17,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use self::ground::Ground;
-use self::race::{Lanes, race};
+use self::race::{Plan, Tally, races};
 use self::streams::{Times, streams};
 use crate::keyroll::ground::Postgres;
 use crate::{Output, measure};
@@ -30,11 +30,17 @@ pub(crate) struct Arguments {
     /// Keys that are revoked with a log stream and a shell open, on each database.
     #[arg(long, default_value_t = 300)]
     streams: usize,
-    /// Keys that are revoked while requests with them are under way, on each database.
-    #[arg(long, default_value_t = 5000)]
-    races: usize,
+    /// Requests that are in flight across a revocation of their key, on each database.
+    #[arg(long, default_value_t = 100_000)]
+    runs: usize,
+    /// Keys that are raced at the same time.
+    #[arg(long, default_value_t = 8)]
+    lanes: usize,
+    /// Connections on which each of them is used.
+    #[arg(long, default_value_t = 8)]
+    callers: usize,
     /// Races end after so many seconds on each database, however many there were.
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = 600)]
     longest: u64,
     /// Rounds of three Consoles whose PostgreSQL is stopped for two seconds and for nine.
     #[arg(long, default_value_t = 3)]
@@ -50,9 +56,8 @@ pub(crate) struct Arguments {
 struct Found {
     on: &'static str,
     times: Times,
-    races: usize,
-    served: usize,
-    late: usize,
+    tally: Tally,
+    race_seconds: f64,
     seconds: f64,
 }
 
@@ -90,31 +95,24 @@ fn measure_on(arguments: &Arguments, console: &Path, on: &'static str) -> anyhow
     let postgres = on.contains("PostgreSQL").then(|| Postgres::start(&directory.path().join("postgres"))).transpose()?;
     let count = if postgres.is_some() { 2 } else { 1 };
     let ground = Ground::new(console, postgres.as_ref().map(|postgres| postgres.url.as_str()), count)?;
-    let mut found = Found { on, times: Times::default(), races: 0, served: 0, late: 0, seconds: 0.0 };
+    let mut found = Found { on, times: Times::default(), tally: Tally::default(), race_seconds: 0.0, seconds: 0.0 };
     for run in 0..arguments.streams {
         streams(&ground, run, &mut found.times).with_context(|| format!("run {run}"))?;
     }
     writeln!(std::io::stderr(), "{on}: {} keys with open streams after {:.0} s", arguments.streams, began.elapsed().as_secs_f64())?;
-    let (mut lanes, races_began) = (Lanes::open(&ground)?, std::time::Instant::now());
-    for run in 0..arguments.races {
-        if races_began.elapsed().as_secs() >= arguments.longest {
-            break;
-        }
-        let (served, late) = race(&ground, &mut lanes, run).with_context(|| format!("race {run}"))?;
-        found.races += 1;
-        found.served += served;
-        found.late += late;
-        if run % 1000 == 999 {
-            let seconds = began.elapsed().as_secs_f64();
-            writeln!(
-                std::io::stderr(),
-                "{on}: {} races after {seconds:.0} s, {} requests served, {} too late",
-                run + 1,
-                found.served,
-                found.late
-            )?;
-        }
-    }
+    let races_began = std::time::Instant::now();
+    let plan = Plan {
+        lanes: arguments.lanes,
+        callers: arguments.callers,
+        runs: arguments.runs,
+        longest: std::time::Duration::from_secs(arguments.longest),
+    };
+    found.tally = races(&ground, plan, |tally| {
+        let Tally { races, runs, won, late, .. } = tally;
+        let seconds = races_began.elapsed().as_secs_f64();
+        let _ = writeln!(std::io::stderr(), "{on}: {runs} runs in {races} races after {seconds:.0} s, {won} served, {late} too late");
+    })?;
+    found.race_seconds = races_began.elapsed().as_secs_f64();
     found.seconds = began.elapsed().as_secs_f64();
     Ok(found)
 }
@@ -124,7 +122,8 @@ fn report(arguments: &Arguments, all: &[Found], restarted: Option<&restart::Foun
         .iter()
         .map(|found| {
             json!({
-                "on": found.on, "races": found.races, "served_in_races": found.served, "begun_after_the_answer_and_served": found.late, "seconds": found.seconds,
+                "on": found.on, "races": found.tally.races, "runs": found.tally.runs, "runs_served": found.tally.won, "served_in_races": found.tally.served,
+                "begun_after_the_answer_and_served": found.tally.late, "race_seconds": found.race_seconds, "seconds": found.seconds,
                 "milliseconds": found.rows().iter().map(|(what, times)| json!({
                     "what": what, "p50": quantile(times, 0.5), "p90": quantile(times, 0.9), "p99": quantile(times, 0.99), "max": quantile(times, 1.0),
                 })).collect::<Vec<_>>(),
@@ -144,9 +143,12 @@ fn report(arguments: &Arguments, all: &[Found], restarted: Option<&restart::Foun
             table.push_str(&format!("| {} | {what} | {p50:.1} | {p90:.1} | {p99:.1} | {max:.1} |\n", found.on));
         }
     }
-    for Found { on, races, served, late, .. } in all {
+    for Found { on, tally, race_seconds, .. } in all {
+        let Tally { races, runs, won, served, late } = tally;
         table.push_str(&format!(
-            "\n{on}: {races} races of a revocation with requests under way, {served} requests served, {late} of them begun after the revocation was answered.\n"
+            "\n{on}: {runs} requests in flight across the revocation of their key (runs), in {races} races of {} keys at a time on {} connections each, \
+             in {race_seconds:.0} s. {won} of them were served, and {served} requests of all; {late} that were begun after the revocation was answered.\n",
+            arguments.lanes, arguments.callers
         ));
     }
     table.extend(restarted.map(restart::Found::table));
@@ -156,10 +158,10 @@ fn report(arguments: &Arguments, all: &[Found], restarted: Option<&restart::Foun
     restarted.map_or(Ok(()), restart::Found::ensure)?;
     for found in all {
         ensure!(
-            found.late == 0,
+            found.tally.late == 0,
             "{}: {} requests were begun after a revocation was answered, and served all the same",
             found.on,
-            found.late
+            found.tally.late
         );
         for (what, times) in found.rows() {
             ensure!(times.iter().all(|ms| *ms < PROMISE_MS), "{}: {what}: {:.0} ms", found.on, quantile(times, 1.0));

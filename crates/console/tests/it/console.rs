@@ -94,6 +94,11 @@ impl Door {
         door
     }
 
+    /// URL of its PostgreSQL database, if it has one.
+    pub(crate) fn database(&self) -> Option<&str> {
+        self.database.as_deref()
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }

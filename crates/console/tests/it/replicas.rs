@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use convox_testkit::go::{GoClient, connect, read_reply};
 use convox_testkit::{Server, eventually};
+use sqlx::Connection as _;
 
 use crate::cable::Cable;
 use crate::limits::{Browser, PASSWORD, ReadWrite, add_totp, cookie, half_way, with_password};
@@ -14,6 +15,11 @@ use crate::{Door, Recorder};
 
 /// Revocations with requests under way.
 const RACES: usize = 200;
+
+/// `CONVOX_TEST_RACES` for more.
+fn races() -> usize {
+    std::env::var("CONVOX_TEST_RACES").ok().and_then(|text| text.parse().ok()).unwrap_or(RACES)
+}
 
 /// A kept connection to one of the servers.
 struct Kept<'s> {
@@ -47,7 +53,8 @@ fn no_request_that_begins_after_a_revocation_is_served_by_another_server() {
     let (mut admin, mut callers) = (Kept::open(&door.console), [Kept::open(&second), Kept::open(&second)]);
     // What the Rack may have seen: all that was served, and what was under way when its key was revoked.
     let (mut known, mut served) = (BTreeSet::new(), 0);
-    for race in 0..RACES {
+    let races = races();
+    for race in 0..races {
         let (status, made) = admin.ask(&door, "POST /api/v1/keys", &door.key, &format!(r#"{{"name":"race{race}"}}"#)).unwrap();
         assert_eq!(status, 200, "{made}");
         let made: serde_json::Value = serde_json::from_str(&made).unwrap();
@@ -96,7 +103,7 @@ fn no_request_that_begins_after_a_revocation_is_served_by_another_server() {
             }
         }
     }
-    assert!(served > RACES, "{served} requests served: they ran while keys were revoked");
+    assert!(served > races, "{served} requests served: they ran while keys were revoked");
     let seen = rack.hits();
     let unknown: Vec<&str> = seen
         .iter()
@@ -106,7 +113,97 @@ fn no_request_that_begins_after_a_revocation_is_served_by_another_server() {
     assert_eq!(unknown, Vec::<&str>::new(), "refused, and the Rack saw it");
     let all = door.admin(&["audit", "list", "--limit", "100000"]);
     let revoked = all.as_array().unwrap().iter().filter(|event| event["action"] == "KeyRevoke");
-    assert_eq!(revoked.count(), RACES, "each is in the audit log");
+    assert_eq!(revoked.count(), races, "each is in the audit log");
+    assert_eq!(door.admin(&["audit", "verify"])["whole"], true);
+}
+
+/// Keeps the lines of both servers from being written: what was decided waits, and is not forwarded.
+struct Barrier {
+    runtime: tokio::runtime::Runtime,
+    holds: sqlx::PgConnection,
+    looks: sqlx::PgConnection,
+}
+
+impl Barrier {
+    fn at(door: &Door) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let connect = || runtime.block_on(sqlx::PgConnection::connect(door.database().unwrap())).unwrap();
+        let (holds, looks) = (connect(), connect());
+        Self { runtime, holds, looks }
+    }
+
+    /// Chain 0 is that of changes, which a revocation is.
+    fn close(&mut self) {
+        let text = "BEGIN; SELECT id FROM audit_chains WHERE slot > 0 FOR UPDATE";
+        self.runtime.block_on(sqlx::raw_sql(text).execute(&mut self.holds)).unwrap();
+    }
+
+    /// Until somebody waits at it.
+    fn reached(&mut self) {
+        let reached = eventually(Duration::from_secs(5), || {
+            let text = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            let (waiting,): (i64,) = self.runtime.block_on(sqlx::query_as(text).fetch_one(&mut self.looks)).unwrap();
+            (waiting > 0).then_some(())
+        });
+        assert!(reached.is_some(), "nobody came to the barrier");
+    }
+
+    fn open(&mut self) {
+        self.runtime.block_on(sqlx::raw_sql("ROLLBACK").execute(&mut self.holds)).unwrap();
+    }
+}
+
+/// Keys that are revoked while a request of each waits at the barrier.
+const WAITING: usize = 16;
+
+#[test]
+fn what_was_decided_before_a_revocation_and_not_yet_forwarded_is_not_forwarded() {
+    let rounds: usize = std::env::var("CONVOX_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    let rack = Recorder::start("rackPassword1");
+    let Some((door, second)) = Door::open_pair() else { return };
+    door.add_rack("acme", "main", &rack);
+    let mut admin = Kept::open(&door.console);
+    // So that its chain is there to be held.
+    assert_eq!(Kept::open(&second).ask(&door, "DELETE /apps/first", &door.key, "").unwrap().0, 200);
+    let (mut barrier, mut waited) = (Barrier::at(&door), 0);
+    for round in 0..rounds {
+        let keys: Vec<(String, String)> = (0..WAITING)
+            .map(|number| {
+                let (status, made) =
+                    admin.ask(&door, "POST /api/v1/keys", &door.key, &format!(r#"{{"name":"barrier{round}-{number}"}}"#)).unwrap();
+                assert_eq!(status, 200, "{made}");
+                let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+                (made["id"].as_str().unwrap().to_owned(), made["api_key"].as_str().unwrap().to_owned())
+            })
+            .collect();
+        barrier.close();
+        waited += std::thread::scope(|scope| {
+            let asking: Vec<_> = keys
+                .iter()
+                .enumerate()
+                .map(|(number, (_, key))| {
+                    let (door, second) = (&door, &second);
+                    scope.spawn(move || Kept::open(second).ask(door, &format!("DELETE /apps/barrier-{round}-{number}"), key, ""))
+                })
+                .collect();
+            barrier.reached();
+            for (id, _) in &keys {
+                let (status, words) = admin.ask(&door, &format!("DELETE /api/v1/keys/{id}"), &door.key, "").unwrap();
+                assert_eq!(status, 200, "{words}");
+            }
+            barrier.open();
+            let answers: Vec<_> = asking.into_iter().map(|thread| thread.join().unwrap()).collect();
+            let late = answers.iter().filter(|answer| !matches!(answer, Some((401 | 403 | 429, _)) | None)).count();
+            assert_eq!(late, 0, "round {round}: {answers:?}");
+            // Decided, held, and told that the key was revoked meanwhile.
+            answers.iter().filter(|answer| matches!(answer, Some((_, words)) if words.contains("was revoked"))).count()
+        });
+    }
+    assert!(waited * 2 >= rounds * WAITING, "only {waited} requests waited at the barrier");
+    println!("{waited} requests were decided, held while their key was revoked, and not forwarded");
+    let hits = rack.hits();
+    let reached: Vec<_> = hits.iter().map(|hit| hit.line()).filter(|line| line.contains("/apps/barrier-")).collect();
+    assert!(reached.is_empty(), "{reached:?}");
     assert_eq!(door.admin(&["audit", "verify"])["whole"], true);
 }
 
