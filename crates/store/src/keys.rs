@@ -169,6 +169,14 @@ macro_rules! delete_of_name {
     };
 }
 
+/// Inside a transaction, binds a key that is still good for a while, with those before it, to the one that took its place: when that one is
+/// ended they end too, whoever's they are. The schema sees to that.
+macro_rules! bind_to_successor {
+    ($tx:ident, $old:expr, $new:expr) => {
+        sqlx::query("UPDATE keys SET successor = $2 WHERE id = $1 OR successor = $1").bind($old).bind($new).execute(&mut *$tx).await?
+    };
+}
+
 /// Inside a transaction, a key leaves its place to another one: at once, with all that went by its name, or with an end.
 macro_rules! step_aside {
     ($tx:ident, $old:expr, $overlap_ms:expr, $at_ms:expr) => {
@@ -236,8 +244,14 @@ impl Store {
     /// good, or is good for another `overlap_ms`.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] when the old one is gone, [`StoreError::Conflict`] when it is itself on its way in or out.
+    /// [`StoreError::Missing`] when the old one is gone, [`StoreError::Conflict`] when it is itself on its way in or out, or when its new owner
+    /// has another one of that name.
     pub async fn roll_key(&self, old: &KeyId, new: &NewKey, overlap_ms: i64, act: &Act) -> Result<i64, StoreError> {
+        let taken = || format!("you have another key named {}: revoke it first, or let whoever made this one roll it", new.name);
+        self.roll_key_row(old, new, overlap_ms, act).await.map_err(|error| error.taken(taken))
+    }
+
+    async fn roll_key_row(&self, old: &KeyId, new: &NewKey, overlap_ms: i64, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
             let old = living!(tx, old, act.event.at_ms);
             in_its_place!(tx, old);
@@ -245,6 +259,7 @@ impl Store {
             step_aside!(tx, old, overlap_ms, act.event.at_ms);
             their_owner!(tx, new);
             insert_key!(tx, new, act.event.at_ms);
+            bind_to_successor!(tx, &old.0, new.id.as_str());
         });
         Ok(seq)
     }
@@ -296,6 +311,7 @@ impl Store {
                 inherit_tokens!(tx, &replaced, &id);
                 if let Some(old) = old {
                     step_aside!(tx, old, overlap_ms, act.event.at_ms);
+                    bind_to_successor!(tx, &replaced, &id);
                 }
                 sqlx::query("UPDATE keys SET name = $2 WHERE id = $1").bind(&id).bind(base(&name)).execute(&mut *tx).await?;
             }

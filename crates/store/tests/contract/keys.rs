@@ -44,6 +44,42 @@ fn a_key_that_is_rolled_leaves_its_place_at_once_or_at_the_end_of_an_overlap() {
 }
 
 #[test]
+fn a_deploy_key_ends_with_those_before_it_whoever_rolled_it() {
+    on_each(async |store| {
+        let (ada, bo) = (user(&store, "ada@example.com").await, user(&store, "bo@example.com").await);
+        let of = |owner: &UserId| key(owner, "ci", KeyKind::Deploy);
+        let [first, third, fifth] = std::array::from_fn(|_| of(&ada));
+        let [second, fourth, sixth] = std::array::from_fn(|_| of(&bo));
+        store.insert_key(&first, &act("KeyCreate")).await.unwrap();
+        store.roll_key(&first.id, &second, 60_000, &act("KeyRoll")).await.unwrap();
+        store.roll_key(&second.id, &third, 10_000, &act("KeyRoll")).await.unwrap();
+        let left = async |ids: &[&convox_model::KeyId]| {
+            let keys = store.load_snapshot().await.unwrap().keys;
+            keys.iter().filter(|entry| ids.contains(&&entry.id)).count()
+        };
+        let all = [&first.id, &second.id, &third.id, &fourth.id, &fifth.id, &sixth.id];
+        assert_eq!(left(&all).await, 3);
+        // Rolled by another one without an overlap, both of them are dead.
+        store.roll_key(&third.id, &fourth, 0, &act("KeyRoll")).await.unwrap();
+        assert_eq!((left(&all).await, left(&[&fourth.id]).await), (1, 1));
+        // Revoked, the newest takes them along; also those of a roll in two steps.
+        store.roll_key(&fourth.id, &fifth, 60_000, &act("KeyRoll")).await.unwrap();
+        let own = of(&ada);
+        store.begin_key_roll(&fifth.id, &own, 60_000, &act("KeyRollBegin")).await.unwrap();
+        store.finish_key_roll(&own.id, &act("KeyRoll")).await.unwrap();
+        assert_eq!((left(&all).await, left(&[&own.id]).await), (2, 1));
+        store.delete_key(&own.id, &act("KeyRevoke")).await.unwrap();
+        assert_eq!(left(&all).await, 0);
+        // Two people's keys of one name are two keys.
+        store.insert_key(&first, &act("KeyCreate")).await.unwrap();
+        store.insert_key(&sixth, &act("KeyCreate")).await.unwrap();
+        let taken = store.roll_key(&first.id, &second, 60_000, &act("KeyRoll")).await;
+        assert!(matches!(taken, Err(StoreError::Conflict(_))), "{taken:?}");
+        assert_eq!(left(&all).await, 2);
+    });
+}
+
+#[test]
 fn a_roll_in_two_steps_loses_nothing_wherever_it_stops() {
     on_each(async |store| {
         let ada = user(&store, "ada@example.com").await;
