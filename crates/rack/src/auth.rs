@@ -196,8 +196,8 @@ impl Door {
         Ok(Caller { role: Role::Admin, name: "password".to_owned(), by })
     }
 
-    /// Signs a token under `id`.
-    pub(crate) fn mint(&self, id: String, role: Role, issuer: &str, now: i64, expires_at: i64) -> Option<String> {
+    /// Signs a token under `id` by the key `kid`; `None` where that signs no more.
+    pub(crate) fn mint(&self, kid: &str, id: String, role: Role, issuer: &str, now: i64, expires_at: i64) -> Option<String> {
         let known = self.known.borrow();
         let claims = Claims {
             user: role.user().to_owned(),
@@ -208,7 +208,7 @@ impl Door {
             issuer: issuer.to_owned(),
             audience: self.rack.clone(),
         };
-        known.signers.first().map(|signer| access::mint(&claims, signer))
+        known.signers.iter().find(|signer| signer.kid() == kid && signer.ends_at().is_none()).map(|signer| access::mint(&claims, signer))
     }
 }
 
@@ -254,7 +254,8 @@ mod tests {
     }
 
     fn mint(door: &Door, role: Role) -> String {
-        Basic::header("jwt", &door.mint(access::token_id(), role, "main", 100, 200).unwrap())
+        let kid = door.known.borrow().signers[0].kid().to_owned();
+        Basic::header("jwt", &door.mint(&kid, access::token_id(), role, "main", 100, 200).unwrap())
     }
 
     #[test]
@@ -311,7 +312,12 @@ mod tests {
         assert_eq!(door.still(&caller, 150), Err("invalid authentication: token is revoked"));
         let by_other = door.caller(Some(&other), 150).unwrap();
         assert_eq!((door.still(&by_other, 199), door.still(&by_other, 200).is_err()), (Ok(()), true));
+        let before = door.known.borrow().signers[0].kid().to_owned();
         door.rotate();
+        assert!(
+            door.mint(&before, access::token_id(), Role::Read, "main", 100, 200).is_none(),
+            "what was kept before a rotation is not signed after it"
+        );
         assert!(door.still(&by_other, 150).is_err());
         assert!(door.caller(Some(&other), 150).is_err());
         // The password is no token and a token no password.

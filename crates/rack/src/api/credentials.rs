@@ -109,11 +109,18 @@ pub(super) async fn token(rack: &Rack, call: &Call) -> Result<Answer, ApiError> 
     let expires_at = (now + hours * 3600).min(call.caller.expires_at().unwrap_or(i64::MAX));
     let id = token_id(call)?;
     let made_by = actor(&call.caller, &call.headers);
-    if !rack.state.insert_token(&id, role, &made_by, expires_at.saturating_mul(1000), call.caller.asker()).await?? {
-        return Err(ApiError::new(StatusCode::CONFLICT, "a token of this id was made or revoked before"));
-    }
-    let token = rack.door.mint(id, role, &rack.name, now, expires_at);
-    let token = token.ok_or_else(|| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "there is no signing key; rotate it"))?;
+    let kept = rack.state.insert_token(&id, role, &made_by, expires_at.saturating_mul(1000), call.caller.asker()).await??;
+    let kid = kept.ok_or_else(|| ApiError::new(StatusCode::CONFLICT, "a token of this id was made or revoked before"))?;
+    let mint = || rack.door.mint(&kid, id.clone(), role, &rack.name, now, expires_at);
+    let token = match mint() {
+        Some(token) => Some(token),
+        // The key is newer than what is known here, or gone already.
+        None => {
+            rack.renew_door().await?;
+            mint()
+        }
+    };
+    let token = token.ok_or_else(|| ApiError::new(StatusCode::CONFLICT, "the signing key was rotated at this moment; ask again"))?;
     Ok(Answer::json(&SystemJwt { token }))
 }
 

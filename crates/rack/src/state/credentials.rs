@@ -331,7 +331,8 @@ impl State {
         }))
     }
 
-    /// Keeps what is known of a token that is about to be signed. False when there is one of that id, or it was revoked beforehand.
+    /// Keeps what is known of a token that is about to be signed, and says by which key: the one that signs while the asker counts, so that a
+    /// rotation ends the token whether it came before or after. `None` when there is a token of that id, or it was revoked beforehand.
     pub(crate) async fn insert_token(
         &self,
         id: &str,
@@ -339,7 +340,7 @@ impl State {
         made_by: &str,
         expires_ms: i64,
         asker: Asker<'_>,
-    ) -> Result<Result<bool, Gone>, DbError> {
+    ) -> Result<Result<Option<String>, Gone>, DbError> {
         let parent = if let Asker::Token { id, .. } = asker { id } else { "" };
         Ok(convox_db::transaction!(&self.db, |tx| {
             if counts!(tx, asker) {
@@ -355,7 +356,11 @@ impl State {
                 .bind(expires_ms)
                 .execute(&mut *tx)
                 .await?;
-                Ok(made.rows_affected() > 0)
+                let signs: Option<(String,)> =
+                    sqlx::query_as("SELECT kid FROM signers WHERE until_ms IS NULL ORDER BY created_ms DESC LIMIT 1")
+                        .fetch_optional(&mut *tx)
+                        .await?;
+                Ok((made.rows_affected() > 0).then(|| signs.map(|(kid,)| kid).unwrap_or_default()))
             } else {
                 Err(Gone)
             }
@@ -492,7 +497,7 @@ mod tests {
         // And one by a token whose key was rotated.
         let kid = state.signers().await.unwrap().remove(0).kid().to_owned();
         let token = Asker::Token { id: "t", kid: &kid };
-        assert_eq!(state.insert_token("b", Role::Admin, "ada", now_ms() + 60_000, token).await.unwrap(), Ok(true));
+        assert_eq!(state.insert_token("b", Role::Admin, "ada", now_ms() + 60_000, token).await.unwrap().map(|kid| kid.is_some()), Ok(true));
         state.rotate_signers(0, Asker::Host).await.unwrap().unwrap();
         assert_eq!(state.insert_token("c", Role::Admin, "eve", now_ms() + 60_000, token).await.unwrap(), Err(Gone));
     }
@@ -521,7 +526,7 @@ mod tests {
         let kid = state.signers().await.unwrap().remove(0).kid().to_owned();
         let insert = async |id: &str, parent: &str| {
             let asker = if parent.is_empty() { Asker::Host } else { Asker::Token { id: parent, kid: &kid } };
-            state.insert_token(id, Role::Admin, "ada", later, asker).await.unwrap()
+            state.insert_token(id, Role::Admin, "ada", later, asker).await.unwrap().map(|kid| kid.is_some())
         };
         for (id, parent) in [("a", ""), ("b", "a"), ("c", "b"), ("x", "")] {
             assert_eq!(insert(id, parent).await, Ok(true), "{id}");
