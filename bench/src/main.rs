@@ -11,6 +11,7 @@ mod gate;
 mod keyroll;
 mod measure;
 mod origin;
+mod pace;
 mod peers;
 mod promote;
 mod rack;
@@ -61,6 +62,8 @@ enum What {
     Router(router::Arguments),
     /// Load on an app through everything that replaces its processes.
     LoadOnPromote(promote::Arguments),
+    /// Load at a fixed rate: what callers see of one of the contenders.
+    Pace(pace::Arguments),
     /// The data path alone, with keys and rights in memory: one of the contenders.
     Gate(gate::Arguments),
 }
@@ -78,6 +81,7 @@ fn main() -> anyhow::Result<()> {
         What::Soak(arguments) => soak::run(&arguments),
         What::Router(arguments) => router::run(&arguments),
         What::LoadOnPromote(arguments) => promote::run(&arguments),
+        What::Pace(arguments) => pace::run(&arguments),
         What::Gate(arguments) => gate::run(&arguments),
     }
 }

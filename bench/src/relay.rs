@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::contender::{Contender, Ground, RACK, basic};
+use crate::pace::{self, Paced};
 use crate::{Cores, Output, Turns, measure, report};
 
 #[derive(clap::Args)]
@@ -48,6 +49,8 @@ pub(crate) struct Series {
     pub(crate) variant: Variant,
     pub(crate) contender: &'static str,
     pub(crate) rounds: Vec<Round>,
+    /// At half of what nginx took.
+    pub(crate) paced: Vec<Paced>,
 }
 
 pub(crate) struct Round {
@@ -110,7 +113,7 @@ fn measure(arguments: &Arguments, variant: Variant) -> anyhow::Result<Vec<Series
         contenders.push(ground.console(program, port).context("convox-console could not be set up")?);
     }
     let mut series: Vec<Series> =
-        contenders.iter().map(|contender| Series { variant, contender: contender.name, rounds: Vec::new() }).collect();
+        contenders.iter().map(|contender| Series { variant, contender: contender.name, rounds: Vec::new(), paced: Vec::new() }).collect();
     for round in 0..=arguments.turns.rounds {
         // Each round begins with another one, so that none always follows the same neighbour.
         for turn in 0..contenders.len() {
@@ -132,12 +135,43 @@ fn measure(arguments: &Arguments, variant: Variant) -> anyhow::Result<Vec<Series
             }
         }
     }
+    if tls && variant.method == "GET" {
+        at_half(arguments, &ground, &contenders, variant, &mut series)?;
+    }
     Ok(series)
 }
 
-fn once(arguments: &Arguments, contender: &Contender, variant: Variant, script: &Path, seconds: u64) -> anyhow::Result<Round> {
-    // What the v2 command line sends.
-    let headers = [
+/// Latency at half of nginx's most. Whoever cannot take that at all is left out.
+fn at_half(
+    arguments: &Arguments,
+    ground: &Ground,
+    contenders: &[Contender],
+    variant: Variant,
+    series: &mut [Series],
+) -> anyhow::Result<()> {
+    let most = |series: &Series| measure::median(&series.rounds.iter().map(|round| round.per_second).collect::<Vec<_>>());
+    let rate = (series.first().map_or(0.0, most) / 2.0) as u32;
+    for round in 0..arguments.turns.rounds {
+        for turn in 0..contenders.len() {
+            let at = (round + turn) % contenders.len();
+            let (Some(contender), Some(series)) = (contenders.get(at), series.get_mut(at)) else { continue };
+            if most(series) < f64::from(rate) {
+                continue;
+            }
+            let (turns, headers) = (arguments.turns, headers(contender));
+            let load =
+                pace::Arguments::new(&contender.base, &ground.fingerprint, variant.path, headers, rate, turns.connections, turns.seconds);
+            let paced = pace::load(arguments.cores.load_core, &load).with_context(|| format!("{} at half", contender.name))?;
+            writeln!(std::io::stderr(), "half  round {} {:14} {paced:?}", round + 1, contender.name)?;
+            series.paced.push(paced);
+        }
+    }
+    Ok(())
+}
+
+/// What the v2 command line sends.
+fn headers(contender: &Contender) -> Vec<String> {
+    vec![
         format!("Authorization: {}", basic(&contender.secret)),
         "User-Agent: convox.go/dev".to_owned(),
         "Version: dev".to_owned(),
@@ -145,14 +179,17 @@ fn once(arguments: &Arguments, contender: &Contender, variant: Variant, script: 
         "Content-Type: application/octet-stream".to_owned(),
         format!("Rack: {RACK}"),
         "Session: ".to_owned(),
-    ];
+    ]
+}
+
+fn once(arguments: &Arguments, contender: &Contender, variant: Variant, script: &Path, seconds: u64) -> anyhow::Result<Round> {
     let before = measure::cpu(contender.pid())?;
     let load = measure::load(
         arguments.cores.load_core,
         &format!("{}{}", contender.base, variant.path),
         arguments.turns.connections,
         Duration::from_secs(seconds),
-        &headers,
+        &headers(contender),
         Some(script),
     )?;
     let used = measure::cpu(contender.pid())? - before;

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::measure::median;
+use crate::pace::Paced;
 use crate::relay::{Series, Variant};
 
 pub(crate) struct Conditions {
@@ -43,6 +44,7 @@ pub(crate) fn relay(conditions: &Conditions, all: &[Series]) -> (String, String)
                 "p50_ms": median(&of(series, |round| round.p50)),
                 "p99_ms": median(&of(series, |round| round.p99)),
                 "p999_ms": median(&of(series, |round| round.p999)),
+                "at_half": series.paced,
             })
         })
         .collect();
@@ -74,6 +76,24 @@ pub(crate) fn relay(conditions: &Conditions, all: &[Series]) -> (String, String)
             median(&of(series, |round| round.p50)),
             median(&of(series, |round| round.p99)),
             median(&of(series, |round| round.p999)),
+        ));
+    }
+    let paced = |series: &Series, what: fn(&Paced) -> f64| median(&series.paced.iter().map(what).collect::<Vec<_>>());
+    if all.iter().any(|series| !series.paced.is_empty()) {
+        table.push_str(
+            "\nAt half of the requests/s that nginx took, sent on time whatever the answers take; whoever cannot take them is left out.\n\n\
+             | asked | contender | requests/s | p50 ms | p99 ms | p99.9 ms |\n|---|---|--:|--:|--:|--:|\n",
+        );
+    }
+    for series in all.iter().filter(|series| !series.paced.is_empty()) {
+        table.push_str(&format!(
+            "| {} | {} | {:.0} | {:.2} | {:.2} | {:.2} |\n",
+            series.variant.title,
+            series.contender,
+            paced(series, |paced| paced.requests as f64) / conditions.seconds as f64,
+            paced(series, |paced| paced.p50),
+            paced(series, |paced| paced.p99),
+            paced(series, |paced| paced.p999),
         ));
     }
     (format!("{json:#}\n"), table)

@@ -64,6 +64,21 @@ impl Connection {
         Ok(Reply { status, body: String::from_utf8_lossy(&bytes).into_owned() })
     }
 
+    /// Sends a request that is made already and reads the answer; its status.
+    pub(crate) fn again(&mut self, request: &[u8]) -> anyhow::Result<u16> {
+        let stream = self.0.get_mut();
+        stream.write_all(request)?;
+        stream.flush()?;
+        let (status, mut left) = self.head()?;
+        while left > 0 {
+            let there = self.0.fill_buf()?.len().min(left);
+            anyhow::ensure!(there > 0, "the answer was cut off");
+            self.0.consume(there);
+            left -= there;
+        }
+        Ok(status)
+    }
+
     /// Status and length of the body.
     fn head(&mut self) -> anyhow::Result<(u16, usize)> {
         let mut line = String::new();
