@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use crate::Limits;
 use crate::fault::{Fault, plain};
 use crate::pool::Connection;
-use crate::stream::Stream;
+use crate::stream::{Socket, Stream};
 use crate::upstream::Upstream;
 
 /// Addresses of a name that are tried.
@@ -32,10 +32,10 @@ pub(crate) async fn open(upstream: &Upstream, limits: &Limits, upgrades: bool) -
     let _ = tcp.set_nodelay(true);
     keep_alive(&tcp);
     let stream = match &upstream.tls {
-        None => Stream::Plain(tcp),
+        None => Stream::Plain(Socket(tcp)),
         Some((config, name)) => {
             let connector = TlsConnector::from(Arc::clone(config));
-            let stream = timeout(limits.handshake, connector.connect(name.clone(), tcp))
+            let stream = timeout(limits.handshake, connector.connect(name.clone(), Socket(tcp)))
                 .await
                 .map_err(|_| Fault::HandshakeTimedOut)?
                 .map_err(|error| match convox_tls::classify(&error) {

@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::exchange::Exchange;
-use crate::watch::{Phase, Watch};
+use crate::watch::{Cut, Phase, Watch};
 use crate::{Body, BoxError, Permit, Reason};
 
 /// Body of any answer. Holds the connection's turn: when it is dropped, the connection waits for the next request.
@@ -24,6 +25,42 @@ pub(crate) struct Reply<P: Permit> {
 enum Kind<P: Permit> {
     Made(Body),
     Relayed(Relayed<P>),
+    /// One that takes more than a moment, and may have to end while nobody asks for its next piece.
+    Long(Arc<Long<P>>),
+}
+
+/// A relayed body that can be cut from outside: HTTP does not ask for more while the caller reads nothing, and would never hear of a revocation.
+struct Long<P: Permit> {
+    relayed: Mutex<Option<Relayed<P>>>,
+    /// The permit did not hold at the look before: whoever asks for the next piece meanwhile is told why.
+    doomed: AtomicBool,
+}
+
+impl<P: Permit> Cut for Long<P> {
+    fn is_cut(&self) -> bool {
+        let mut relayed = self.relayed();
+        let is_revoked = relayed.as_ref().is_some_and(|relayed| relayed.exchange.permit().is_none_or(Permit::is_revoked));
+        if !is_revoked || !self.doomed.swap(true, Relaxed) {
+            return false;
+        }
+        // Not reused: the upstream is to hear of it.
+        if let Some(mut relayed) = relayed.take() {
+            relayed.exchange.connection = None;
+        }
+        true
+    }
+}
+
+impl<P: Permit> Long<P> {
+    fn relayed(&self) -> MutexGuard<'_, Option<Relayed<P>>> {
+        self.relayed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<P: Permit> fmt::Debug for Long<P> {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("Long").finish_non_exhaustive()
+    }
 }
 
 struct Relayed<P: Permit> {
@@ -52,6 +89,27 @@ impl<P: Permit> Reply<P> {
         watch.enter(Phase::Answering);
         exchange.complete = http_body::Body::is_end_stream(&incoming);
         Self { kind: Kind::Relayed(Relayed { incoming, exchange, revoked: None }), turn: Turn(watch) }
+    }
+
+    fn make_long(&mut self) {
+        let kind = match std::mem::replace(&mut self.kind, Kind::Made(Body::empty())) {
+            Kind::Relayed(relayed) => {
+                let long = Arc::new(Long { relayed: Mutex::new(Some(relayed)), doomed: AtomicBool::new(false) });
+                let cut: Arc<dyn Cut> = long.clone();
+                self.turn.0.set_answer(Arc::downgrade(&cut));
+                Kind::Long(long)
+            }
+            other => other,
+        };
+        self.kind = kind;
+    }
+}
+
+impl<P: Permit> Drop for Reply<P> {
+    fn drop(&mut self) {
+        if let Kind::Long(_) = self.kind {
+            self.turn.0.forget_answer();
+        }
     }
 }
 
@@ -95,16 +153,30 @@ impl<P: Permit> http_body::Body for Reply<P> {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        match &mut this.kind {
-            Kind::Made(body) => Pin::new(body).poll_frame(context),
-            Kind::Relayed(relayed) => relayed.poll(context, &this.turn.0),
+        let watch = &this.turn.0;
+        let (polled, is_over) = match &mut this.kind {
+            Kind::Made(body) => return Pin::new(body).poll_frame(context),
+            Kind::Relayed(relayed) => (relayed.poll(context, watch), relayed.exchange.complete),
+            Kind::Long(long) => match long.relayed().as_mut() {
+                Some(relayed) => (relayed.poll(context, watch), relayed.exchange.complete),
+                None => return Poll::Ready(Some(Err("it was revoked".into()))),
+            },
+        };
+        let handed = matches!(polled, Poll::Ready(Some(Ok(_)))) && !is_over;
+        if handed && let Kind::Relayed(_) = this.kind {
+            this.make_long();
         }
+        if let Kind::Long(_) = this.kind {
+            this.turn.0.set_handed(handed);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Made(body) => body.is_end_stream(),
             Kind::Relayed(relayed) => relayed.incoming.is_end_stream(),
+            Kind::Long(long) => long.relayed().as_ref().is_some_and(|relayed| relayed.incoming.is_end_stream()),
         }
     }
 
@@ -112,6 +184,7 @@ impl<P: Permit> http_body::Body for Reply<P> {
         match &self.kind {
             Kind::Made(body) => body.size_hint(),
             Kind::Relayed(relayed) => relayed.incoming.size_hint(),
+            Kind::Long(long) => long.relayed().as_ref().map(|relayed| relayed.incoming.size_hint()).unwrap_or_default(),
         }
     }
 }

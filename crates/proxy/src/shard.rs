@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::caller::Caller;
-use crate::stream::Stream;
+use crate::stream::{Socket, Stream};
 use crate::tls_server::HTTP_2;
 use crate::watch::{TICK, Watch, Watches, ticks};
 use crate::{Gate, Limits, Local, TlsServer, connect, multiplexed, pool, serve};
@@ -165,8 +165,8 @@ async fn connection<G: Gate, L: Local>(
     let _ = tcp.set_nodelay(true);
     connect::keep_alive(&tcp);
     let stream = match acceptor {
-        None => Stream::Plain(tcp),
-        Some(acceptor) => match tokio::time::timeout(shard.limits.handshake, acceptor.accept(tcp)).await {
+        None => Stream::Plain(Socket(tcp)),
+        Some(acceptor) => match tokio::time::timeout(shard.limits.handshake, acceptor.accept(Socket(tcp))).await {
             Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) => {
                 let stream = Stream::Tls(Box::new(stream.into()));
                 return Box::pin(multiplexed::serve(shard, stream, peer, watch, watches)).await;

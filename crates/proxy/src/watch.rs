@@ -5,8 +5,9 @@
 //! it ends those whose phase lasts too long, and draws the attention of exchanges that last longer than a tick to the
 //! revocation of their permit.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -57,7 +58,12 @@ pub(crate) enum Phase {
 
 const PHASES: [Phase; 7] = [Phase::Idle, Phase::Head, Phase::Waiting, Phase::Upstream, Phase::Answering, Phase::Tunnel, Phase::Linger];
 
-#[derive(Debug)]
+/// The answer of a connection or stream, for whoever looks at it from outside.
+pub(crate) trait Cut: Send + Sync {
+    /// Ends the answer if its permit has not held since the look before this one; says whether it did.
+    fn is_cut(&self) -> bool;
+}
+
 pub(crate) struct Watch {
     clock: Arc<Clock>,
     phase: AtomicU8,
@@ -81,7 +87,16 @@ pub(crate) struct Watch {
     ambiguous: AtomicBool,
     /// Bytes of the caller will be left unread at the end.
     unread: AtomicBool,
+    /// A piece of the answer was handed over, and nobody has asked for the next: the caller may not be reading.
+    handed: AtomicBool,
+    answer: Mutex<Option<Weak<dyn Cut>>>,
     waker: AtomicWaker,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("Watch").field("phase", &self.phase()).finish_non_exhaustive()
+    }
 }
 
 impl Watch {
@@ -100,6 +115,8 @@ impl Watch {
             draining: AtomicBool::new(false),
             ambiguous: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            handed: AtomicBool::new(false),
+            answer: Mutex::new(None),
             waker: AtomicWaker::new(),
         }
     }
@@ -164,6 +181,26 @@ impl Watch {
         self.unread.store(true, Relaxed);
     }
 
+    /// The answer that is cut when it must end while its caller reads nothing.
+    pub(crate) fn set_answer(&self, answer: Weak<dyn Cut>) {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+    }
+
+    pub(crate) fn set_handed(&self, handed: bool) {
+        self.handed.store(handed, Relaxed);
+    }
+
+    /// An answer has ended, one that [`Self::set_answer`] named.
+    pub(crate) fn forget_answer(&self) {
+        self.set_handed(false);
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn is_cut(&self) -> bool {
+        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Weak::upgrade);
+        answer.is_some_and(|answer| answer.is_cut())
+    }
+
     /// The task to wake from now on.
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
@@ -201,7 +238,7 @@ impl Watch {
             }
             Phase::Waiting | Phase::Upstream => false,
         };
-        if over {
+        if over || (self.handed.load(Relaxed) && self.phase() == Phase::Answering && lasted > 0 && self.is_cut()) {
             self.end();
         } else if lasted > 0 && matches!(self.phase(), Phase::Upstream | Phase::Answering) && !self.is_attended() {
             self.attended.store(true, Relaxed);

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncWriteExt as _;
+
 use crate::gate::{Proxy, request};
 use crate::rack::{Answer, Rack};
 use crate::raw::Raw;
@@ -100,6 +102,47 @@ async fn a_download_is_cut_visibly() {
     assert_eq!(raw.rest().await, b"", "no last chunk: the caller sees that it is not whole");
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     assert!(!proxy.state.outcome(1).await.complete);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_does_not_read_keeps_nothing_open() {
+    let (ended, mut end) = tokio::sync::mpsc::channel(1);
+    let written = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let count = std::sync::Arc::clone(&written);
+    let rack = Rack::raw(move |_, mut raw, _| {
+        let (ended, count) = (ended.clone(), std::sync::Arc::clone(&count));
+        async move {
+            raw.head().await;
+            raw.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+            let chunk = format!("1000\r\n{}\r\n", "x".repeat(4096));
+            while raw.stream.write_all(chunk.as_bytes()).await.is_ok() {
+                count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            let _ = ended.send(()).await;
+        }
+    })
+    .await;
+    let proxy = Proxy::before(rack.address).await;
+    let mut raw = Raw::connect(proxy.address).await;
+    raw.send(request("GET", "/logs", "alice", "")).await;
+    raw.head().await.unwrap();
+    // Until nothing moves any more: every buffer on the way is full.
+    let mut before = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let now = written.load(std::sync::atomic::Ordering::Relaxed);
+        if now > 0 && now == before {
+            break;
+        }
+        before = now;
+    }
+    let begun = Instant::now();
+    proxy.state.revoke("alice");
+    end.recv().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(!proxy.state.outcome(1).await.complete);
+    let read = raw.rest().await;
+    assert!(!read.ends_with(b"0\r\n\r\n"), "the caller sees that it is not whole");
 }
 
 #[tokio::test(flavor = "multi_thread")]
