@@ -178,14 +178,12 @@ fn check(text: &str) -> Result<KeyKind, KeyFormatError> {
 
 /// CRC-32 (IEEE) as six base-62 digits: finds typing errors, proves nothing.
 fn checksum(text: &str) -> [u8; CHECKSUM] {
-    // By half bytes: a small table, and no allocation, since every request of every caller comes through here.
-    const TABLE: [u32; 16] = table();
+    // By a table, and without an allocation, since every request of every caller comes through here.
+    const TABLE: [u32; 256] = table();
     let mut crc = u32::MAX;
     for byte in text.bytes() {
-        for half in [byte, byte >> 4] {
-            let index = (crc ^ u32::from(half)) & 15;
-            crc = crc >> 4 ^ TABLE.get(index as usize).copied().unwrap_or(0);
-        }
+        let index = (crc ^ u32::from(byte)) & 255;
+        crc = crc >> 8 ^ TABLE.get(index as usize).copied().unwrap_or(0);
     }
     let mut number = !crc;
     let mut digits = [0; CHECKSUM];
@@ -196,13 +194,13 @@ fn checksum(text: &str) -> [u8; CHECKSUM] {
     digits
 }
 
-const fn table() -> [u32; 16] {
-    let mut table = [0; 16];
+const fn table() -> [u32; 256] {
+    let mut table = [0; 256];
     let mut index = 0;
-    while index < 16 {
+    while index < 256 {
         let mut crc = index as u32;
         let mut bit = 0;
-        while bit < 4 {
+        while bit < 8 {
             crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
             bit += 1;
         }

@@ -3,7 +3,6 @@
 
 pub(crate) mod export;
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
 use convox_proxy::{Outcome, RequestId};
@@ -56,10 +55,18 @@ impl Context {
 
     /// For the Rack.
     pub(crate) fn header(&self) -> HeaderValue {
-        let mut text = String::with_capacity(55);
-        let _ = write!(text, "00-{:032x}-{:016x}-{:02x}", self.trace, self.client, u8::from(self.is_sampled));
-        // Digits and hyphens only.
-        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+        // Without the machinery of `write!`: each request that is forwarded has one.
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        let digits = |place: &mut [u8], mut number: u128| {
+            for digit in place.iter_mut().rev() {
+                *digit = b"0123456789abcdef".get((number & 0xf) as usize).copied().unwrap_or(b'0');
+                number >>= 4;
+            }
+        };
+        for (place, number) in [(3..35, self.trace), (36..52, u128::from(self.client)), (53..55, u128::from(self.is_sampled))] {
+            digits(text.get_mut(place).unwrap_or_default(), number);
+        }
+        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
     }
 }
 
