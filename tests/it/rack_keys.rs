@@ -93,6 +93,20 @@ fn a_roll_is_undone_before_and_after_the_switch() {
 }
 
 #[test]
+fn whoever_takes_the_new_password_back_at_the_rack_ends_the_old_one() {
+    let stack = Stack::start().unwrap();
+    let client = stack.go(Generation::V3);
+    stack.admin(&["rack", "roll", "main", "--org", "acme", "--window", "1h", "--no-wait"]).unwrap();
+    assert!(eventually(Duration::from_secs(20), || (step(&stack)? == "switched").then_some(())).is_some());
+    // By the old password, in the window: the Console's own is refused from then on.
+    assert_eq!(stack.go_direct(Generation::V3).raw("DELETE", "/system/password", &[], b"").unwrap().status, 200);
+    assert!(eventually(Duration::from_secs(30), || step(&stack).is_none().then_some(())).is_some(), "{:?}", step(&stack));
+    assert_eq!(client.get("/apps", "").unwrap().status, 200, "the Console is let in again");
+    assert!(password_of_the_rack_is_refused(&stack), "and whoever had the old one is not");
+    assert!(stack.admin(&["audit", "list", "--rack", "main"]).unwrap().to_string().contains("RackPasswordTakenBackElsewhere"));
+}
+
+#[test]
 fn nobody_sets_a_racks_password_through_the_console() {
     let stack = Stack::start().unwrap();
     let refused = stack.go(Generation::V3).form("PUT", "/system/password", &[("password", "mineAloneMineAloneMineAlone")]).unwrap();

@@ -311,8 +311,11 @@ pub(crate) async fn record_uses(app: Arc<App>) {
 /// Takes root keys over when their file was written since it was last looked at, which was before they were first read: that is how a roll reaches a
 /// running server, and one that starts meanwhile. What cannot be read is not taken over.
 pub(crate) async fn follow_root_keys(app: Arc<App>, source: Source, mut taken: Seen) {
+    // Longer each time that they cannot be read: a KMS that refuses is not asked twice a second.
+    let (mut wait, mut vain) = (ROOT_LOOK, 0_u32);
     loop {
-        tokio::time::sleep(ROOT_LOOK).await;
+        tokio::time::sleep(wait).await;
+        wait = ROOT_LOOK;
         let seen = source.seen();
         if seen == taken {
             continue;
@@ -322,9 +325,14 @@ pub(crate) async fn follow_root_keys(app: Arc<App>, source: Source, mut taken: S
                 tracing::info!(root_keys = ?keyring.ids(), "root keys taken over");
                 app.keyring.replace(keyring);
                 taken = seen;
+                vain = 0;
                 app.snapshots.tell();
             }
-            Err(error) => tracing::error!(error = format!("{error:#}"), "the root keys cannot be read; going on with those that were"),
+            Err(error) => {
+                vain = (vain + 1).min(7);
+                wait = ROOT_LOOK * (1 << vain);
+                tracing::error!(error = format!("{error:#}"), "the root keys cannot be read; going on with those that were");
+            }
         }
     }
 }

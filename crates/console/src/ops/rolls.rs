@@ -21,8 +21,12 @@ use crate::credentials::{open_password, seal_password, trust};
 
 /// How long a Rack may take to answer one step.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a server may hold a roll without saying so again, milliseconds: more than one step takes.
+/// How long a server may hold a roll without saying so again, milliseconds: more than [`STEP`].
 const HOLD_MS: i64 = 12_000;
+/// A step that takes longer is given up, and done again by whoever holds the roll then.
+const STEP: Duration = Duration::from_secs(10);
+/// How often a Rack is asked whether it still knows the new password, while it knows both, milliseconds.
+const LOOK_AGAIN_MS: i64 = 5_000;
 /// After a step in vain it is tried again after so long, longer each time, milliseconds.
 const AGAIN_MS: i64 = 1_000;
 const AGAIN_AT_MOST_MS: i64 = 60_000;
@@ -234,7 +238,9 @@ impl Ops {
             let Some(roll) = self.store.hold_roll(rack, holder, HOLD_MS).await? else {
                 return Ok(if self.store.find_roll(rack).await?.is_some() { Stand::Held } else { Stand::Over });
             };
-            let went = self.one_step(&roll).await;
+            // A step that goes on after somebody else holds the roll could undo what they do.
+            let late = |_| OpsError::Rack("the Rack and the database were too slow for one step".to_owned());
+            let went = tokio::time::timeout(STEP, self.one_step(&roll)).await.map_err(late).flatten();
             let (fault, wait_ms) = match &went {
                 Ok(Went::On) => continue,
                 Ok(Went::Over) => return Ok(Stand::Over),
@@ -277,7 +283,7 @@ impl Ops {
             (Step::Begun, _) => work.tell(&data_key).await,
             (Step::Accepted, Kind::Phases) => work.switch(&data_key).await,
             (Step::Accepted, Kind::Parameter) => work.ask_which(&data_key).await,
-            (Step::Switched, Kind::Phases) => work.retire().await,
+            (Step::Switched, Kind::Phases) => work.retire(&data_key).await,
             (Step::Switched, Kind::Parameter) => work.over("", "RackPasswordRolled").await,
             (Step::Reverted, _) => work.take_back(&data_key).await,
         };
@@ -428,19 +434,44 @@ impl Work<'_> {
     }
 
     /// Second phase: when every server has used the new password for the window, the old one dies.
-    async fn retire(&self) -> Result<Went, OpsError> {
+    async fn retire(&self, data_key: &DataKeys) -> Result<Went, OpsError> {
         let Self { ops, row, roll, .. } = self;
         let next = self.next()?;
         if ops.store.nodes_behind(roll.step_seq).await? > 0 {
             return Ok(Went::Waits(100, "not every server of the Console uses the new password yet".to_owned()));
         }
         let left_ms = roll.step_ms + roll.window_ms - ops.clock.now_ms();
-        if left_ms > 0 {
-            return Ok(Went::Waits(left_ms, "both passwords are accepted until the window ends".to_owned()));
+        if left_ms > 0 && is_accepted(row, next).await? {
+            let words = "both passwords are accepted until the window ends".to_owned();
+            return Ok(Went::Waits(left_ms.min(LOOK_AGAIN_MS), words));
         }
-        let options = PasswordRetireOptions { cut: Some(roll.cut) };
-        let retired = call(Call::post(&["system", "password", "retire"]))?.options(&options).map_err(|error| self.fault(&error))?;
-        send(row, with_password(row, next)?.done(retired)).await?.map_err(|error| self.fault(&error))?;
+        match send(row, with_password(row, next)?.done(self.retired()?)).await? {
+            Ok(()) => self.over("", "RackPasswordRolled").await,
+            Err(error) if error.is_about_the_key() => self.once_more(data_key).await,
+            Err(error) => Err(self.fault(&error)),
+        }
+    }
+
+    fn retired(&self) -> Result<Call, OpsError> {
+        let options = PasswordRetireOptions { cut: Some(self.roll.cut) };
+        call(Call::post(&["system", "password", "retire"]))?.options(&options).map_err(|error| self.fault(&error))
+    }
+
+    /// Somebody with the old password had the Rack forget the new one, which every server of the Console uses by now: it is handed over again, and
+    /// the old one dies at once. Whoever did that would do it again.
+    async fn once_more(&self, data_key: &DataKeys) -> Result<Went, OpsError> {
+        let Self { ops, row, roll, .. } = self;
+        let before = open_before(row, roll, data_key)?;
+        tracing::warn!(rack.name = %row.path(), "the new password was taken back at the Rack while the Console used it; it is handed over again");
+        ops.store.note_roll(&self.act("RackPasswordTakenBackElsewhere")).await?;
+        match self.put(&with_password(row, &before)?).await? {
+            Ok(()) => {}
+            Err(error) if error.is_about_the_key() => {
+                return Err(OpsError::Rack(format!("{} refuses both passwords; if it was changed there, add the Rack again", row.path())));
+            }
+            Err(error) => return Err(self.fault(&error)),
+        }
+        send(row, with_password(row, self.next()?)?.done(self.retired()?)).await?.map_err(|error| self.fault(&error))?;
         self.over("", "RackPasswordRolled").await
     }
 
@@ -491,6 +522,15 @@ async fn is_accepted(row: &RackRow, password: &Secret) -> Result<bool, OpsError>
         Err(error) if error.is_about_the_key() => Ok(false),
         Err(error) => Err(OpsError::Rack(error.to_string())),
     }
+}
+
+/// Whether the Rack answers as one does, and does not know the routes that only ours have.
+async fn is_original(row: &RackRow, client: &Client) -> Result<bool, OpsError> {
+    if send(row, client.system()).await?.is_err() {
+        return Ok(false);
+    }
+    let passwords = send(row, client.done(call(Call::get(&["system", "password"]))?)).await?;
+    Ok(passwords.is_err_and(|error| error.is_not_found()))
 }
 
 pub(super) fn open_before(row: &RackRow, roll: &RollRow, data_key: &DataKeys) -> Result<Secret, OpsError> {
@@ -549,10 +589,17 @@ impl Ops {
             match send(&row, client.done(revoke)).await {
                 Ok(Ok(())) => {
                     tracing::info!(rack.name = %row.path(), token = token.id, "a token was revoked: its maker lost the right to it");
+                    self.note_token(&row, "RackTokenRevoked", &token.id).await?;
                 }
                 Ok(Err(error)) if error.is_not_found() => {
+                    // Something on the way may have said so.
+                    if !is_original(&row, &client).await? {
+                        self.defer_tokens(rack, None, &OpsError::Rack(error.to_string())).await?;
+                        return Ok(());
+                    }
                     let hint = "rotate its signing key: `convox rack access key rotate`";
                     tracing::warn!(rack.name = %row.path(), hint, "this Rack cannot revoke a single token");
+                    self.note_token(&row, "RackTokenNotRevocable", &token.id).await?;
                 }
                 // It said something about this one.
                 Ok(Err(error @ (ClientError::Server { .. } | ClientError::Forbidden { .. }))) => {
@@ -565,6 +612,14 @@ impl Ops {
             self.store.forget_token(&token.id).await?;
         }
         Ok(())
+    }
+
+    /// Writes down what became of a token whose maker lost the right to it.
+    async fn note_token(&self, row: &RackRow, action: &str, id: &str) -> Result<(), OpsError> {
+        let entered = self.enter(&Actor::host(), &row.org_name, Role::Administrator).await?;
+        let mut act = self.act_in(&Actor::host(), &entered, action, &row.name, &format!("racks/{}/tokens/{id}", row.name));
+        "console".clone_into(&mut act.event.actor);
+        Ok(self.store.note_roll(&act).await.map(|_| ())?)
     }
 
     async fn defer_tokens(&self, rack: &RackId, id: Option<&str>, error: &OpsError) -> Result<(), OpsError> {

@@ -59,7 +59,8 @@ struct Transit {
     host: String,
     mount: String,
     key: String,
-    token: Secret,
+    /// Read anew for each call: tokens of a KMS are renewed, and none is to stay in memory.
+    token_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -94,21 +95,28 @@ impl Transit {
         }
         let endpoint = Endpoint::parse(place).map_err(|error| anyhow::anyhow!("{form}: {error}"))?;
         let host = endpoint.authority().to_owned();
-        let token = match &options.kms_token_file {
+        let trust = options.kms_pin.map_or(Trust::SystemRoots, Trust::Pinned);
+        let client = Client::new(endpoint, trust, Context::default());
+        let transit = Self { client, host, mount: mount.to_owned(), key: key.to_owned(), token_file: options.kms_token_file.clone() };
+        // Better to know now.
+        transit.token()?;
+        Ok(transit)
+    }
+
+    fn token(&self) -> Result<Secret> {
+        let token = match &self.token_file {
             Some(file) => {
                 std::fs::read_to_string(file).with_context(|| format!("could not read the KMS's token from {}", file.display()))?
             }
             None => std::env::var("VAULT_TOKEN").context("the KMS needs a token: give --kms-token-file, or set VAULT_TOKEN")?,
         };
-        let token = Secret::new(Secret::new(token).expose().trim().to_owned());
-        let trust = options.kms_pin.map_or(Trust::SystemRoots, Trust::Pinned);
-        Ok(Self { client: Client::new(endpoint, trust, Context::default()), host, mount: mount.to_owned(), key: key.to_owned(), token })
+        Ok(Secret::new(Secret::new(token).expose().trim().to_owned()))
     }
 
     async fn ask<T: serde::de::DeserializeOwned + Send>(&self, what: &str, body: Secret) -> Result<T> {
         let failed = || format!("the KMS at {} did not {what}", self.host);
         let call = Call::post(&["v1", &self.mount, what, &self.key])?
-            .header("x-vault-token", self.token.expose())?
+            .header("x-vault-token", self.token()?.expose())?
             .header("content-type", "application/json")?
             .body(body.expose().as_bytes().to_vec());
         let reply: Reply<T> = tokio::time::timeout(PATIENCE, self.client.value(call)).await.with_context(failed)?.with_context(failed)?;

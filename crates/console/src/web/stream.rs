@@ -6,7 +6,7 @@ use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
 
 use convox_client::Socket;
-use convox_proxy::Permit as _;
+use convox_proxy::{Permit as _, Reason};
 use futures_util::stream;
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use tokio::sync::mpsc;
@@ -18,6 +18,8 @@ use crate::reach::streamed;
 const BREATH: Duration = Duration::from_secs(15);
 /// A line is cut after so many bytes; a page is no place for more.
 const LONGEST: usize = 16 * 1024;
+/// For so long a browser may take to hear why it was the end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Where events are put; full when the browser does not read, and then the source waits.
 pub(super) struct Events(mpsc::Sender<Bytes>);
@@ -78,6 +80,20 @@ pub(super) fn download<F: Future<Output = ()> + Send + 'static>(
     ([(CONTENT_TYPE, kind.to_owned()), (CONTENT_DISPOSITION, disposition)], Body::from_stream(body)).into_response()
 }
 
+/// Does something that waits for the browser, unless the permit is revoked first: one that does not read keeps nothing open.
+async fn unless<T>(revoked: &mut (impl Future<Output = Reason> + Unpin), done: impl Future<Output = T>) -> Result<T, Reason> {
+    tokio::select! {
+        biased;
+        reason = revoked => Err(reason),
+        done = done => Ok(done),
+    }
+}
+
+/// Says why it ends, to whoever reads it.
+async fn last_words(events: &Events, text: &str) {
+    let _ = tokio::time::timeout(LAST_WORDS, events.end(text)).await;
+}
+
 /// The lines that a Rack sends on a socket. Ends with the socket, with the permit, or when nobody looks any more.
 pub(super) async fn lines(permit: Permit, socket: Socket, events: Events) {
     let began = Instant::now();
@@ -85,15 +101,21 @@ pub(super) async fn lines(permit: Permit, socket: Socket, events: Events) {
     let mut revoked = permit.revoked();
     let mut rest: Vec<u8> = Vec::new();
     let mut is_cut = false;
-    loop {
+    'open: loop {
         tokio::select! {
+            biased;
             reason = &mut revoked => {
-                events.end(&reason.text).await;
+                last_words(&events, &reason.text).await;
                 break;
             }
             () = tokio::time::sleep(BREATH) => {
-                if !events.breathe().await {
-                    break;
+                match unless(&mut revoked, events.breathe()).await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(reason) => {
+                        last_words(&events, &reason.text).await;
+                        break;
+                    }
                 }
             }
             piece = reader.next() => match piece {
@@ -105,7 +127,13 @@ pub(super) async fn lines(permit: Permit, socket: Socket, events: Events) {
                                 if !is_cut {
                                     rest.extend_from_slice(start);
                                 }
-                                is_looked_at = events.line(&String::from_utf8_lossy(&rest)).await;
+                                is_looked_at = match unless(&mut revoked, events.line(&String::from_utf8_lossy(&rest))).await {
+                                    Ok(is_looked_at) => is_looked_at,
+                                    Err(reason) => {
+                                        last_words(&events, &reason.text).await;
+                                        break 'open;
+                                    }
+                                };
                                 rest.clear();
                                 is_cut = false;
                             }
@@ -122,11 +150,11 @@ pub(super) async fn lines(permit: Permit, socket: Socket, events: Events) {
                     }
                 }
                 Ok(None) => {
-                    events.end("The log has ended").await;
+                    last_words(&events, "The log has ended").await;
                     break;
                 }
                 Err(error) => {
-                    events.end(&error.to_string()).await;
+                    last_words(&events, &error.to_string()).await;
                     break;
                 }
             },
