@@ -13,7 +13,7 @@ const PASSWORD: &str = "benchRackPasswordOfThirtyCharacters";
 /// The app's name at the router.
 pub(crate) const HOST: &str = "web.shop.bench.example.org";
 /// The app: nginx that answers everything alike.
-const MANIFEST: &str = "environment: [COLOUR=blue]\nservices:\n  web:\n    command: exec sh start.sh\n    port: 3000\n    health: {path: /health, interval: 1, timeout: 2, grace: 1}\n    drain: 10\n    termination: {grace: 5}\n";
+const MANIFEST: &str = "environment: [COLOUR=blue]\nservices:\n  web:\n    command: exec sh start.sh\n    port: 3000\n    health: {path: /health, interval: 1, timeout: 2, grace: 1}\n    drain: 10\n    tls: {redirect: false}\n    termination: {grace: 5}\n";
 const BODY: &str = r#"{"count":3,"domain":"bench.example.org","name":"rack","outputs":{},"parameters":{},"provider":"local","region":"","status":"running","type":"","version":"20260101000000","note":"padding to a quarter of a kilobyte, as a short list of apps would have..."}"#;
 
 /// A running Rack. Its apps and its router end with it when it is dropped.

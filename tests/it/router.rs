@@ -77,14 +77,17 @@ fn apps_are_reached_by_their_names_in_every_way_that_browsers_know() {
     deploy(&cli, "hello", &example(&stack, "hello-web"));
     let chat = example(&stack, "chat");
     let manifest = std::fs::read_to_string(chat.join("convox.yml")).unwrap();
-    std::fs::write(chat.join("convox.yml"), manifest.replace("    port: 3000\n", "    port: 3000\n    domain: chat.example.com\n"))
-        .unwrap();
+    std::fs::write(
+        chat.join("convox.yml"),
+        manifest.replace("    port: 3000\n", "    port: 3000\n    domain: chat.example.com\n    tls: {redirect: false}\n"),
+    )
+    .unwrap();
     deploy(&cli, "chat", &chat);
 
-    // Each name its app, in HTTP/1.1 and, where both ends speak it, HTTP/2.
+    // Each name its app, by HTTPS unless it says otherwise, in HTTP/1.1 and, where both ends speak it, HTTP/2.
     for (url, to, more, text, end) in [
-        ("http://web.hello.apps.example.org/", http, &[][..], "Hello from R", "200 HTTP/1.1"),
-        ("http://WEB.Hello.apps.example.org/", http, &[][..], "Hello from R", "200 HTTP/1.1"),
+        ("http://web.hello.apps.example.org/", http, &[][..], "use https", "308 HTTP/1.1"),
+        ("http://WEB.Chat.apps.example.org/", http, &[][..], "<html", "200 HTTP/1.1"),
         ("https://web.hello.apps.example.org/", https, &["--http2"][..], "Hello from R", "200 HTTP/2"),
         ("https://web.hello.apps.example.org/", https, &["--http1.1"][..], "Hello from R", "200 HTTP/1.1"),
         ("https://chat.example.com/", https, &["--http2"][..], "<html", "200 HTTP/2"),

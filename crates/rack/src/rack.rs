@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use convox_db::DbError;
 use convox_proxy::tls_server;
@@ -12,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::acme::Acme;
 use crate::auth::Door;
-use crate::builds::Builder;
+use crate::builds::{self, Builder};
 use crate::files;
 use crate::instances::Instances;
 use crate::logs::LogStore;
@@ -63,6 +64,10 @@ pub(crate) struct Rack {
     /// Cancelled when the Rack is asked to end.
     pub(crate) ending: CancellationToken,
     pub(crate) looked: Looked,
+    /// How long logs are kept where no parameter says otherwise.
+    pub(crate) log_age: Duration,
+    /// Builds of each app that are kept.
+    pub(crate) keep_builds: i64,
 }
 
 /// A certificate that was chosen for a service.
@@ -72,6 +77,8 @@ pub(crate) struct Choice {
     pub(crate) hosts: Vec<String>,
     pub(crate) certificate: String,
 }
+/// How long uploads under `tmp/` are kept: builds have links of their own.
+const UPLOADS: i64 = 24 * 60 * 60 * 1000;
 
 /// Why a release cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -235,6 +242,7 @@ impl Rack {
     }
 
     async fn delete_now(&self, app: &str) -> anyhow::Result<()> {
+        self.builder.cancel(app).await;
         self.scheduler.remove(app).await?;
         self.runtime.forget_app(app).await?;
         self.builder.remove_app(app).await?;
@@ -245,8 +253,26 @@ impl Rack {
             }
         }
         self.logs.remove(app)?;
+        self.logs.remove(&builds::log_of(app))?;
         // The row last: as long as it is there, the rest is tried again.
         self.state.delete_app(app).await?;
+        Ok(())
+    }
+
+    /// Gives up builds that are older than what is kept, and old uploads.
+    pub(crate) async fn give_up_old(&self) -> anyhow::Result<()> {
+        let releases: Vec<String> =
+            self.runtime.list().into_iter().filter(|process| !process.status.is_final()).map(|process| process.release).collect();
+        for (app, build) in self.state.give_up_builds(self.keep_builds, &releases, now_ms()).await? {
+            self.builder.remove(&app, &build).await?;
+            if let Some(file) = self.state.delete_object(&app, &builds::source_key(&build)).await? {
+                let _ = tokio::fs::remove_file(self.objects.join(&app).join(file)).await;
+            }
+            tracing::info!(%app, %build, "the files of an old build were deleted");
+        }
+        for (app, file) in self.state.delete_uploads(now_ms() - UPLOADS).await? {
+            let _ = tokio::fs::remove_file(self.objects.join(app).join(file)).await;
+        }
         Ok(())
     }
 

@@ -17,9 +17,10 @@ use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
 use crate::acme::{self, Acme};
+use crate::api::system::{LOG_RETENTION, retention};
 use crate::api::{Api, is_plain_host};
 use crate::auth::Door;
-use crate::builds::{BuildLimits, Builder, Images};
+use crate::builds::{BuildLimits, Builder, ImageBounds, Images};
 use crate::credentials;
 use crate::files;
 use crate::instances::Instances;
@@ -107,6 +108,34 @@ pub struct Serve {
     /// Rack's user.
     #[arg(long)]
     allow_machine_shell: bool,
+    /// How long the images of one build may take: 90s, 30m, 2h.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    build_timeout: Duration,
+    /// Memory that each step of a build gets, in MB, at most 2047; 0 is no limit.
+    #[arg(long, value_name = "MB", default_value_t = 2047, value_parser = clap::value_parser!(u16).range(0..=2047))]
+    build_memory: u16,
+    /// Builds of each app that are kept, so that their releases can be promoted. What runs, and what it could be rolled back to, is kept beside them.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    keep_builds: u16,
+    /// How long each app's log is kept at most.
+    #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = duration)]
+    log_age: Duration,
+    /// Most that is kept of each app's log, in MB.
+    #[arg(long, value_name = "MB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(4..=1_048_576))]
+    log_size: u32,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = convox_wire::duration::go_parse(text).ok().filter(|duration| !duration.is_zero());
+    duration.ok_or_else(|| "write 90s, 30m or 2h".to_owned())
+}
+
+/// Files of a log that its size is divided into.
+const SEGMENTS: u32 = 16;
+
+/// How much of each log is kept.
+fn log_limits(args: &Serve) -> LogLimits {
+    LogLimits { segment_bytes: (u64::from(args.log_size) << 20) / u64::from(SEGMENTS), segments: SEGMENTS as usize, age: args.log_age }
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -157,20 +186,24 @@ pub async fn run(args: Serve) -> Result<()> {
     let Some(known) = credentials::known(&state).await? else {
         bail!("a Rack does not start without a password: give --password-file FILE or set CONVOX_PASSWORD");
     };
-    let logs = LogStore::open(&data.join("logs"), LogLimits::default())?;
+    let logs = LogStore::open(&data.join("logs"), log_limits(&args))?;
+    if let Some(Ok(age)) = state.parameters().await?.get(LOG_RETENTION).map(|days| retention(days)) {
+        logs.set_age(age);
+    }
     let mut builder = Builder::new(&data.join("builds"), logs.clone(), BuildLimits::default());
     let program = std::env::current_exe().context("the path of this program")?;
     let id = state.setting("id", || uuid::Uuid::now_v7().to_string()).await?;
     let engine = engine(&args).await?;
     let names = Names::new(&args.name, &id);
     let processes = data.join("processes");
+    let bounds = ImageBounds { time: args.build_timeout, memory: args.build_memory };
     let runtime: Arc<dyn Runtime> = match &engine {
         Some(engine) => {
             let network = match args.container_network.as_str() {
                 "host" => Network::Host,
                 _ => ContainerRuntime::own_network(engine, &names).await?,
             };
-            builder = builder.with_images(Images::new(engine.clone(), names.clone()));
+            builder = builder.with_images(Images::new(engine.clone(), names.clone(), bounds));
             let rights = Rights { privileged: args.allow_privileged, machine_volumes: args.allow_machine_volumes };
             Arc::new(ContainerRuntime::new(&processes, &program, logs.clone(), engine.clone(), names.clone(), network, rights)?)
         }
@@ -231,6 +264,8 @@ pub async fn run(args: Serve) -> Result<()> {
         streams: TaskTracker::new(),
         ending: CancellationToken::new(),
         looked: Looked::default(),
+        log_age: args.log_age,
+        keep_builds: i64::from(args.keep_builds),
     });
     rack.serve_certificates().await?;
     rack.resume().await?;
@@ -256,7 +291,7 @@ pub async fn run(args: Serve) -> Result<()> {
     let how = engine.as_ref().map_or("plain processes, without isolation".to_owned(), |engine| format!("containers of {}", engine.name()));
     rack.logs.append(SYSTEM_LOG, "system/rack", &format!("Apps run as {how}"));
     tracing::info!(runtime = %how, "how apps run");
-    tokio::spawn(expire(rack.logs.clone()));
+    tokio::spawn(expire(Arc::clone(&rack)));
     if let Some(engine) = engine {
         tokio::spawn(collect_images(Arc::clone(&rack), engine, names));
     }
@@ -394,12 +429,15 @@ async fn collect_images(rack: Arc<Rack>, engine: Engine, names: Names) {
     }
 }
 
-/// Old log files go, once an hour.
-async fn expire(logs: LogStore) {
+/// Old log files, builds and uploads go, when the Rack starts and then once an hour.
+async fn expire(rack: Arc<Rack>) {
     loop {
-        tokio::time::sleep(Duration::from_hours(1)).await;
-        let logs = logs.clone();
+        if let Err(error) = rack.give_up_old().await {
+            tracing::warn!(%error, "old builds could not be given up");
+        }
+        let logs = rack.logs.clone();
         let _ = tokio::task::spawn_blocking(move || logs.expire()).await;
+        tokio::time::sleep(Duration::from_hours(1)).await;
     }
 }
 

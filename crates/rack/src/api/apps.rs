@@ -91,8 +91,10 @@ pub(super) async fn delete(rack: &Arc<Rack>, call: &Call) -> Result<Answer, ApiE
 
 pub(super) async fn cancel(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     let app = find(rack, call).await?;
-    if app.status != "updating" || !rack.scheduler.cancel(&app.name) {
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "app is not updating"));
+    let is_promotion = app.status == "updating" && rack.scheduler.cancel(&app.name);
+    // Builds too: whoever types it wants what is under way to stop.
+    if rack.builder.cancel(&app.name).await == 0 && !is_promotion {
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "app is not updating, and nothing of it is being built"));
     }
     Ok(Answer::Ok)
 }

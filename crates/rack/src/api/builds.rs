@@ -10,7 +10,7 @@ use convox_wire::{env, ids};
 use http::StatusCode;
 
 use super::{Answer, ApiError, Call, apps, objects, releases};
-use crate::builds::{BuildError, BuildOutput, BuildRequest, RegistryLogin, registry_of};
+use crate::builds::{BuildError, BuildOutput, BuildRequest, RegistryLogin, registry_of, source_key};
 use crate::rack::Rack;
 use crate::state::{BuildRow, ReleaseRow, now_ms};
 
@@ -52,9 +52,6 @@ pub(super) async fn list(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
 pub(super) async fn create(rack: &Arc<Rack>, call: &Call) -> Result<Answer, ApiError> {
     let app = apps::usable(rack, call).await?;
     let options: BuildCreateOptions = call.options()?;
-    if options.development.unwrap_or(false) {
-        return Err(ApiError::not_available("builds for development"));
-    }
     if options.external.unwrap_or(false) {
         return external(rack, &app.name, options).await;
     }
@@ -187,14 +184,23 @@ pub(super) async fn update(rack: &Rack, call: &Call) -> Result<Answer, ApiError>
     Ok(Answer::json(&shape(row)))
 }
 
+/// Refuses what would need the files of a build that are not kept any more.
+pub(super) async fn check_kept(rack: &Rack, app: &str, id: &str) -> Result<(), ApiError> {
+    if !rack.state.is_removed(app, id).await? {
+        return Ok(());
+    }
+    let keep = rack.keep_builds;
+    Err(ApiError::new(
+        StatusCode::GONE,
+        format!("build {id} is not kept any more (this rack keeps the last {keep} of an app): deploy its source again"),
+    ))
+}
+
 /// The source archive that a build was made from, which `builds import` takes.
 pub(super) async fn export(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     let build = find(rack, call).await?;
+    check_kept(rack, &build.app, &build.id).await?;
     objects::stream(rack, &build.app, &source_key(&build.id)).await
-}
-
-fn source_key(build: &str) -> String {
-    format!("build/{build}/source.tgz")
 }
 
 /// Notes a build as running; what it needs to be made.
@@ -222,6 +228,7 @@ async fn begin(rack: &Rack, app: &str, key: &str, options: BuildCreateOptions) -
         manifest: options.manifest,
         build_args: options.build_args.unwrap_or_default(),
         no_cache: options.no_cache.unwrap_or(false),
+        development: options.development.unwrap_or(false),
         registries: rack.state.registry_logins().await?,
     };
     Ok((row, request))
@@ -232,6 +239,9 @@ async fn end(rack: Arc<Rack>, row: BuildRow, request: BuildRequest) {
     let made = rack.builder.build(request).await;
     if let Err(error) = finish(&rack, row, made).await {
         tracing::error!(message = %error.message, "the end of a build could not be kept");
+    }
+    if let Err(error) = rack.give_up_old().await {
+        tracing::warn!(%error, "old builds could not be given up");
     }
 }
 

@@ -18,7 +18,7 @@ mod resources;
 mod rows;
 mod socket;
 mod streams;
-mod system;
+pub(crate) mod system;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -59,6 +59,11 @@ pub(super) async fn keep(rack: &Rack, app: &str, key: &str, body: Option<Upload>
     let Some(mut body) = body else {
         return Err(ApiError::bad("send the object as application/octet-stream, not as a form"));
     };
+    let too_large = || ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "an object has at most 8 GiB");
+    // What says so itself need not be sent first.
+    if hyper::body::Body::size_hint(&body).lower() > LARGEST {
+        return Err(too_large());
+    }
     let failed = |error: std::io::Error| {
         ApiError::new(StatusCode::INSUFFICIENT_STORAGE, format!("the object could not be kept: {error} (is the disk full?)"))
     };
@@ -72,7 +77,7 @@ pub(super) async fn keep(rack: &Rack, app: &str, key: &str, body: Option<Upload>
             let Ok(data) = frame.into_data() else { continue };
             size += data.len() as u64;
             if size > LARGEST {
-                return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "an object has at most 8 GiB"));
+                return Err(too_large());
             }
             file.write_all(&data).await.map_err(failed)?;
         }

@@ -4,9 +4,9 @@ use convox_wire::api::{Balancer, BalancerPort, Process, Service, ServicePort};
 use convox_wire::options::{ProcessListOptions, ProcessRunOptions, ServiceUpdateOptions};
 use convox_wire::time::Time;
 
-use super::{Answer, ApiError, Call, apps};
+use super::{Answer, ApiError, Call, apps, builds};
 use crate::rack::{Choice, Rack};
-use crate::runtime::ProcessState;
+use crate::runtime::{Limits, ProcessState};
 use crate::scheduler::{Formation, OneOff, ServiceState};
 
 pub(super) fn shape(process: &ProcessState) -> Process {
@@ -56,21 +56,39 @@ pub(super) async fn stop(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     Ok(Answer::Ok)
 }
 
-/// What only an engine of containers can do. Sizes are taken and not enforced, as those of services (docs/rack.md).
-fn refuse_engine_options(options: &ProcessRunOptions) -> Result<(), ApiError> {
+/// What no Rack of ours does for a process of its own, or only one that runs containers.
+fn refuse_options(rack: &Rack, options: &ProcessRunOptions) -> Result<(), ApiError> {
     let text = |asked: &Option<String>| asked.as_deref().is_some_and(|asked| !asked.is_empty());
     let asked = [
         ("an image of its own for a process", text(&options.image)),
-        ("volumes", options.volumes.as_ref().is_some_and(|volumes| !volumes.is_empty()) || options.use_service_volume == Some(true)),
+        ("volumes of its own for a process", options.volumes.as_ref().is_some_and(|volumes| !volumes.is_empty())),
         ("gpus", options.gpu.is_some_and(|gpu| gpu > 0) || text(&options.gpu_vendor)),
-        ("privileged processes", options.privileged == Some(true)),
+        ("privileged for one process; set it for the service in convox.yml", options.privileged == Some(true)),
         ("labels of nodes", text(&options.node_labels)),
         ("limits of a single process", [options.cpu_limit, options.memory_limit].into_iter().flatten().any(|limit| limit > 0)),
         ("processes that are evicted last", options.system_critical == Some(true)),
     ];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        Some((what, _)) => Err(ApiError::not_available(&format!("{what}; it runs plain processes"))),
-        None => Ok(()),
+    if let Some((what, _)) = asked.into_iter().find(|(_, asked)| *asked) {
+        return Err(ApiError::not_available(what));
+    }
+    let sizes = [options.cpu, options.cpu_limit, options.memory, options.memory_limit];
+    if !rack.runtime.isolation().has_images() {
+        if sizes.into_iter().flatten().any(|size| size > 0) {
+            return Err(ApiError::not_available("a size of its own for a process; this rack runs plain processes, without limits"));
+        }
+        if options.use_service_volume == Some(true) {
+            return Err(ApiError::not_available("volumes; this rack runs plain processes, which see the machine's disk"));
+        }
+    }
+    Ok(())
+}
+
+/// A size between 1 and `most`; 0 is as good as none.
+fn size(option: &str, asked: Option<i64>, most: i64) -> Result<Option<u32>, ApiError> {
+    match asked {
+        None | Some(0) => Ok(None),
+        Some(value) if (1..=most).contains(&value) => Ok(u32::try_from(value).ok()),
+        Some(value) => Err(ApiError::bad(format!("{option} is {value}: between 0 and {most}"))),
     }
 }
 
@@ -78,24 +96,32 @@ fn refuse_engine_options(options: &ProcessRunOptions) -> Result<(), ApiError> {
 pub(super) async fn run(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     let app = apps::usable(rack, call).await?;
     let options: ProcessRunOptions = call.options()?;
-    refuse_engine_options(&options)?;
+    refuse_options(rack, &options)?;
+    let limits = Limits {
+        cpu: size("cpu", options.cpu, 1_000_000)?,
+        cpu_most: size("cpu-limit", options.cpu_limit, 1_000_000)?,
+        memory: size("memory", options.memory_limit.filter(|size| *size > 0).or(options.memory), 100_000_000)?,
+    };
     let id = options.release.filter(|id| !id.is_empty()).unwrap_or(app.release);
     if id.is_empty() {
         return Err(ApiError::bad(format!("app {} has no promoted release; run `convox deploy` first", app.name)));
     }
     let release = rack.state.release(&app.name, &id).await?.ok_or_else(|| ApiError::not_found("release", &id))?;
+    builds::check_kept(rack, &app.name, &release.build).await?;
     let desired = rack.desired(&release).await.map_err(|error| ApiError::bad(error.to_string()))?;
     let one_off = OneOff {
         service: call.var("service").to_owned(),
         command: options.command.filter(|command| !command.is_empty()),
         env: options.environment.unwrap_or_default(),
+        limits,
         ..OneOff::default()
     };
     let process = rack.scheduler.run_one_off(&desired, one_off).await?;
     Ok(Answer::json(&shape(&process)))
 }
 
-fn service(state: ServiceState, chosen: &[Choice]) -> Service {
+/// `host` is the name under which the router serves it, if it does.
+fn service(state: ServiceState, host: Option<String>, chosen: &[Choice]) -> Service {
     let address = state.endpoint.as_deref().and_then(|endpoint| endpoint.split_once("://")).map(|(_, address)| address.to_owned());
     let ports = state.balancer.zip(state.port).map(|(outside, inside)| ServicePort {
         balancer: i64::from(outside),
@@ -106,8 +132,8 @@ fn service(state: ServiceState, chosen: &[Choice]) -> Service {
         count: i64::from(state.count),
         cpu: i64::from(state.cpu),
         memory: i64::from(state.memory),
-        // Host names come with the router; until then a service is where its port is.
-        domain: address.unwrap_or(state.domain),
+        // Without a router a service is where its port is, which the ports name in any case.
+        domain: host.or(address).unwrap_or(state.domain),
         ports: ports.into_iter().collect(),
         name: state.name,
         ..Service::default()
@@ -117,7 +143,17 @@ fn service(state: ServiceState, chosen: &[Choice]) -> Service {
 pub(super) async fn services(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     let app = apps::find(rack, call).await?;
     let chosen = rack.chosen_certificates(Some(&app.name)).await?;
-    let services: Vec<Service> = rack.scheduler.services(&app.name).into_iter().map(|state| service(state, &chosen)).collect();
+    let is_routed = rack.scheduler.fronts() != (None, None);
+    let by_name = if is_routed { rack.scheduler.served(Some(&app.name)) } else { Vec::new() };
+    let services: Vec<Service> = rack
+        .scheduler
+        .services(&app.name)
+        .into_iter()
+        .map(|state| {
+            let host = by_name.iter().find(|(_, of, _)| of.name == state.name).and_then(|(_, _, hosts)| hosts.first().cloned());
+            service(state, host, &chosen)
+        })
+        .collect();
     Ok(Answer::json(&services))
 }
 

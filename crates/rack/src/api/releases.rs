@@ -9,7 +9,7 @@ use convox_wire::time::Time;
 use convox_wire::{env, ids};
 use http::StatusCode;
 
-use super::{Answer, ApiError, Call, apps};
+use super::{Answer, ApiError, Call, apps, builds};
 use crate::rack::Rack;
 use crate::scheduler::PromoteOptions;
 use crate::state::ReleaseRow;
@@ -56,6 +56,7 @@ pub(super) async fn create(rack: &Rack, call: &Call) -> Result<Answer, ApiError>
     };
     if let Some(id) = options.build.filter(|id| !id.is_empty()) {
         let build = rack.state.build(&app.name, &id).await?.ok_or_else(|| ApiError::not_found("build", &id))?;
+        builds::check_kept(rack, &app.name, &build.id).await?;
         row.build = build.id;
         row.manifest = build.manifest;
         row.description = build.description;
@@ -104,6 +105,7 @@ pub(super) async fn promote(rack: &Arc<Rack>, call: &Call) -> Result<Answer, Api
     {
         return Err(ApiError::bad("can not promote an older release, try rollback"));
     }
+    builds::check_kept(rack, &app.name, &release.build).await?;
     let desired = rack.desired(&release).await.map_err(|error| ApiError::bad(error.to_string()))?;
     if let Some(fault) = desired.manifest.refused.first() {
         return Err(ApiError::bad(format!("the manifest of release {}: {fault}", release.id)));
@@ -115,6 +117,7 @@ pub(super) async fn promote(rack: &Arc<Rack>, call: &Call) -> Result<Answer, Api
         rack.scheduler.cancel(&app.name);
     }
     if !rack.state.begin_promote(&app.name, &release.id, force).await? {
+        builds::check_kept(rack, &app.name, &release.build).await?;
         return Err(ApiError::new(StatusCode::FORBIDDEN, "app is currently updating"));
     }
     let timeout = options.timeout.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0).map(Duration::from_secs);

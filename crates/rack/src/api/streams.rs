@@ -23,6 +23,7 @@ use super::rows::{self, handlers};
 use super::socket::{PATIENCE, Wire, handshake};
 use super::{inside, resources};
 use crate::auth::Caller;
+use crate::builds;
 use crate::instances::InstanceError;
 use crate::logs::LogQuery;
 use crate::rack::{Rack, SYSTEM_LOG};
@@ -158,7 +159,8 @@ async fn logs(rack: &Arc<Rack>, target: &Target, source: &Headers<'_>, wire: &mu
         }
         _ => {}
     }
-    let mut lines = rack.logs.query(log, query);
+    let of_builds = builds::log_of(log);
+    let mut lines = rack.logs.query(if build.is_some() { &of_builds } else { log }, query);
     let gone = wire.gone.clone();
     loop {
         // The log of a build ends with the build.
@@ -194,6 +196,7 @@ async fn exec(rack: &Arc<Rack>, target: &Target, source: &Headers<'_>, wire: &mu
         command: options.command.clone().unwrap_or_default(),
         tty: options.tty().then(|| terminal(options.height, options.width)),
         no_input: options.disable_stdin.unwrap_or(false),
+        entrypoint: options.entrypoint.unwrap_or(false),
         ..ExecSpec::default()
     };
     if spec.command.trim().is_empty() {

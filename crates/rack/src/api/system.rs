@@ -1,6 +1,7 @@
 //! The Rack itself.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use convox_wire::api::{Capacity, Instance, Process, Release, System};
 use convox_wire::options::{MetricsOptions, SystemProcessesOptions, SystemUpdateOptions};
@@ -11,6 +12,23 @@ use http::header::HOST;
 use super::{Answer, ApiError, Call, apps, processes};
 use crate::instances::InstanceError;
 use crate::rack::{Rack, SYSTEM_LOG, VERSION};
+
+/// The one parameter: days that logs are kept.
+pub(crate) const LOG_RETENTION: &str = "LogRetention";
+
+/// A value of it.
+pub(crate) fn retention(value: &str) -> Result<Duration, String> {
+    let days = value.trim().parse::<u64>().ok().filter(|days| (1..=3650).contains(days));
+    let days = days.ok_or_else(|| {
+        format!("{LOG_RETENTION} is {value}: give a number of days from 1 to 3650, or nothing for what the rack is started with")
+    })?;
+    Ok(Duration::from_hours(days * 24))
+}
+
+/// Whole days, at least one.
+fn days(age: Duration) -> u64 {
+    (age.as_secs() / (24 * 60 * 60)).max(1)
+}
 
 /// Parameters whose names say that they are secret are never given out.
 fn masked(name: &str, value: String) -> String {
@@ -36,7 +54,9 @@ pub(crate) fn is_plain_host(host: &str) -> bool {
 }
 
 pub(super) async fn get(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
-    let parameters = rack.state.parameters().await?.into_iter().map(|(name, value)| (name.clone(), masked(&name, value))).collect();
+    let mut parameters = rack.state.parameters().await?;
+    parameters.entry(LOG_RETENTION.to_owned()).or_insert_with(|| days(rack.logs.limits().age).to_string());
+    let parameters = parameters.into_iter().map(|(name, value)| (name.clone(), masked(&name, value))).collect();
     let system = System {
         count: 1,
         domain: domain(rack, call),
@@ -60,7 +80,23 @@ pub(super) async fn update(rack: &Rack, call: &Call) -> Result<Answer, ApiError>
     if options.count.is_some_and(|count| count != 1) || options.r#type.is_some_and(|kind| !kind.is_empty() && kind != "process") {
         return Err(ApiError::bad("this rack is one machine: its count is 1 and its type process"));
     }
-    rack.state.update_parameters(&options.parameters.unwrap_or_default()).await?;
+    let changes = options.parameters.unwrap_or_default();
+    let mut age = None;
+    for (name, value) in &changes {
+        if name != LOG_RETENTION {
+            // One that came with older data may still be taken away.
+            if value.is_empty() && rack.state.parameters().await?.contains_key(name) {
+                continue;
+            }
+            let has = "it has LogRetention, the days that logs are kept; what else can be set are options of `convox-rack serve`";
+            return Err(ApiError::bad(format!("this rack has no parameter {name}: {has}")));
+        }
+        age = Some(if value.is_empty() { rack.log_age } else { retention(value).map_err(ApiError::bad)? });
+    }
+    rack.state.update_parameters(&changes).await?;
+    if let Some(age) = age {
+        rack.logs.set_age(age);
+    }
     Ok(Answer::Ok)
 }
 

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
 use bollard::query_parameters::{BuildImageOptions, CreateImageOptionsBuilder, TagImageOptionsBuilder};
 use convox_seal::Secret;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::{BuildError, BuildRequest, Log, context};
 use crate::files;
@@ -21,6 +23,15 @@ use crate::scheduler;
 const AT_ONCE: usize = 2;
 /// Bytes of one build's log that are kept. What a build says beyond that is counted.
 const LOG_CAP: usize = 16 << 20;
+
+/// What making the images of one build may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageBounds {
+    /// How long it may take, not counted what it waits for others.
+    pub time: Duration,
+    /// Memory of each of its steps in MB; 0 is no limit. The client library counts bytes in 32 bits, so 2047 is the most.
+    pub memory: u16,
+}
 
 /// How a private registry is logged in to.
 #[derive(Clone)]
@@ -38,13 +49,14 @@ pub struct RegistryLogin {
 pub struct Images {
     engine: Engine,
     names: Names,
+    bounds: ImageBounds,
     room: Arc<Semaphore>,
 }
 
 impl Images {
     /// Images under these names.
-    pub fn new(engine: Engine, names: Names) -> Self {
-        Self { engine, names, room: Arc::new(Semaphore::new(AT_ONCE)) }
+    pub fn new(engine: Engine, names: Names, bounds: ImageBounds) -> Self {
+        Self { engine, names, bounds, room: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// Makes an image for every service. `source` is the unpacked source.
@@ -56,6 +68,20 @@ impl Images {
                 self.room.acquire().await.map_err(|error| BuildError { reason: error.to_string() })?
             }
         };
+        self.in_time(self.make_all(request, manifest, source, log)).await
+    }
+
+    /// What is dropped when its time is over ends the call to the engine, which ends the build.
+    async fn in_time(&self, work: impl Future<Output = Result<(), BuildError>>) -> Result<(), BuildError> {
+        timeout(self.bounds.time, work).await.unwrap_or_else(|_| {
+            let time = self.bounds.time.as_secs();
+            Err(BuildError {
+                reason: format!("it took longer than {time} s; make it quicker, or start the Rack with a longer --build-timeout"),
+            })
+        })
+    }
+
+    async fn make_all(&self, request: &BuildRequest, manifest: &Manifest, source: &Path, log: &Log<'_>) -> Result<(), BuildError> {
         let mut built: Vec<(&Build, String)> = Vec::new();
         for service in &manifest.services {
             let name = self.names.image(&request.app, &service.name, &request.id);
@@ -79,6 +105,10 @@ impl Images {
     /// Gives every service an image that is there already: its own where it names one, else this one.
     pub(super) async fn take(&self, request: &BuildRequest, manifest: &Manifest, image: &str, log: &Log<'_>) -> Result<(), BuildError> {
         let _room = self.room.acquire().await.map_err(|error| BuildError { reason: error.to_string() })?;
+        self.in_time(self.take_all(request, manifest, image, log)).await
+    }
+
+    async fn take_all(&self, request: &BuildRequest, manifest: &Manifest, image: &str, log: &Log<'_>) -> Result<(), BuildError> {
         let mut pulled: BTreeMap<&str, String> = BTreeMap::new();
         for service in &manifest.services {
             let from = service.image.as_deref().unwrap_or(image);
@@ -91,9 +121,9 @@ impl Images {
         Ok(())
     }
 
-    /// Deletes all images of an app.
-    pub(super) async fn remove_app(&self, app: &str) -> Result<(), BuildError> {
-        let removed = collect::images_of(&self.engine, &self.names, app).await;
+    /// Deletes all images of an app, or those of one build.
+    pub(super) async fn remove(&self, app: &str, build: Option<&str>) -> Result<(), BuildError> {
+        let removed = collect::images_of(&self.engine, &self.names, app, build).await;
         removed.map_err(|reason| BuildError { reason: format!("deleting the images of {app}: {reason}") })
     }
 
@@ -114,10 +144,14 @@ impl Images {
         let ignored = files::read_below(&dir, ".dockerignore").map_err(|reason| BuildError { reason })?.unwrap_or_default();
         refuse_others(&text)?;
         log.say(&format!("Building {} from {}", service.name, Path::new(&build.path).join(&build.manifest).display()));
+        let memory = i32::from(self.bounds.memory).checked_mul(1 << 20);
         let options = BuildImageOptions {
             dockerfile: dockerfile.clone(),
             t: Some(name.to_owned()),
             nocache: request.no_cache,
+            memory: memory.filter(|bytes| *bytes > 0),
+            // No swap beyond.
+            memswap: memory.filter(|bytes| *bytes > 0),
             rm: true,
             forcerm: true,
             buildargs: Some(arguments(&text, build, request).into_iter().collect()),
@@ -126,13 +160,25 @@ impl Images {
                 (LABEL_APP.to_owned(), request.app.clone()),
                 (LABEL_BUILD.to_owned(), request.id.clone()),
             ])),
-            target: build.target.clone(),
+            target: target(&text, build, request.development),
             ..BuildImageOptions::default()
         };
         let body = bollard::body_try_stream(pieces(context::stream(dir, dockerfile, &ignored)));
         let steps = self.engine.docker.build_image(options, Some(credentials(&request.registries)), Some(body));
         let texts = steps.map(|step| step.map(|step| step.stream.or(step.status.map(|status| status + "\n")).unwrap_or_default()));
-        tell(texts, log).await.map_err(|error| BuildError { reason: format!("service {}: {error}", service.name) })
+        tell(texts, log).await.map_err(|error| BuildError { reason: format!("service {}: {error}{}", service.name, self.hint(&error)) })
+    }
+
+    /// What to do about an end that may be the limit's doing.
+    fn hint(&self, error: &str) -> String {
+        let is_killed =
+            ["exit status 137", "returned a non-zero code: 137", "signal: killed", "cgroup"].iter().any(|word| error.contains(word));
+        match self.bounds.memory {
+            memory if memory > 0 && is_killed => {
+                format!("; a step of a build gets {memory} MB of memory here: start the Rack with another --build-memory (0: no limit)")
+            }
+            _ => String::new(),
+        }
     }
 
     /// Gets an image from its registry, else takes what the machine has under that name.
@@ -232,6 +278,20 @@ async fn tell(steps: impl Stream<Item = Result<String, bollard::errors::Error>>,
     outcome
 }
 
+/// The stage to stop at: the manifest's; else, for development, the one of that name.
+fn target(dockerfile: &str, build: &Build, development: bool) -> String {
+    let names_stage = |line: &str| {
+        let words: Vec<String> = line.split_whitespace().map(str::to_ascii_lowercase).collect();
+        words.first().is_some_and(|word| word == "from")
+            && words.windows(2).any(|pair| matches!(pair, [r#as, name] if r#as == "as" && name == "development"))
+    };
+    if build.target.is_empty() && development && dockerfile.lines().any(names_stage) {
+        "development".to_owned()
+    } else {
+        build.target.clone()
+    }
+}
+
 /// Values for the arguments that a Dockerfile declares: of the manifest, of the caller, of the app's environment; and those that
 /// the manifest gives.
 fn arguments(dockerfile: &str, build: &Build, request: &BuildRequest) -> BTreeMap<String, String> {
@@ -326,6 +386,30 @@ mod tests {
         ] {
             assert!(plain_path(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_build_for_development_stops_at_the_stage_of_that_name() {
+        let any = Build::default();
+        let staged = "FROM x as Development\nRUN a\nFROM y\n";
+        assert_eq!(target(staged, &any, true), "development");
+        assert_eq!(target(staged, &any, false), "");
+        assert_eq!(target("FROM development\n# FROM x AS development\n", &any, true), "");
+        assert_eq!(target(staged, &Build { target: "prod".into(), ..any }, true), "prod");
+    }
+
+    #[tokio::test]
+    async fn what_a_build_says_beyond_its_cap_is_counted_and_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = crate::logs::LogStore::open(dir.path(), crate::logs::LogLimits::default()).unwrap();
+        let log = Log { logs: &logs, app: "app", stream: "build/B1".to_owned() };
+        let line = "x".repeat(65_535);
+        let flood = futures_util::stream::iter((0..300).map(|_| Ok(format!("{line}\n"))));
+        tell(flood, &log).await.unwrap();
+        let kept: Vec<String> =
+            logs.query(&crate::builds::log_of("app"), crate::logs::LogQuery::default()).map(|line| line.message).collect().await;
+        assert_eq!(kept.len(), 256 + 1);
+        assert_eq!(kept.last().unwrap(), "NOTICE: 44 further lines of this build were not kept");
     }
 
     #[test]

@@ -7,6 +7,9 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::files;
 use crate::logs::LogStore;
@@ -17,11 +20,23 @@ use crate::scheduler;
 
 mod context;
 mod images;
+mod running;
 mod tree;
 mod unpack;
 
 pub(crate) use images::registry_of;
-pub use images::{Images, RegistryLogin};
+pub use images::{ImageBounds, Images, RegistryLogin};
+use running::Running;
+
+/// The log of an app's builds: beside that of the app, so that neither pushes the other out. No app's name has an underscore.
+pub(crate) fn log_of(app: &str) -> String {
+    format!("{app}_builds")
+}
+
+/// The object that holds the source of a build.
+pub(crate) fn source_key(build: &str) -> String {
+    format!("build/{build}/source.tgz")
+}
 
 /// What to build.
 #[derive(Clone, Default)]
@@ -40,6 +55,8 @@ pub struct BuildRequest {
     pub build_args: Vec<String>,
     /// Whether images are built from scratch.
     pub no_cache: bool,
+    /// Whether it is for development: up to the stage of that name, where a Dockerfile has one.
+    pub development: bool,
     /// Private registries.
     pub registries: Vec<RegistryLogin>,
 }
@@ -86,12 +103,13 @@ pub struct Builder {
     logs: LogStore,
     limits: BuildLimits,
     images: Option<Images>,
+    running: Arc<Running>,
 }
 
 impl Builder {
     /// Builds live under `dir`/APP/ID; what happens is logged to stream `build/ID` of the app.
     pub fn new(dir: &Path, logs: LogStore, limits: BuildLimits) -> Self {
-        Self { dir: dir.to_owned(), logs, limits, images: None }
+        Self { dir: dir.to_owned(), logs, limits, images: None, running: Arc::default() }
     }
 
     /// The same, making images too.
@@ -109,7 +127,12 @@ impl Builder {
     /// and record the outcome as the build's status. Leaves nothing behind if it fails.
     pub async fn build(&self, request: BuildRequest) -> Result<BuildOutput, BuildError> {
         let log = Log { logs: &self.logs, app: &request.app, stream: format!("build/{}", request.id) };
-        let outcome = self.build_now(&request, &log).await;
+        let running = self.running.begin(&request.app, &request.id);
+        let outcome = match self.build_now(&request, &log, running.stop()).await {
+            // Whatever broke off because of it.
+            Err(_) if running.stop().is_cancelled() => Err(BuildError { reason: "it was cancelled".to_owned() }),
+            outcome => outcome,
+        };
         match &outcome {
             Ok(_) => log.say("Build complete"),
             Err(error) => {
@@ -130,6 +153,7 @@ impl Builder {
     /// A build of images that are there already: every service gets this one, but for those that name another. `text` is the manifest.
     pub async fn import_image(&self, request: BuildRequest, text: String, image: &str) -> Result<BuildOutput, BuildError> {
         let log = Log { logs: &self.logs, app: &request.app, stream: format!("build/{}", request.id) };
+        let running = self.running.begin(&request.app, &request.id);
         let made = async {
             let images =
                 self.images.as_ref().ok_or_else(|| BuildError { reason: "this Rack runs plain processes, without images".to_owned() })?;
@@ -138,7 +162,10 @@ impl Builder {
             if manifest.services.is_empty() {
                 return Err(BuildError { reason: "convox.yml has no services to give the image to".to_owned() });
             }
-            images.take(&request, &manifest, image, &log).await?;
+            tokio::select! {
+                taken = images.take(&request, &manifest, image, &log) => taken?,
+                () = running.stop().cancelled() => return Err(BuildError { reason: "it was cancelled".to_owned() }),
+            }
             Ok(manifest)
         };
         match made.await {
@@ -154,17 +181,25 @@ impl Builder {
         }
     }
 
-    async fn build_now(&self, request: &BuildRequest, log: &Log<'_>) -> Result<BuildOutput, BuildError> {
-        let (builder, wanted) = (self.clone(), request.clone());
+    /// Ends all builds of an app that run, and waits until they have ended. Says how many there were.
+    pub async fn cancel(&self, app: &str) -> usize {
+        self.running.cancel(app).await
+    }
+
+    async fn build_now(&self, request: &BuildRequest, log: &Log<'_>, stop: &CancellationToken) -> Result<BuildOutput, BuildError> {
+        let (builder, wanted, stopped) = (self.clone(), request.clone(), stop.clone());
         let work = tokio::task::spawn_blocking(move || {
             let log = Log { logs: &builder.logs, app: &wanted.app, stream: format!("build/{}", wanted.id) };
-            builder.unpack_and_check(&wanted, &log)
+            builder.unpack_and_check(&wanted, &log, &stopped)
         });
         let output = work.await.map_err(|error| BuildError { reason: format!("the build broke off: {error}") })??;
         if let Some(images) = &self.images {
-            images.make(request, &output.manifest, &output.dir, log).await?;
+            tokio::select! {
+                made = images.make(request, &output.manifest, &output.dir, log) => made?,
+                () = stop.cancelled() => return Err(BuildError { reason: "stopped".to_owned() }),
+            }
             // The images have what is needed of it, and the archive is kept.
-            self.remove(&request.app, &request.id).await?;
+            self.remove_elsewhere(&request.app, Some(&request.id)).await?;
         }
         Ok(output)
     }
@@ -176,7 +211,7 @@ impl Builder {
         }
     }
 
-    fn unpack_and_check(&self, request: &BuildRequest, log: &Log<'_>) -> Result<BuildOutput, BuildError> {
+    fn unpack_and_check(&self, request: &BuildRequest, log: &Log<'_>, stop: &CancellationToken) -> Result<BuildOutput, BuildError> {
         let file = request.manifest.as_deref().filter(|file| !file.is_empty()).unwrap_or("convox.yml");
         self.remove_now(&request.app, Some(&request.id)).map_err(|error| self.failed("clearing", &error))?;
         let build = self.path(&request.app, Some(&request.id))?;
@@ -185,7 +220,8 @@ impl Builder {
         DirBuilder::new().recursive(true).mode(0o700).create(&unpacking).map_err(|error| self.failed("creating", &error))?;
 
         log.say("Unpacking the source");
-        let unpacked = unpack::unpack(&request.archive, &unpacking, self.limits).map_err(|refused| BuildError { reason: refused.0 })?;
+        let unpacked =
+            unpack::unpack(&request.archive, &unpacking, self.limits, stop).map_err(|refused| BuildError { reason: refused.0 })?;
         log.say(&format!("{} files, {} KB", unpacked.files, unpacked.bytes.div_ceil(1024)));
 
         log.say(&format!("Reading {file}"));
@@ -228,15 +264,18 @@ impl Builder {
         Ok(BuildOutput { manifest_text, manifest, dir })
     }
 
-    /// Deletes what is kept of one build.
+    /// Deletes what is kept of one build. An image that still runs stays until it does not.
     pub async fn remove(&self, app: &str, id: &str) -> Result<(), BuildError> {
+        if let Some(images) = &self.images {
+            images.remove(app, Some(id)).await?;
+        }
         self.remove_elsewhere(app, Some(id)).await
     }
 
     /// Deletes what is kept of all of an app's builds.
     pub async fn remove_app(&self, app: &str) -> Result<(), BuildError> {
         if let Some(images) = &self.images {
-            images.remove_app(app).await?;
+            images.remove(app, None).await?;
         }
         self.remove_elsewhere(app, None).await
     }
@@ -279,7 +318,7 @@ struct Log<'a> {
 
 impl Log<'_> {
     fn say(&self, message: &str) {
-        self.logs.append(self.app, &self.stream, message);
+        self.logs.append(&log_of(self.app), &self.stream, message);
     }
 }
 

@@ -93,7 +93,7 @@ impl Bench {
 
     async fn log(&self) -> Vec<String> {
         let query = LogQuery { streams: vec!["build/B1".into()], ..LogQuery::default() };
-        self.logs.query("app", query).map(|line| line.message).collect().await
+        self.logs.query(&log_of("app"), query).map(|line| line.message).collect().await
     }
 }
 
@@ -247,6 +247,29 @@ async fn a_dockerfile_is_one_of_the_source_and_of_a_readable_size() {
 }
 
 #[tokio::test]
+async fn a_cancelled_build_ends_and_leaves_nothing() {
+    let bench = Bench::new();
+    let file = bench.dir.path().join("source.tgz");
+    // More than can be unpacked before it is cancelled: 128 MB of zeros, in pieces.
+    let zeros = vec![0; 1 << 20];
+    let large = (0..128).fold(Source::with_manifest(), |source, index| {
+        source.entry(EntryType::Regular, format!("f{index}").as_bytes(), b"", 0o644, &zeros)
+    });
+    std::fs::write(&file, large.gzip()).unwrap();
+    let builder = bench.builder(BuildLimits::default());
+    let request = BuildRequest { id: "B1".into(), app: "app".into(), archive: file, ..BuildRequest::default() };
+    let (outcome, cancelled) = tokio::join!(builder.build(request), async {
+        while !bench.dir.path().join("builds/app/B1/unpacking/f0").exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        builder.cancel("app").await
+    });
+    assert_eq!((outcome.unwrap_err().reason.as_str(), cancelled), ("it was cancelled", 1));
+    assert!(!bench.dir.path().join("builds/app/B1").exists());
+    assert_eq!(builder.cancel("app").await, 0);
+}
+
+#[tokio::test]
 async fn names_from_outside_lead_nowhere_else() {
     let bench = Bench::new();
     let builder = bench.builder(BuildLimits::default());
@@ -272,7 +295,7 @@ proptest! {
         }
         let archive = dir.path().join("source.tgz");
         std::fs::write(&archive, source.gzip()).unwrap();
-        let _ = unpack::unpack(&archive, &inside, BuildLimits::default());
+        let _ = unpack::unpack(&archive, &inside, BuildLimits::default(), &CancellationToken::new());
         let names = |dir: &Path| -> Vec<String> {
             let mut names: Vec<String> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
             names.sort();

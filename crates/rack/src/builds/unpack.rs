@@ -16,6 +16,7 @@ use flate2::read::MultiGzDecoder;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, linkat, mkdirat, openat, symlinkat, unlinkat};
 use rustix::io::Errno;
 use tar::{Archive, EntryType};
+use tokio_util::sync::CancellationToken;
 
 use super::BuildLimits;
 
@@ -48,11 +49,11 @@ impl From<io::Error> for Refused {
     }
 }
 
-/// Unpacks `archive` into `dir`, which must be new and empty.
-pub(super) fn unpack(archive: &Path, dir: &Path, limits: BuildLimits) -> Result<Unpacked, Refused> {
+/// Unpacks `archive` into `dir`, which must be new and empty, until it is told to stop.
+pub(super) fn unpack(archive: &Path, dir: &Path, limits: BuildLimits, stop: &CancellationToken) -> Result<Unpacked, Refused> {
     let file = File::open(archive).map_err(|error| Refused(format!("the uploaded source cannot be read: {error}")))?;
     let root = openat(CWD, dir, directory_flags(), Mode::empty()).map_err(io::Error::from)?;
-    let mut unpacking = Unpacking { root, limits, done: Unpacked::default(), entries: 0, parent: None };
+    let mut unpacking = Unpacking { root, limits, stop, done: Unpacked::default(), entries: 0, parent: None };
     // The decoder is bounded too: headers and padding are bytes that no entry accounts for.
     let most = limits.bytes.saturating_add(limits.entries.saturating_mul(4 * ENTRY_BYTES));
     let mut archive = Archive::new(MultiGzDecoder::new(BufReader::new(file)).take(most));
@@ -78,18 +79,22 @@ pub(super) fn unpack(archive: &Path, dir: &Path, limits: BuildLimits) -> Result<
     Ok(unpacking.done)
 }
 
-struct Unpacking {
+struct Unpacking<'a> {
     root: OwnedFd,
     limits: BuildLimits,
+    stop: &'a CancellationToken,
     done: Unpacked,
     entries: u64,
     /// The directory of the last entry: the next one is mostly in it, too.
     parent: Option<(Vec<Vec<u8>>, OwnedFd)>,
 }
 
-impl Unpacking {
+impl Unpacking<'_> {
     /// Counts entries, which cost something even if they are empty, and bytes.
     fn count(&mut self, entries: u64, bytes: u64) -> Result<(), Refused> {
+        if self.stop.is_cancelled() {
+            return Err(Refused("the build was cancelled".to_owned()));
+        }
         self.entries += entries;
         self.done.bytes = self.done.bytes.saturating_add(bytes);
         if self.entries > self.limits.entries {

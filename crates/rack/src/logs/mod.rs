@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -105,6 +106,8 @@ pub struct LogStore {
 struct Shared {
     dir: PathBuf,
     limits: LogLimits,
+    /// Seconds after which a file goes; may change.
+    age: AtomicU64,
     writers: Mutex<HashMap<String, Arc<Mutex<LogWriter>>>>,
     watcher: Mutex<Option<watch::Watcher>>,
 }
@@ -114,7 +117,8 @@ impl LogStore {
     pub fn open(dir: &Path, limits: LogLimits) -> Result<Self, LogError> {
         let private = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         private.map_err(|source| LogError::Io { app: dir.display().to_string(), doing: "creating the directory", source })?;
-        let shared = Shared { dir: dir.to_owned(), limits, writers: Mutex::default(), watcher: Mutex::default() };
+        let age = limits.age.as_secs().into();
+        let shared = Shared { dir: dir.to_owned(), limits, age, writers: Mutex::default(), watcher: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -129,7 +133,12 @@ impl LogStore {
 
     /// How much is kept.
     pub fn limits(&self) -> LogLimits {
-        self.shared.limits
+        LogLimits { age: Duration::from_secs(self.shared.age.load(Ordering::Relaxed)), ..self.shared.limits }
+    }
+
+    /// Keeps lines so long from now on.
+    pub fn set_age(&self, age: Duration) {
+        self.shared.age.store(age.as_secs(), Ordering::Relaxed);
     }
 
     /// Adds a message, now; each of its lines becomes a line of the log. A failure to write is
@@ -195,7 +204,7 @@ impl LogStore {
             return;
         };
         for entry in entries.flatten() {
-            if let Err(error) = segment::expire(&entry.path(), self.shared.limits) {
+            if let Err(error) = segment::expire(&entry.path(), self.limits()) {
                 tracing::warn!(log = %entry.path().display(), %error, "old log files could not be deleted");
             }
         }

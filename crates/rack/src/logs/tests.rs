@@ -122,3 +122,22 @@ fn a_line_is_rendered_as_clients_expect() {
     assert_eq!(line.render(true), "2026-01-02T03:04:05Z service/web/a1 hi");
     assert_eq!(line.render(false), "hi");
 }
+
+#[test]
+fn a_shorter_age_holds_from_the_next_look_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = LogStore::open(dir.path(), LogLimits::default()).unwrap();
+    logs.append("app", "s", "old");
+    let log = dir.path().join("app");
+    let (first, second) = (segment::path(&log, 1), segment::path(&log, 2));
+    std::fs::rename(&first, log.join("new")).unwrap();
+    std::fs::write(&first, "2020-01-01T00:00:00Z s old\n").unwrap();
+    std::fs::rename(log.join("new"), &second).unwrap();
+    let two_days_ago = std::time::SystemTime::now() - Duration::from_hours(48);
+    std::fs::File::open(&first).unwrap().set_modified(two_days_ago).unwrap();
+    logs.expire();
+    assert!(first.exists());
+    logs.set_age(Duration::from_hours(24));
+    logs.expire();
+    assert!(!first.exists() && second.exists());
+}

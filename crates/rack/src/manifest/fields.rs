@@ -13,6 +13,17 @@ pub(super) struct Reading<'a> {
     pub(super) env: &'a BTreeMap<String, String>,
     /// Valid keys without effect here.
     pub(super) unused: Vec<String>,
+    /// What a new release is refused for.
+    pub(super) refused: Vec<ManifestError>,
+    /// Names that are to be those of something else in the manifest.
+    pub(super) names: Vec<Name>,
+}
+
+/// A name of something that must be there: a service or a resource.
+pub(super) struct Name {
+    pub(super) field: Field,
+    pub(super) kind: &'static str,
+    pub(super) name: String,
 }
 
 /// A node and the path that leads to it, as `services.web.port`.
@@ -160,20 +171,20 @@ impl Fields {
         }
     }
 
+    /// Takes a key without which an app is not what its author means, and which nothing here does.
+    pub(super) fn refuse(&mut self, reading: &mut Reading<'_>, key: &'static str, why: &str) {
+        if let Some(field) = self.take(key) {
+            reading.refused.push(field.error(format!("not on this Rack: {why}")));
+        }
+    }
+
     /// Refuses whatever was not taken.
     pub(super) fn finish(self) -> Result<(), ManifestError> {
         let Some(pair) = self.pairs.first() else { return Ok(()) };
         let key = join(&self.path, &pair.key);
-        let near = self.known.iter().map(|known| (distance(known, &pair.key), known)).min();
-        let hint = match near {
-            Some((distance, known)) if distance <= 2 => format!("; did you mean {known}?"),
-            _ => {
-                let mut known = self.known;
-                known.sort_unstable();
-                format!("; known here: {}", known.join(", "))
-            }
-        };
-        Err(pair.at.error(format!("unknown key {key}{hint}")))
+        let mut known = self.known;
+        known.sort_unstable();
+        Err(pair.at.error(format!("unknown key {key}{}", hint(&pair.key, &known))))
     }
 
     fn rest(self) -> Vec<(String, Field)> {
@@ -190,6 +201,15 @@ impl Fields {
                 (pair.key, Field { node, path })
             })
             .collect()
+    }
+}
+
+/// The name that was probably meant, or those that there are.
+pub(super) fn hint(name: &str, known: &[&str]) -> String {
+    match known.iter().map(|known| (distance(known, name), known)).min() {
+        Some((distance, known)) if distance <= 2 => format!("; did you mean {known}?"),
+        Some(_) => format!("; known here: {}", known.join(", ")),
+        None => String::new(),
     }
 }
 

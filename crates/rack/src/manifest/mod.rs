@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -16,7 +17,7 @@ mod fields;
 mod service;
 mod tree;
 
-use fields::{Field, Reading};
+use fields::{Field, Name, Reading, hint};
 
 /// A checked manifest with all defaults applied.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -103,6 +104,12 @@ pub struct Service {
     pub timeout: Duration,
     /// Certificate.
     pub certificate: Option<String>,
+    /// Labels of its containers, beside the manifest's.
+    pub labels: BTreeMap<String, String>,
+    /// Networks from which the router lets requests in; empty is from everywhere.
+    pub allowed: Vec<IpNet>,
+    /// Answered by the router with HTTP, where it could be with HTTPS.
+    pub plain_http: bool,
 }
 
 /// `build` of a service.
@@ -281,7 +288,7 @@ impl Manifest {
         if !root.is_map() {
             return Err(root.error("a manifest is a map with the key services"));
         }
-        let mut reading = Reading { env, unused: Vec::new() };
+        let mut reading = Reading { env, unused: Vec::new(), refused: Vec::new(), names: Vec::new() };
         let reading = &mut reading;
         let mut fields = root.fields()?;
         let mut manifest = Self::default();
@@ -313,7 +320,7 @@ impl Manifest {
             manifest.params = field.text_map(reading)?;
         }
         if let Some(field) = fields.take("labels") {
-            manifest.labels = field.text_map(reading)?;
+            manifest.labels = service::read_labels(&field, reading)?;
         }
         for (timer, field) in timers {
             if manifest.service(&timer.service).is_none() {
@@ -321,8 +328,21 @@ impl Manifest {
             }
             manifest.timers.push(timer);
         }
+        if !manifest.params.is_empty() {
+            reading.unused.push("params".to_owned());
+        }
         fields.ignore(reading, &["appSettings", "balancers", "budget", "configs"]);
         fields.finish()?;
+        for Name { field, kind, name } in std::mem::take(&mut reading.names) {
+            let known: Vec<&str> = match kind {
+                "resource" => manifest.resources.iter().map(|resource| resource.name.as_str()).collect(),
+                _ => manifest.services.iter().map(|service| service.name.as_str()).collect(),
+            };
+            if !known.contains(&name.as_str()) {
+                reading.refused.push(field.error(format!("there is no {kind} {name}{}", hint(&name, &known))));
+            }
+        }
+        manifest.refused.append(&mut reading.refused);
         manifest.unused = std::mem::take(&mut reading.unused);
         Ok(manifest)
     }

@@ -1,35 +1,40 @@
 //! One service of a manifest.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use super::fields::{Field, Reading};
+use ipnet::IpNet;
+
+use super::fields::{Field, Name, Reading};
 use super::{Build, Deployment, EnvEntry, Health, ManifestError, Scale, Service, ServicePort};
 
 /// Keys of the originals that a runtime without images, networks or a cloud has no use for.
 const WITHOUT_EFFECT: &[&str] = &[
-    "accessControl",
     "annotations",
-    "configMounts",
     "disableHostUsers",
     "dnsConfig",
     "grpcHealthEnabled",
     "imagePullSecrets",
     "ingressAnnotations",
-    "initContainer",
     "internalRouter",
-    "labels",
-    "lifecycle",
     "liveness",
     "nlb",
     "nodeAffinityLabels",
     "nodeSelectorLabels",
     "policies",
-    "securityContext",
     "startupProbe",
     "tags",
-    "tls",
-    "volumeOptions",
-    "whitelist",
+];
+
+/// Keys that protect others from an app or the app from others, or without which it cannot be right: who writes them must not believe
+/// that they hold.
+const REFUSED: &[(&str, &str)] = &[
+    ("accessControl", "it would let in those whom this keeps out; restrict who reaches the router, or use `whitelist`"),
+    ("configMounts", "its files would not be there; build them into the image, or keep them in the environment"),
+    ("initContainer", "it would not run; put it before the service's command"),
+    ("securityContext", "its limits would not hold; set the user with USER in the Dockerfile"),
+    ("volumeOptions", "it would not be mounted; use `volumes`"),
 ];
 
 /// Most processes of one service.
@@ -50,6 +55,10 @@ pub(super) fn read(name: &str, field: &Field, reading: &mut Reading<'_>) -> Resu
     let internal_and_external = flag(&mut fields, "internalAndExternal", reading)?.unwrap_or(false);
     let singleton = flag(&mut fields, "singleton", reading)?.unwrap_or(false);
     let one_at_a_time = agent || singleton;
+    let sticky = flag(&mut fields, "sticky", reading)?;
+    let timeout = seconds(&mut fields, "timeout", reading)?;
+    let (is_sticky, is_timed) = (sticky == Some(true), timeout.is_some());
+    let sticky = sticky.unwrap_or(true);
     let service = Service {
         name: name.to_owned(),
         build,
@@ -61,22 +70,45 @@ pub(super) fn read(name: &str, field: &Field, reading: &mut Reading<'_>) -> Resu
         scale: fields.take("scale").map(|scale| read_scale(&scale, reading)).transpose()?.unwrap_or_default(),
         domains: fields.take("domain").map(|domain| read_domains(&domain, reading)).transpose()?.unwrap_or_default(),
         environment: fields.take("environment").map(|environment| read_environment(&environment, reading)).transpose()?.unwrap_or_default(),
-        internal: flag(&mut fields, "internal", reading)?.unwrap_or(false) || internal_and_external,
-        resources: fields.take("resources").map(|names| names.texts(reading)).transpose()?.unwrap_or_default(),
-        links: fields.take("links").map(|names| names.texts(reading)).transpose()?.unwrap_or_default(),
+        internal: flag(&mut fields, "internal", reading)?.unwrap_or(false) && !internal_and_external,
+        resources: fields.take("resources").map(|names| read_names(&names, "resource", reading)).transpose()?.unwrap_or_default(),
+        links: fields.take("links").map(|names| read_names(&names, "service", reading)).transpose()?.unwrap_or_default(),
         volumes: fields.take("volumes").map(|volumes| volumes.texts(reading)).transpose()?.unwrap_or_default(),
         test: fields.take("test").map(|test| test.shell_text(reading)).transpose()?.filter(|test| !test.is_empty()),
         singleton,
-        sticky: flag(&mut fields, "sticky", reading)?.unwrap_or(true),
+        sticky,
         privileged: flag(&mut fields, "privileged", reading)?.unwrap_or(false),
         init: flag(&mut fields, "init", reading)?.unwrap_or(false),
         agent,
         drain: seconds(&mut fields, "drain", reading)?.filter(|drain| !drain.is_zero()).unwrap_or(Duration::from_secs(30)),
         deployment: read_deployment(fields.take("deployment"), one_at_a_time, reading)?,
         termination_grace: read_termination(fields.take("termination"), reading)?,
-        timeout: seconds(&mut fields, "timeout", reading)?.filter(|timeout| !timeout.is_zero()).unwrap_or(Duration::from_mins(1)),
+        timeout: timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(Duration::from_mins(1)),
         certificate: fields.take("certificate").map(|certificate| read_certificate(&certificate, reading)).transpose()?,
+        labels: fields.take("labels").map(|labels| read_labels(&labels, reading)).transpose()?.unwrap_or_default(),
+        allowed: fields.take("whitelist").map(|networks| read_networks(&networks, reading)).transpose()?.unwrap_or_default(),
+        plain_http: !fields.take("tls").map(|tls| read_redirect(&tls, reading)).transpose()?.unwrap_or(true),
     };
+    let mut without_effect = |is_given: bool, key: &str| {
+        if is_given {
+            reading.unused.push(format!("{}.{key}", field.path));
+        }
+    };
+    without_effect(is_sticky, "sticky");
+    without_effect(is_timed, "timeout");
+    without_effect(!service.ports.is_empty(), "ports");
+    without_effect(service.scale.max > service.scale.min, "scale (its upper bound)");
+    let deployment = &service.deployment;
+    without_effect(deployment.minimum != if one_at_a_time { 0 } else { 50 }, "deployment.minimum");
+    without_effect(!one_at_a_time && !matches!(deployment.maximum, 0..=100 | 200), "deployment.maximum (above 100)");
+    without_effect(
+        service.port.as_ref().is_some_and(|port| port.scheme != "http") && !service.internal,
+        "port by host name (the router speaks HTTP/1.1 to processes; others are reached on the service's own port)",
+    );
+    for (key, why) in REFUSED {
+        fields.refuse(reading, key, why);
+    }
+    read_lifecycle(fields.take("lifecycle"), reading)?;
     fields.ignore(reading, WITHOUT_EFFECT);
     fields.finish()?;
     Ok(service)
@@ -304,6 +336,57 @@ fn read_certificate(field: &Field, reading: &mut Reading<'_>) -> Result<String, 
     fields.ignore(reading, &["duration"]);
     fields.finish()?;
     Ok(id.unwrap_or_default())
+}
+
+/// Names of resources (`NAME` or `NAME:VARIABLE`) or services, each of which must be in the manifest.
+fn read_names(field: &Field, kind: &'static str, reading: &mut Reading<'_>) -> Result<Vec<String>, ManifestError> {
+    let mut texts = Vec::new();
+    for item in field.items()? {
+        let text = item.text(reading)?;
+        let name = text.split_once(':').map_or(text.as_str(), |(name, _)| name).to_owned();
+        reading.names.push(Name { field: item, kind, name });
+        texts.push(text);
+    }
+    Ok(texts)
+}
+
+/// Labels of containers. Those of the Rack are how it finds what is its own.
+pub(super) fn read_labels(field: &Field, reading: &Reading<'_>) -> Result<BTreeMap<String, String>, ManifestError> {
+    let labels = field.text_map(reading)?;
+    match labels.keys().find(|name| name.is_empty() || name.starts_with("convox.")) {
+        Some(name) => Err(field.error(format!("not a label for apps: {name:?}; those that begin with convox. are the Rack's"))),
+        None => Ok(labels),
+    }
+}
+
+/// Networks and single addresses: a list, or separated by commas.
+fn read_networks(field: &Field, reading: &Reading<'_>) -> Result<Vec<IpNet>, ManifestError> {
+    let texts = if field.is_list() { field.texts(reading)? } else { vec![field.text(reading)?] };
+    let parts = texts.iter().flat_map(|text| text.split(',')).map(str::trim).filter(|part| !part.is_empty());
+    let networks = parts.map(|part| {
+        let alone = || part.parse::<IpAddr>().ok().map(IpNet::from);
+        part.parse().ok().or_else(alone).ok_or_else(|| field.error(format!("not a network or an address, as 10.0.0.0/8: {part:?}")))
+    });
+    let networks: Vec<IpNet> = networks.collect::<Result<_, _>>()?;
+    // Nobody would be kept out, and somebody wanted that.
+    if networks.is_empty() { Err(field.error("names no network")) } else { Ok(networks) }
+}
+
+/// `redirect` of `tls`.
+fn read_redirect(field: &Field, reading: &Reading<'_>) -> Result<bool, ManifestError> {
+    let mut fields = field.fields()?;
+    let redirect = flag(&mut fields, "redirect", reading)?;
+    fields.finish()?;
+    Ok(redirect.unwrap_or(true))
+}
+
+/// What runs before an end only is left out as other keys are; what runs at the start may be what an app needs.
+fn read_lifecycle(field: Option<Field>, reading: &mut Reading<'_>) -> Result<(), ManifestError> {
+    let Some(field) = field else { return Ok(()) };
+    let mut fields = field.fields()?;
+    fields.ignore(reading, &["preStop"]);
+    fields.refuse(reading, "postStart", "it would not run; put it into the service's command");
+    fields.finish()
 }
 
 /// A list of `NAME`, `NAME=value` and `*` (lists in it are taken as if written out), or a map.

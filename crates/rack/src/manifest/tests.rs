@@ -305,3 +305,86 @@ fn timers_are_due_in_utc_as_their_schedule_says() {
         Manifest::parse("services: {web: }\ntimers:\n  t: {service: web, schedule: \"* * * * *\", concurrency: Maybe}\n").unwrap_err();
     assert!(odd.message.contains("give Forbid, Allow or Replace"), "{odd}");
 }
+
+fn new(text: &str) -> Result<Manifest, ManifestError> {
+    Manifest::parse_new(text, &BTreeMap::new())
+}
+
+#[test]
+fn names_of_nothing_are_told_with_their_place_and_a_guess() {
+    let text = "resources:\n  main-db: {type: postgres}\nservices:\n  web:\n    resources:\n      - main-db:URL\n      - mian-db\n    links: [ap]\n  api:\n";
+    let manifest = parse(text);
+    let refused: Vec<String> = manifest.refused.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        refused,
+        [
+            "line 7, column 9: services.web.resources[1]: there is no resource mian-db; did you mean main-db?",
+            "line 8, column 13: services.web.links[0]: there is no service ap; did you mean api?",
+        ]
+    );
+    assert_eq!(new(text).unwrap_err().line, 7);
+    assert!(new(&text.replace("mian", "main").replace("[ap]", "[api]")).is_ok());
+    assert!(new("services: {web: {resources: [db]}}").unwrap_err().message.ends_with("there is no resource db"));
+}
+
+#[test]
+fn rules_that_would_not_hold_are_refused_and_do_not_stop_what_runs() {
+    for (key, text) in [
+        ("accessControl", "accessControl: {awsPodIdentity: {policyArns: [x]}}"),
+        ("securityContext", "securityContext: {runAsNonRoot: true}"),
+        ("initContainer", "initContainer: {command: migrate}"),
+        ("configMounts", "configMounts: [{id: a, dir: /b}]"),
+        ("volumeOptions", "volumeOptions: [{emptyDir: {id: a, mountPath: /b}}]"),
+        ("lifecycle.postStart", "lifecycle: {postStart: x}"),
+    ] {
+        let text = format!("services:\n  web:\n    {text}\n");
+        let refused = new(&text).unwrap_err();
+        assert!(refused.message.starts_with(&format!("services.web.{key}: not on this Rack: ")), "{refused}");
+        assert_eq!(refused.line, 3);
+        assert!(Manifest::parse(&text).is_ok());
+    }
+    assert_eq!(new("services: {web: {lifecycle: {preStop: x}}}").unwrap().unused, ["services.web.lifecycle.preStop"]);
+}
+
+#[test]
+fn a_whitelist_names_networks_and_never_nobody() {
+    let networks = |text: &str| web(text).allowed.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(networks("whitelist: 10.0.0.0/8, 192.0.2.7,fd00::/8"), ["10.0.0.0/8", "192.0.2.7/32", "fd00::/8"]);
+    assert_eq!(networks("whitelist:\n  - ::1\n  - 0.0.0.0/0"), ["::1/128", "0.0.0.0/0"]);
+    for bad in ["10.0.0.0/33", "example.org", "\"\"", "\",\"", "10.0.0"] {
+        assert!(refusal(&format!("services:\n  web:\n    whitelist: {bad}\n")).contains("services.web.whitelist: n"), "{bad}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_listed_where_it_is_given() {
+    let unused = |text: &str| {
+        let mut unused = parse(&format!("params: {{A: b}}\nservices:\n  web: {text}\n")).unused;
+        unused.retain(|key| key != "params");
+        unused
+    };
+    assert!(unused("{port: 80, scale: 2, sticky: false, deployment: {maximum: 100}}").is_empty());
+    assert_eq!(
+        unused("{sticky: true, timeout: 5, ports: [1], scale: 1-3, deployment: {minimum: 25, maximum: 150}}"),
+        [
+            "services.web.sticky",
+            "services.web.timeout",
+            "services.web.ports",
+            "services.web.scale (its upper bound)",
+            "services.web.deployment.minimum",
+            "services.web.deployment.maximum (above 100)",
+        ]
+    );
+    assert!(unused("{port: \"grpc:80\"}")[0].starts_with("services.web.port by host name"));
+    assert_eq!(parse("params: {A: b}\nservices:\n  web:\n").unused, ["params"]);
+}
+
+#[test]
+fn inside_and_outside_is_outside_too() {
+    assert!(web("internal: true").internal);
+    assert!(!web("internalAndExternal: true").internal);
+    assert!(!web("internal: true\ninternalAndExternal: true").internal);
+    assert!(web("tls: {redirect: false}").plain_http && !web("tls: {}").plain_http && !web("port: 80").plain_http);
+    assert_eq!(web("labels: {team: shop}").labels["team"], "shop");
+    assert!(refusal("services: {web: {labels: {convox.rack: x}}}").contains("the Rack's"));
+}

@@ -5,11 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use std::sync::atomic::{AtomicU16, Ordering};
+
 use arc_swap::ArcSwap;
 use convox_proxy::{Body, Forward, Gate, Outcome, Permit, Reason, RequestId, Upstream, Verdict};
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{CONTENT_TYPE, HOST, LOCATION};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
+use ipnet::IpNet;
 
 use super::balancer::{Counted, Pool};
 use super::table::Target;
@@ -21,18 +24,34 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
+/// Who answers under a name, and whom.
+#[derive(Clone)]
+pub(super) struct Site {
+    pub(super) pool: Arc<Pool>,
+    /// Empty is from everywhere.
+    pub(super) allowed: Arc<[IpNet]>,
+    /// By HTTP also where HTTPS is answered.
+    pub(super) plain_http: bool,
+}
+
+impl Site {
+    fn lets_in(&self, from: IpAddr) -> bool {
+        self.allowed.is_empty() || self.allowed.iter().any(|network| network.contains(&from))
+    }
+}
+
 /// Who is served under which name. Swapped whole.
 #[derive(Default)]
 pub(super) struct Names {
     /// By host name, lower case; `*.example.com` stands for every name with one more part.
-    pub(super) pools: HashMap<String, Arc<Pool>>,
+    pub(super) sites: HashMap<String, Site>,
     pub(super) challenges: HashMap<String, String>,
 }
 
 impl Names {
-    fn pool(&self, host: &str) -> Option<Arc<Pool>> {
-        let exact = self.pools.get(host);
-        let wildcard = || host.split_once('.').and_then(|(_, parent)| self.pools.get(&format!("*.{parent}")));
+    fn site(&self, host: &str) -> Option<Site> {
+        let exact = self.sites.get(host);
+        let wildcard = || host.split_once('.').and_then(|(_, parent)| self.sites.get(&format!("*.{parent}")));
         exact.or_else(wildcard).cloned()
     }
 }
@@ -42,6 +61,8 @@ pub(super) struct Door {
     pub(super) names: Arc<ArcSwap<Names>>,
     pub(super) scheme: &'static str,
     pub(super) port: u16,
+    /// The port on which HTTPS is answered; 0 while it is not.
+    pub(super) https: Arc<AtomicU16>,
 }
 
 impl Gate for Door {
@@ -56,19 +77,27 @@ impl Gate for Door {
         }
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         let host = without_port(host).to_ascii_lowercase();
-        let Some(pool) = names.pool(&host) else {
+        let Some(site) = names.site(&host) else {
             return Verdict::Reply(text(StatusCode::NOT_FOUND, "no app is served under this name\n"));
         };
+        let from = match peer.ip() {
+            IpAddr::V6(address) => address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4),
+            address @ IpAddr::V4(_) => address,
+        };
+        if !site.lets_in(from) {
+            return Verdict::Reply(text(StatusCode::FORBIDDEN, "this app is not served to your network\n"));
+        }
+        let https = self.https.load(Ordering::Relaxed);
+        if self.scheme == "http" && https != 0 && !site.plain_http {
+            return Verdict::Reply(to_https(&host, https, head));
+        }
+        let pool = site.pool;
         let Some(counted) = pool.next_soon().await else {
             return Verdict::Reply(text(StatusCode::SERVICE_UNAVAILABLE, "no healthy process of this service; see `convox logs`\n"));
         };
         let upstream = Arc::clone(&counted.0.upstream);
         let tried = Mutex::new((vec![counted.0.target.clone()], Some(counted)));
         let value = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"));
-        let from = match peer.ip() {
-            IpAddr::V6(address) => address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4),
-            address @ IpAddr::V4(_) => address,
-        };
         Verdict::Forward(Forward {
             permit: Passage { pool, tried },
             upstream,
@@ -89,6 +118,19 @@ fn without_port(host: &str) -> &str {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.is_empty() => name,
         _ => host,
     }
+}
+
+/// Sends the caller to the same place by HTTPS, with the same method and body.
+fn to_https(host: &str, port: u16, head: &Parts) -> Response<Body> {
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    let path = if path.starts_with('/') { path } else { "/" };
+    let mut response = text(StatusCode::PERMANENT_REDIRECT, "use https\n");
+    match HeaderValue::from_str(&format!("https://{host}{port}{path}")) {
+        Ok(location) => drop(response.headers_mut().insert(LOCATION, location)),
+        Err(_) => *response.status_mut() = StatusCode::BAD_REQUEST,
+    }
+    response
 }
 
 fn text(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
@@ -129,15 +171,74 @@ mod tests {
     fn names_are_found_exactly_or_by_their_wildcard() {
         let (one, any) = (Arc::new(Pool::new()), Arc::new(Pool::new()));
         let names = Names {
-            pools: HashMap::from([
-                ("web.shop.example.com".to_owned(), Arc::clone(&one)),
-                ("*.shop.example.com".to_owned(), Arc::clone(&any)),
+            sites: HashMap::from([
+                ("web.shop.example.com".to_owned(), site(&one, &[])),
+                ("*.shop.example.com".to_owned(), site(&any, &[])),
             ]),
             ..Names::default()
         };
-        let is = |host: &str, pool: &Arc<Pool>| names.pool(host).is_some_and(|found| Arc::ptr_eq(&found, pool));
+        let is = |host: &str, pool: &Arc<Pool>| names.site(host).is_some_and(|found| Arc::ptr_eq(&found.pool, pool));
         assert!(is("web.shop.example.com", &one) && is("api.shop.example.com", &any));
-        assert!(names.pool("a.b.shop.example.com").is_none() && names.pool("shop.example.com").is_none() && names.pool("").is_none());
+        assert!(names.site("a.b.shop.example.com").is_none() && names.site("shop.example.com").is_none() && names.site("").is_none());
+    }
+
+    fn site(pool: &Arc<Pool>, allowed: &[&str]) -> Site {
+        let allowed = allowed.iter().map(|network| network.parse().unwrap()).collect();
+        Site { pool: Arc::clone(pool), allowed, plain_http: false }
+    }
+
+    /// What is answered to a request without forwarding it: status and place.
+    async fn reply(door: &Door, from: &str, host: &str, path: &str) -> (u16, String) {
+        let request = http::Request::builder().uri(path).header(HOST, host).body(()).unwrap();
+        match door.decide(&request.into_parts().0, from.parse().unwrap()).await {
+            Verdict::Reply(reply) => {
+                let place = reply.headers().get(LOCATION).map(|place| place.to_str().unwrap().to_owned());
+                (reply.status().as_u16(), place.unwrap_or_default())
+            }
+            _ => (200, String::new()),
+        }
+    }
+
+    fn door(site: Site, scheme: &'static str, https: u16) -> Door {
+        let challenges = HashMap::from([("token".to_owned(), "answer".to_owned())]);
+        let names = Names { sites: HashMap::from([("web.example.com".to_owned(), site)]), challenges };
+        Door { names: Arc::new(ArcSwap::from_pointee(names)), scheme, port: 80, https: Arc::new(https.into()) }
+    }
+
+    #[tokio::test]
+    async fn http_is_sent_to_https_where_that_is_answered_and_wanted() {
+        let pool = Arc::new(Pool::new());
+        pool.set(&[Target { process: "p".to_owned(), port: 1 }]).unwrap();
+        let secure = door(site(&pool, &[]), "http", 443);
+        let of = |path: &'static str| reply(&secure, "192.0.2.1:9", "Web.example.com:80", path);
+        assert_eq!(of("/a?b=c").await, (308, "https://web.example.com/a?b=c".to_owned()));
+        assert_eq!(of("/.well-known/acme-challenge/token").await.0, 200, "authorities ask by HTTP");
+        assert_eq!(reply(&secure, "192.0.2.1:9", "other.example.com", "/").await.0, 404);
+        let elsewhere = door(site(&pool, &[]), "http", 8443);
+        assert_eq!(reply(&elsewhere, "192.0.2.1:9", "web.example.com", "/").await.1, "https://web.example.com:8443/");
+        let plain = Site { plain_http: true, ..site(&pool, &[]) };
+        for door in [door(site(&pool, &[]), "http", 0), door(plain, "http", 443), door(site(&pool, &[]), "https", 443)] {
+            assert_eq!(reply(&door, "192.0.2.1:9", "web.example.com", "/").await.0, 200);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_whitelist_keeps_others_out_on_both_doors() {
+        let pool = Arc::new(Pool::new());
+        pool.set(&[Target { process: "p".to_owned(), port: 1 }]).unwrap();
+        for scheme in ["http", "https"] {
+            let door = door(site(&pool, &["10.0.0.0/8", "2001:db8::/32"]), scheme, 0);
+            for (from, status) in [
+                ("10.1.2.3:9", 200),
+                ("[::ffff:10.1.2.3]:9", 200),
+                ("[2001:db8::1]:9", 200),
+                ("11.1.2.3:9", 403),
+                ("127.0.0.1:9", 403),
+                ("[::1]:9", 403),
+            ] {
+                assert_eq!(reply(&door, from, "web.example.com", "/").await.0, status, "{scheme} {from}");
+            }
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) use table::{Certificate, Route, Table, Target};
 use table::{Order, Report};
 
 /// Router and Rack must be of one build: they speak a language of their own.
-const PROGRAM: &str = concat!(env!("CARGO_PKG_VERSION"), "+", "1");
+const PROGRAM: &str = concat!(env!("CARGO_PKG_VERSION"), "+", "2");
 /// How long a router may take to listen.
 const START: Duration = Duration::from_secs(30);
 /// Pause before a router that ended is started again.

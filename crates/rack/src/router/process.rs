@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -18,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::balancer::{Pool, Port};
-use super::gate::{Door, Names};
+use super::gate::{Door, Names, Site};
 use super::table::{LINE_CAP, Order, Report, Table, Target};
 
 /// Reports on their way to the Rack.
@@ -118,6 +119,8 @@ async fn link(router: &Arc<Router>, stream: UnixStream) -> io::Result<()> {
 struct Router {
     routed: Mutex<Routed>,
     names: Arc<ArcSwap<Names>>,
+    /// The port on which HTTPS is answered, or 0.
+    https: Arc<AtomicU16>,
     tls: TlsServer,
     end: CancellationToken,
 }
@@ -144,7 +147,7 @@ impl Router {
         // For callers who ask for a name that has no certificate: they get one that nobody trusts.
         let (certificate, key) = tls_server::generate(&["convox-router"]).map_err(io::Error::other)?;
         let tls = TlsServer::from_pem(certificate.as_bytes(), key.as_bytes()).map_err(io::Error::other)?;
-        Ok(Self { routed: Mutex::default(), names: Arc::default(), tls, end: CancellationToken::new() })
+        Ok(Self { routed: Mutex::default(), names: Arc::default(), https: Arc::default(), tls, end: CancellationToken::new() })
     }
 
     fn routed(&self) -> MutexGuard<'_, Routed> {
@@ -168,9 +171,10 @@ impl Router {
                 for ip in &table.inside {
                     wanted.insert(SocketAddr::new(*ip, route.port), (Arc::clone(&pool), route.http));
                 }
+                let site = Site { pool: Arc::clone(&pool), allowed: route.allowed.as_slice().into(), plain_http: route.plain_http };
                 for host in &route.hosts {
                     // Of two that claim a name the earlier one has it, whoever let the later one in.
-                    names.pools.entry(host.clone()).or_insert_with(|| Arc::clone(&pool));
+                    names.sites.entry(host.clone()).or_insert_with(|| site.clone());
                 }
                 pools.insert(key, pool);
             }
@@ -226,6 +230,7 @@ impl Router {
         }
         let routed = self.routed();
         let bound = |front: &Option<Front>| front.as_ref().map(|front| front.bound);
+        self.https.store(bound(&routed.https).map_or(0, |address| address.port()), Ordering::Relaxed);
         Report::Applied { serial: routed.table.serial, http: bound(&routed.http), https: bound(&routed.https), failures }
     }
 
@@ -233,7 +238,8 @@ impl Router {
         let shards = std::thread::available_parallelism().map_or(1, usize::from);
         let server = Server::bind(asked, shards, is_tls.then(|| self.tls.clone()))?;
         let (bound, stop) = (server.local_addr(), CancellationToken::new());
-        let door = Door { names: Arc::clone(&self.names), scheme: if is_tls { "https" } else { "http" }, port: bound.port() };
+        let scheme = if is_tls { "https" } else { "http" };
+        let door = Door { names: Arc::clone(&self.names), scheme, port: bound.port(), https: Arc::clone(&self.https) };
         let shutdown = stop.clone().cancelled_owned();
         let serving = tokio::spawn(async move {
             let _ = server.run(door, Nothing, shutdown).await;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Everything that is routed.
@@ -32,6 +33,10 @@ pub(crate) struct Route {
     pub(crate) http: bool,
     /// Host names, lower case. None for an internal service.
     pub(crate) hosts: Vec<String>,
+    /// Networks from which it is reached by host name; empty is from everywhere.
+    pub(crate) allowed: Vec<IpNet>,
+    /// Served by HTTP also where it could be by HTTPS.
+    pub(crate) plain_http: bool,
     /// Its healthy processes.
     pub(crate) targets: Vec<Target>,
 }

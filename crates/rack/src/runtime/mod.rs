@@ -89,6 +89,8 @@ pub struct ProcessSpec {
     pub privileged: bool,
     /// Whether it wants an init before it.
     pub init: bool,
+    /// Labels of its container.
+    pub labels: BTreeMap<String, String>,
     /// The image that it runs instead of its build's.
     pub image: Option<String>,
     /// Whether it runs as a plain process even where others run in containers.
@@ -275,6 +277,8 @@ pub struct ExecSpec {
     pub env: BTreeMap<String, String>,
     /// Standard input is empty from the start (v3 `Disable-Stdin`).
     pub no_input: bool,
+    /// Run by the image's ENTRYPOINT, where there is an image.
+    pub entrypoint: bool,
 }
 
 impl fmt::Debug for ExecSpec {

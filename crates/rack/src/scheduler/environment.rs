@@ -87,6 +87,7 @@ pub(super) fn spec(
         volumes: service.volumes.clone(),
         privileged: service.privileged,
         init: service.init,
+        labels: app.manifest.labels.iter().chain(&service.labels).map(|(name, value)| (name.clone(), value.clone())).collect(),
         ..ProcessSpec::default()
     })
 }

@@ -1,6 +1,7 @@
 //! One health check of one process.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -8,6 +9,8 @@ use tokio::time::timeout;
 
 use crate::manifest::Service;
 
+/// A forwarder that finds nobody behind it closes sooner.
+const CLOSED_SOON: Duration = Duration::from_millis(200);
 /// Longest status line that is read.
 const LINE_CAP: usize = 1024;
 
@@ -19,7 +22,7 @@ pub(super) async fn check(port: u16, service: &Service) -> Result<(), String> {
     let outcome = timeout(service.health.timeout, async {
         match path {
             Some(path) => get(port, path).await,
-            None => connect(port).await.map(drop),
+            None => stays(connect(port).await?).await,
         }
     });
     outcome.await.unwrap_or_else(|_| Err(format!("no answer within {} s", service.health.timeout.as_secs()))).map_err(|seen| match path {
@@ -34,6 +37,17 @@ async fn connect(port: u16) -> Result<TcpStream, String> {
         std::io::ErrorKind::ConnectionRefused => "nothing listens there (the process must listen on the port in $PORT)".to_owned(),
         _ => error.to_string(),
     })
+}
+
+/// Whether a connection that was opened stays: an engine that forwards a port accepts for a process that does not listen yet, and closes then.
+async fn stays(mut stream: TcpStream) -> Result<(), String> {
+    let mut byte = [0];
+    match timeout(CLOSED_SOON, stream.read(&mut byte)).await {
+        Ok(Ok(0)) => Err("the connection was closed at once (the process must listen on its port, on all addresses)".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        // It waits for us, or greets.
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
 }
 
 async fn get(port: u16, path: &str) -> Result<(), String> {
@@ -102,6 +116,19 @@ mod tests {
     async fn without_a_path_a_connection_is_enough() {
         let port = answer("").await;
         assert!(check(port, &service("")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_forwarder_with_nobody_behind_it_is_not_healthy() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                drop(stream);
+            }
+        });
+        let told = check(port, &service("")).await.unwrap_err();
+        assert!(told.contains("closed at once"), "{told}");
     }
 
     #[tokio::test]

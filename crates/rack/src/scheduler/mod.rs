@@ -189,6 +189,8 @@ pub struct OneOff {
     pub timer: Option<String>,
     /// Added to, and winning over, the service's environment. Holds secrets.
     pub env: BTreeMap<String, String>,
+    /// What it may use where that is another than what the service's processes may.
+    pub limits: crate::runtime::Limits,
 }
 
 /// What the scheduler could not do.

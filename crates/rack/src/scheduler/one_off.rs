@@ -31,6 +31,10 @@ pub(super) async fn run(inner: &Arc<Inner>, release: &DesiredApp, one_off: OneOf
         spec.kind = ProcessKind::OneOff;
         spec.timer = one_off.timer;
         spec.env.extend(one_off.env);
+        let asked = one_off.limits;
+        spec.limits.cpu = asked.cpu.or(spec.limits.cpu);
+        spec.limits.cpu_most = asked.cpu_most.or(spec.limits.cpu_most);
+        spec.limits.memory = asked.memory.or(spec.limits.memory);
         Ok(inner.runtime.start(spec).await?)
     };
     let outcome: Result<ProcessState, SchedulerError> = started.await;

@@ -59,13 +59,16 @@ impl Inner {
         let hosts = service.map(|service| self.hosts(app, service)).unwrap_or_default();
         let http = service.and_then(|service| service.port.as_ref()).is_none_or(|port| port.scheme == "http");
         let targets = places.keepers.iter().filter_map(|keeper| keeper.healthy_backend()).collect();
-        let route = Route { app: app.to_owned(), service: name.to_owned(), port, http, hosts, targets };
+        let allowed = service.map(|service| service.allowed.clone()).unwrap_or_default();
+        let plain_http = service.is_some_and(|service| service.plain_http);
+        let route = Route { app: app.to_owned(), service: name.to_owned(), port, http, hosts, allowed, plain_http, targets };
         self.router.change(|table| table.put(route));
     }
 
     /// Names under which a service is served.
     pub(super) fn hosts(&self, app: &str, service: &Service) -> Vec<String> {
-        if service.internal {
+        // Processes are spoken to in plain HTTP/1.1.
+        if service.internal || service.port.as_ref().is_some_and(|port| port.scheme != "http") {
             return Vec::new();
         }
         let own = self.config.router.domain.as_ref().map(|domain| format!("{}.{app}.{domain}", service.name));

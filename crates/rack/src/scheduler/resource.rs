@@ -290,9 +290,8 @@ pub(super) fn refresh(inner: &Inner, app: &str, name: &str) {
                 app: app.to_owned(),
                 service: place.clone(),
                 port,
-                http: false,
-                hosts: Vec::new(),
                 targets: state.process.clone().filter(|_| state.is_ready).into_iter().collect(),
+                ..Route::default()
             };
             // Read where it is written: the latest state is what is routed at last.
             inner.router.change(|table| table.put(route(&keeper.state.borrow())));
@@ -471,6 +470,6 @@ pub(super) async fn session(
     let port = if is_plain || !isolation.has_own_network() { process.port } else { keeper.kind.port() };
     let access = Access { kind: keeper.kind, host: IpAddr::V4(Ipv4Addr::LOCALHOST), port, password: Arc::clone(&keeper.password) };
     let (command, env) = resources::session(keeper.kind, what, server.as_ref(), &access).map_err(refused)?;
-    let spec = ExecSpec { command, tty, env, no_input: what == Session::Export };
+    let spec = ExecSpec { command, tty, env, no_input: what == Session::Export, ..ExecSpec::default() };
     Ok(inner.runtime.exec(&process.process, spec).await?)
 }

@@ -124,11 +124,13 @@ impl State {
         Ok(())
     }
 
-    /// Notes that a release is to become active. False while another one is on its way (unless forced), or when the app goes.
+    /// Notes that a release is to become active. False while another one is on its way (unless forced), when the app goes, or when its build
+    /// is not kept any more.
     pub(crate) async fn begin_promote(&self, name: &str, release: &str, force: bool) -> Result<bool, DbError> {
         let begun = convox_db::transaction!(&self.db, |tx| {
             sqlx::query(
-                "UPDATE apps SET status = 'updating', promoting = $2 WHERE name = $1 AND (status = 'running' OR ($3 = 1 AND status = 'updating'))",
+                "UPDATE apps SET status = 'updating', promoting = $2 WHERE name = $1 AND (status = 'running' OR ($3 = 1 AND status = 'updating')) \
+                 AND NOT EXISTS (SELECT 1 FROM releases r JOIN builds b ON b.id = r.build WHERE r.id = $2 AND b.removed_ms IS NOT NULL)",
             )
             .bind(name)
             .bind(release)
@@ -224,6 +226,16 @@ impl State {
         let rows: Vec<(String, String)> =
             convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT app, file FROM objects").fetch_all(pool).await)?;
         Ok(rows.into_iter().collect())
+    }
+
+    /// Forgets uploads under `tmp/` from before; gives app and file of each.
+    pub(crate) async fn delete_uploads(&self, before_ms: i64) -> Result<Vec<(String, String)>, DbError> {
+        Ok(convox_db::transaction!(&self.db, |tx| {
+            sqlx::query_as("DELETE FROM objects WHERE key LIKE 'tmp/%' AND created_ms < $1 RETURNING app, file")
+                .bind(before_ms)
+                .fetch_all(&mut *tx)
+                .await?
+        }))
     }
 
     /// Keys of objects, sorted.

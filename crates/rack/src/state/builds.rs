@@ -67,12 +67,13 @@ macro_rules! put {
 }
 
 impl State {
-    /// App and id of every build that can be promoted, or will be able to when it is done.
+    /// App and id of every build whose files can be promoted, or will be able to when it is done.
     pub(crate) async fn built(&self) -> Result<std::collections::BTreeSet<(String, String)>, DbError> {
-        let rows: Vec<(String, String)> =
-            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT app, id FROM builds WHERE status <> 'failed'")
-                .fetch_all(pool)
-                .await)?;
+        let rows: Vec<(String, String)> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT app, id FROM builds WHERE status <> 'failed' AND removed_ms IS NULL"
+        )
+        .fetch_all(pool)
+        .await)?;
         Ok(rows.into_iter().collect())
     }
 
@@ -88,6 +89,53 @@ impl State {
                 .rows_affected()
         });
         Ok(started > 0)
+    }
+
+    /// Whether what was kept of a build was given up.
+    pub(crate) async fn is_removed(&self, app: &str, id: &str) -> Result<bool, DbError> {
+        let row: Option<(i64,)> = convox_db::query!(&self.db, |pool| sqlx::query_as(
+            "SELECT 1 FROM builds WHERE app = $1 AND id = $2 AND removed_ms IS NOT NULL"
+        )
+        .bind(app)
+        .bind(id)
+        .fetch_optional(pool)
+        .await)?;
+        Ok(row.is_some())
+    }
+
+    /// Gives up every build that is not among the last `keep` of its app, nor among the last `keep` that worked, nor what the active
+    /// release, one on its way, the newest one, or one of `running` is made from, nor the last `keep` that the active one could be
+    /// rolled back to. Gives app and id of those whose files are still to be deleted, also of earlier times.
+    pub(crate) async fn give_up_builds(&self, keep: i64, running: &[String], now_ms: i64) -> Result<Vec<(String, String)>, DbError> {
+        let running = serde_json::Value::from(running.to_vec()).to_string();
+        Ok(convox_db::transaction!(&self.db, |tx| {
+            sqlx::query(
+                "UPDATE builds SET removed_ms = $1 WHERE removed_ms IS NULL AND ended_ms IS NOT NULL \
+                 AND id NOT IN (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY app ORDER BY started_ms DESC, id DESC) AS place \
+                 FROM builds) AS made WHERE place <= $2) \
+                 AND id NOT IN (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY app ORDER BY started_ms DESC, id DESC) AS place \
+                 FROM builds WHERE status = 'complete') AS worked WHERE place <= $2) \
+                 AND id NOT IN (SELECT r.build FROM releases r JOIN apps a ON a.name = r.app \
+                 WHERE r.id = a.release OR r.id = a.promoting OR r.seq = (SELECT max(n.seq) FROM releases n WHERE n.app = a.name)) \
+                 AND id NOT IN (SELECT build FROM (SELECT r.build AS build, \
+                 row_number() OVER (PARTITION BY r.app ORDER BY max(r.seq) DESC) AS place FROM releases r \
+                 WHERE r.seq <= (SELECT s.seq FROM releases s JOIN apps a ON a.release = s.id WHERE a.name = r.app) \
+                 GROUP BY r.app, r.build) AS earlier WHERE place <= $2) \
+                 AND id NOT IN (SELECT r.build FROM releases r WHERE r.id IN (SELECT value FROM json_each($3)))",
+            )
+            .bind(now_ms)
+            .bind(keep)
+            .bind(&running)
+            .execute(&mut *tx)
+            .await?;
+            // Its source goes last of a build's files.
+            sqlx::query_as(
+                "SELECT b.app, b.id FROM builds b JOIN objects o ON o.app = b.app AND o.key = 'build/' || b.id || '/source.tgz' \
+                 WHERE b.removed_ms IS NOT NULL",
+            )
+            .fetch_all(&mut *tx)
+            .await?
+        }))
     }
 
     /// Keeps a build, new or changed.
@@ -167,5 +215,67 @@ impl State {
             .fetch_all(&mut *tx)
             .await?
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builds::source_key;
+
+    #[tokio::test]
+    async fn what_runs_and_what_it_could_be_rolled_back_to_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).await.unwrap();
+        for app in ["shop", "other"] {
+            state.insert_app(app, "2").await.unwrap();
+        }
+        let name = |kind: &str, number: i64| format!("{kind}{number}");
+        for number in 1..=9 {
+            let app = "shop".to_owned();
+            let ended =
+                BuildRow { started_ms: number, ended_ms: Some(number), app: app.clone(), id: name("B", number), ..BuildRow::default() };
+            let build = BuildRow { status: "complete".to_owned(), ..ended };
+            let release = ReleaseRow { id: name("R", number), app, build: build.id.clone(), ..ReleaseRow::default() };
+            state.complete_build(&build, &release).await.unwrap();
+            state.put_object("shop", &source_key(&build.id), &build.id, 1).await.unwrap();
+        }
+        let failed =
+            BuildRow { id: "F".to_owned(), app: "shop".to_owned(), status: "failed".to_owned(), ended_ms: Some(1), ..BuildRow::default() };
+        state.put_build(&failed).await.unwrap();
+        state.put_object("shop", &source_key("F"), "F", 1).await.unwrap();
+        let alone = BuildRow { id: "O".to_owned(), app: "other".to_owned(), ..failed };
+        state.put_build(&alone).await.unwrap();
+        assert!(state.begin_promote("shop", "R4", false).await.unwrap());
+        state.end_promote("shop", "R4", true).await.unwrap();
+
+        let running = ["R1".to_owned()];
+        let ids = |rows: Vec<(String, String)>| rows.into_iter().map(|(_, id)| id).collect::<std::collections::BTreeSet<_>>();
+        let given_up = ids(state.give_up_builds(2, &running, 7).await.unwrap());
+        // The last two are 8 and 9, 4 is active, 3 is what it can be rolled back to, and 1 still runs.
+        assert_eq!(given_up, ["B2", "B5", "B6", "B7", "F"].map(str::to_owned).into());
+        assert_eq!(ids(state.built().await.unwrap().into_iter().collect()), ["B1", "B3", "B4", "B8", "B9"].map(str::to_owned).into());
+        assert!(state.is_removed("shop", "B2").await.unwrap() && !state.is_removed("shop", "B3").await.unwrap());
+        assert!(!state.is_removed("other", "O").await.unwrap());
+        assert!(!state.begin_promote("shop", "R2", false).await.unwrap(), "its files are on their way out");
+        assert!(state.begin_promote("shop", "R3", false).await.unwrap());
+
+        // What a crash left is told again, until the source is gone.
+        assert_eq!(state.give_up_builds(2, &running, 8).await.unwrap().len(), 5);
+        state.delete_object("shop", &source_key("F")).await.unwrap();
+        assert_eq!(state.give_up_builds(2, &running, 9).await.unwrap().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn old_uploads_go_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).await.unwrap();
+        state.insert_app("shop", "2").await.unwrap();
+        for (key, file) in [("tmp/a.tgz", "1"), ("tmpfile", "2"), ("data/tmp/x", "3")] {
+            state.put_object("shop", key, file, 1).await.unwrap();
+        }
+        assert!(state.delete_uploads(now_ms() - 1000).await.unwrap().is_empty());
+        assert_eq!(state.delete_uploads(now_ms() + 1000).await.unwrap(), [("shop".to_owned(), "1".to_owned())]);
+        assert_eq!(state.objects("shop").await.unwrap(), ["data/tmp/x", "tmpfile"]);
     }
 }

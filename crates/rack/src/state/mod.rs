@@ -37,6 +37,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "0008_certificates", sqlite: include_str!("../../migrations/0008_certificates.sql"), postgres: "" },
     Migration { name: "0010_cut_passwords", sqlite: include_str!("../../migrations/0010_cut_passwords.sql"), postgres: "" },
     Migration { name: "0012_service_certificates", sqlite: include_str!("../../migrations/0012_service_certificates.sql"), postgres: "" },
+    Migration { name: "0015_removed_builds", sqlite: include_str!("../../migrations/0015_removed_builds.sql"), postgres: "" },
 ];
 
 /// The Rack's rows.

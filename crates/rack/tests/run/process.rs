@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use convox_rack::logs::{LogQuery, LogStore};
+use convox_rack::logs::{LogLimits, LogQuery, LogStore, MESSAGE_CAP};
 use convox_rack::runtime::{ExecSpec, ExecStream, ProcessRuntime, ProcessSpec, ProcessStatus, Runtime, RuntimeError, TerminalSize};
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -83,6 +83,36 @@ async fn output_is_kept_line_by_line_and_the_exit_code_recorded() {
     log.sort();
     assert_eq!(log, ["service/web/a1 hello canary-7f3a", "service/web/a1 no end", "service/web/a1 oops"]);
     assert_eq!(bench.runtime.get("a1").unwrap().status, ProcessStatus::Failed);
+}
+
+/// The most memory that a process had so far, in KB.
+fn most_memory(pid: rustix::process::Pid) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_flood_of_output_takes_bounded_disk_and_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = LogLimits { segment_bytes: 1 << 20, segments: 4, ..LogLimits::default() };
+    let logs = LogStore::open(&dir.path().join("logs"), limits).unwrap();
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_convox-rack"));
+    let runtime = ProcessRuntime::new(&dir.path().join("processes"), program, logs.clone()).unwrap();
+    let bench = Bench { dir, logs, runtime };
+    // Many lines, then one that does not end.
+    let flood = "yes 'a line of a flood that goes on and on' | head -c 40000000; head -c 40000000 /dev/zero | tr '\\0' x; echo; echo the end; sleep 1000";
+    bench.start("a1", flood).await;
+    bench.wait_for_line("the end").await;
+    let shim = shim_of(&bench.dir.path().join("processes/a1")).unwrap();
+    let memory = most_memory(shim);
+    assert!(memory < 64 << 10, "the shim had {memory} KB");
+    let kept: u64 = std::fs::read_dir(bench.dir.path().join("logs/app")).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!((3 << 20..6 << 20).contains(&kept), "{kept} bytes of 80 MB are kept in four files of 1 MB");
+    let lines = bench.log().await;
+    assert!(lines.iter().all(|line| line.len() <= MESSAGE_CAP + "service/web/a1 ".len()), "long lines come in pieces");
+    assert_eq!(lines.last().unwrap(), "service/web/a1 the end");
+    bench.runtime.stop("a1", Some(Duration::ZERO)).await.unwrap();
 }
 
 #[tokio::test]

@@ -67,12 +67,12 @@ pub(crate) async fn images(engine: &Engine, names: &Names, needed: &BTreeSet<(St
     Ok(removed)
 }
 
-/// The same for the images of one app.
-pub(crate) async fn images_of(engine: &Engine, names: &Names, app: &str) -> Result<(), String> {
+/// The same for the images of one app, or of one of its builds.
+pub(crate) async fn images_of(engine: &Engine, names: &Names, app: &str, build: Option<&str>) -> Result<(), String> {
     let repository = names.repository();
     let found = engine.docker.list_images(Some(ListImagesOptionsBuilder::default().build())).await.map_err(|error| reason(&error))?;
     for tag in found.into_iter().flat_map(|image| image.repo_tags) {
-        if app_and_build(&repository, &tag).is_some_and(|(owner, _)| owner == app) {
+        if app_and_build(&repository, &tag).is_some_and(|(owner, of)| owner == app && build.is_none_or(|build| of == build)) {
             remove(engine, &tag).await?;
         }
     }

@@ -42,13 +42,15 @@ pub(super) async fn exec(
     // stty, it is sized before.
     let size = spec.tty.map(|size| format!("stty rows {} cols {} 2>/dev/null\n", size.rows, size.columns));
     let command = format!("{}{}", size.unwrap_or_default(), spec.command);
+    let mut words = if spec.entrypoint { entrypoint(engine, container).await } else { Vec::new() };
+    words.extend(["sh".to_owned(), "-c".to_owned(), command]);
     let options = CreateExecOptions {
         attach_stdin: Some(!spec.no_input),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         tty: Some(spec.tty.is_some()),
         env: Some(env),
-        cmd: Some(vec!["sh".to_owned(), "-c".to_owned(), command]),
+        cmd: Some(words),
         ..CreateExecOptions::default()
     };
     let created = engine.docker.create_exec(&container.name, options).await.map_err(|error| {
@@ -73,6 +75,12 @@ pub(super) async fn exec(
         }
     });
     Ok(ExecStream { input, output, exit })
+}
+
+/// The ENTRYPOINT of a container's image; none if the engine does not say.
+async fn entrypoint(engine: &Engine, container: &ContainerSpec) -> Vec<String> {
+    let seen = engine.docker.inspect_container(&container.name, None::<bollard::query_parameters::InspectContainerOptions>).await;
+    seen.ok().and_then(|seen| seen.config?.entrypoint).unwrap_or_default()
 }
 
 /// One command in a container. Dropped before its end, it ends everything that it started.

@@ -4,7 +4,6 @@
 //! output and records how it ended, and outlives the Rack. Everything here is labelled with the Rack's id; nothing
 //! without that label is ever touched.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
@@ -83,7 +82,10 @@ impl ContainerRuntime {
             let why = "asks for `privileged`, which is root on the machine; start the Rack with --allow-privileged, or remove it";
             return Err(refused(format!("service {} {why}", spec.service)));
         }
-        let mut labels = BTreeMap::from([
+        let mut labels = spec.labels.clone();
+        // The Rack's own win: by them it finds what is its own.
+        labels.retain(|name, _| !name.starts_with("convox."));
+        labels.extend([
             (LABEL_RACK.to_owned(), self.names.rack.clone()),
             (LABEL_APP.to_owned(), spec.app.clone()),
             (LABEL_SERVICE.to_owned(), spec.service.clone()),
