@@ -65,7 +65,7 @@ pub(super) async fn run(command: KeysCommand) -> Result<()> {
             let desk = Desk::open(&common).await?;
             if accept {
                 let seq = desk.ops.accept_register(&desk.actor).await?;
-                desk.ops.in_effect(seq).await?;
+                desk.ops.in_effect(seq).await;
             }
             let checked = desk.ops.check_register().await?;
             say(&desk.output, &checked, at_least)
