@@ -1,7 +1,7 @@
 //! The terminal in raw mode for `exec` and `run`: entered for as long as a value lives, left on every way to end.
 //!
-//! Leaving happens in `Drop`: a return, an error, a panic, and a signal, since signals are turned into returns by the
-//! session. Only `kill -9` leaves a terminal raw; `reset` or `stty sane` helps then.
+//! Leaving happens in `Drop`: a return, an error, a panic, and every signal that can be caught, since those are turned into returns
+//! ([`crate::signals`]). Only `kill -9` leaves a terminal raw; `reset` or `stty sane` helps then.
 
 #[cfg(unix)]
 use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};

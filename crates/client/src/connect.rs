@@ -116,6 +116,10 @@ fn connect_error(peer: &str, error: &std::io::Error) -> Error {
 
 /// An I/O error without the `(os error 111)` that says nothing to people.
 pub(crate) fn plain(error: &std::io::Error) -> String {
+    // TLS has a page of words for it.
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        return "it was cut".to_owned();
+    }
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((words, _)) => words.to_lowercase(),

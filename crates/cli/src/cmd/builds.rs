@@ -1,6 +1,6 @@
 //! `build`, `builds ...`, `deploy`; and what `start` and `test` build.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,9 +18,10 @@ use crate::Ctx;
 use crate::ago::{ago, elapsed};
 use crate::args::{self, BuildOptions, Builds, BuildsCommand, BuildsImport, Deploy, ImportImage};
 use crate::error::Failure;
-use crate::output::{Form, Printer, Style};
+use crate::output::{Printer, Style};
+use crate::progress::Progress;
 use crate::reach::Reached;
-use crate::source::{Packaged, package};
+use crate::source::package;
 use crate::table::{Info, Table};
 
 /// Read and sent in one piece.
@@ -135,11 +136,14 @@ pub(super) async fn make(out: &Printer, rack: &Reached, app: &str, args: &BuildO
     // Asked first, so that a key or a session is refused before the source has travelled.
     rack.client.app(app).await?;
     out.start("Packaging source")?;
-    let packaged = package(Path::new(dir))?;
+    let packaged = package(Path::new(dir), Progress::of("Packaging source", None))?;
     out.ok()?;
     out.start("Uploading source")?;
     let key = format!("{}.tgz", upload_key()?);
-    let object = rack.client.object_store(app, &["tmp", &key], upload(out, packaged)).await?;
+    let object = rack
+        .client
+        .object_store(app, &["tmp", &key], stream_of(packaged.file, Progress::of("Uploading source", Some(packaged.length))))
+        .await?;
     out.ok()?;
     out.start("Starting build")?;
     let build = rack.client.build_create(app, &object.url, &options).await?;
@@ -226,17 +230,10 @@ fn upload_key() -> Result<String, Failure> {
     Ok(digits.concat())
 }
 
-/// The archive as a body. On a terminal, standard error shows how far it is.
-fn upload(out: &Printer, packaged: Packaged) -> Body {
-    let is_shown = out.form() == Form::Text && std::io::stderr().is_terminal() && packaged.length > 1024 * 1024;
-    stream_of(packaged.file, is_shown.then_some(packaged.length))
-}
-
 /// Reads in a thread of its own, a few pieces ahead of the network.
-pub(super) fn stream_of(mut source: impl Read + Send + 'static, shown_of: Option<u64>) -> Body {
+pub(super) fn stream_of(mut source: impl Read + Send + 'static, mut progress: Progress) -> Body {
     let (send, receive) = mpsc::channel::<std::io::Result<Bytes>>(4);
     std::thread::spawn(move || {
-        let (mut sent, mut last) = (0u64, Instant::now());
         let mut buffer = vec![0u8; PIECE];
         loop {
             let piece = match source.read(&mut buffer) {
@@ -245,23 +242,37 @@ pub(super) fn stream_of(mut source: impl Read + Send + 'static, shown_of: Option
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => Err(error),
             };
-            sent += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+            progress.add(piece.as_ref().map_or(0, Bytes::len));
             let is_last = piece.is_err();
             if send.blocking_send(piece).is_err() || is_last {
                 break;
             }
-            if let Some(total) = shown_of
-                && last.elapsed() > Duration::from_millis(250)
-            {
-                last = Instant::now();
-                let _ = write!(std::io::stderr().lock(), "\r\u{1b}[KUploading source... {}%", sent * 100 / total.max(1));
-            }
         }
-        if shown_of.is_some() {
-            let _ = write!(std::io::stderr().lock(), "\r\u{1b}[KUploading source... ");
-        }
+        // Before the channel closes and the end is answered: what follows is written after it.
+        drop(progress);
+        drop(send);
     });
     Body::stream(futures_util::stream::unfold(receive, |mut receive| async move { receive.recv().await.map(|piece| (piece, receive)) }))
+}
+
+/// How long an answer's body is, if it says so.
+pub(super) fn length(reply: &Reply) -> Option<u64> {
+    reply.header("content-length")?.parse().ok()
+}
+
+/// How long a file is.
+pub(super) fn size(file: &std::fs::File) -> Option<u64> {
+    file.metadata().ok().map(|metadata| metadata.len())
+}
+
+/// A body to standard output.
+pub(super) async fn passed_on(out: &Printer, mut reply: Reply, label: &str) -> Result<(), Failure> {
+    let mut progress = Progress::alone(label, length(&reply));
+    while let Some(piece) = reply.chunk().await? {
+        out.raw(&piece)?;
+        progress.add(piece.len());
+    }
+    Ok(())
 }
 
 async fn export(ctx: &Ctx, rack: &Reached, app: &str, build: &str, file: Option<&str>) -> Result<(), Failure> {
@@ -272,27 +283,26 @@ async fn export(ctx: &Ctx, rack: &Reached, app: &str, build: &str, file: Option<
         }
         // The archive has standard output to itself.
         out.talk("Exporting build...");
-        let mut reply = rack.client.build_export(app, build).await?;
-        while let Some(piece) = reply.chunk().await? {
-            out.raw(&piece)?;
-        }
-        return Ok(());
+        return passed_on(&out, rack.client.build_export(app, build).await?, "Exporting build").await;
     };
     out.start("Exporting build")?;
-    saved(rack.client.build_export(app, build).await?, path).await?;
+    saved(rack.client.build_export(app, build).await?, path, "Exporting build").await?;
     out.ok()?;
     out.result(build, &serde_json::json!({"app": app, "build": build, "file": path}))
 }
 
 /// Writes a body to `path`, whole or not at all: a cut download must not look like an archive.
-pub(super) async fn saved(mut reply: Reply, path: &str) -> Result<(), Failure> {
+pub(super) async fn saved(mut reply: Reply, path: &str, label: &str) -> Result<(), Failure> {
     let cannot = |error: &std::io::Error| Failure::new(format!("could not write {path}: {error}"));
     let target = Path::new(path);
     let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut part = tempfile::NamedTempFile::new_in(dir).map_err(|error| cannot(&error))?;
+    let mut progress = Progress::of(label, length(&reply));
     while let Some(piece) = reply.chunk().await? {
         part.write_all(&piece).map_err(|error| cannot(&error))?;
+        progress.add(piece.len());
     }
+    drop(progress);
     part.persist(target).map(drop).map_err(|error| cannot(&error.error))
 }
 
@@ -327,10 +337,11 @@ async fn import(ctx: &Ctx, rack: &Reached, app: &str, args: &BuildsImport) -> Re
     let body = match &args.file {
         Some(path) => {
             let file = std::fs::File::open(path).map_err(|error| Failure::new(format!("could not read {path}: {error}")))?;
-            stream_of(file, None)
+            let total = size(&file);
+            stream_of(file, Progress::of("Importing build", total))
         }
         None if ctx.env.stdin_is_terminal => return Err(Failure::new("pipe a file into this command or specify --file")),
-        None => stream_of(std::io::stdin(), None),
+        None => stream_of(std::io::stdin(), Progress::of("Importing build", None)),
     };
     // Asked first, so that a key or a session is refused before the archive has travelled.
     rack.client.app(app).await?;

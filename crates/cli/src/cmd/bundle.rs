@@ -1,4 +1,5 @@
-//! `apps export` and `apps import`: a gzip-compressed tar with `app.json`, `env` and `build.tgz`, as the originals pack it.
+//! `apps export` and `apps import`: a gzip-compressed tar with `app.json`, `env`, `build.tgz` and, as v3 adds, `resources/NAME.tgz` (what
+//! `resources export` gives, whatever the name says).
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -10,15 +11,18 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
-use super::builds::{saved, stream_of};
+use super::builds::{saved, size, stream_of};
 use super::wait;
 use crate::Ctx;
 use crate::error::Failure;
-use crate::output::Style;
+use crate::output::{Printer, Style};
+use crate::progress::Progress;
 use crate::reach::Reached;
 
 /// Parameters that belong to one app on one Rack.
 const OWN: [&str; 4] = ["Rack", "LogBucket", "ResourcePassword", "ParamPassword"];
+/// Where the data of resources is in an export.
+const RESOURCES: &str = "resources";
 /// Longest `app.json` and `env`.
 const LONGEST: u64 = 16 * 1024 * 1024;
 
@@ -47,10 +51,12 @@ pub(super) async fn export(ctx: &Ctx, rack: &Reached, app: &str, file: Option<&s
         if !release.build.is_empty() {
             out.start(&format!("Exporting build {}", out.paint(Style::Build, &release.build)))?;
             let path = dir.path().join("build.tgz");
-            saved(rack.client.build_export(app, &release.build).await?, &path.to_string_lossy()).await?;
+            let label = format!("Exporting build {}", release.build);
+            saved(rack.client.build_export(app, &release.build).await?, &path.to_string_lossy(), &label).await?;
             out.ok()?;
         }
     }
+    let left_out = export_resources(&out, rack, app, &dir.path().join(RESOURCES)).await?;
     out.start("Packaging export")?;
     match file {
         // Whole or not at all: half an export must not look like one.
@@ -67,9 +73,52 @@ pub(super) async fn export(ctx: &Ctx, rack: &Reached, app: &str, file: Option<&s
     }
     out.ok()?;
     if ctx.out.is_json() && file.is_some() {
-        ctx.out.json(&serde_json::json!({"app": app, "release": exported.release, "file": file}))?;
+        ctx.out.json(&serde_json::json!({"app": app, "release": exported.release, "file": file, "left_out": left_out}))?;
     }
     Ok(())
+}
+
+/// The data of every resource, each in a file of its own; gives the names of those that cannot be carried.
+async fn export_resources(out: &Printer, rack: &Reached, app: &str, dir: &Path) -> Result<Vec<String>, Failure> {
+    let resources = match rack.client.resources(app).await {
+        Ok(resources) => resources,
+        // Racks without resources of apps have no such call.
+        Err(error) if error.is_not_found() => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    let mut left_out = Vec::new();
+    for resource in resources {
+        let name = resource.name;
+        if !is_plain(&name) {
+            return Err(Failure::new(format!("the resource's name cannot be that of a file: {name}")));
+        }
+        fs::create_dir_all(dir).map_err(|error| cannot("make a temporary directory", &error))?;
+        let label = format!("Exporting resource {name}");
+        out.start(&label)?;
+        match rack.client.resource_export(app, &name).await {
+            Ok(reply) => {
+                saved(reply, &dir.join(format!("{name}.tgz")).to_string_lossy(), &label).await?;
+                out.ok()?;
+            }
+            Err(error) if cannot_be_carried(&error) => {
+                out.progress("left out\n")?;
+                out.talk(&format!("NOTICE: the data of {name} is not in the export: {error}"));
+                left_out.push(name);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(left_out)
+}
+
+/// Whether a Rack says that it cannot give (or take) the data of a resource, and not that something went wrong.
+fn cannot_be_carried(error: &convox_client::Error) -> bool {
+    error.is_not_found() || error.to_string().contains("not available")
+}
+
+/// A name that is one file, and no hidden one.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
@@ -83,18 +132,43 @@ fn pack(dir: &Path, to: impl Write) -> io::Result<()> {
             archive.append_path_with_name(dir.join(name), name)?;
         }
     }
+    for name in resources_in(dir)? {
+        let name = format!("{RESOURCES}/{name}.tgz");
+        archive.append_path_with_name(dir.join(&name), &name)?;
+    }
     archive.into_inner()?.finish()?.flush()
 }
 
-/// Takes the three files that count out of the archive; whatever else it holds is not touched.
+/// Names of the resources whose data is in `dir`, in order.
+fn resources_in(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir.join(RESOURCES)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        names.extend(name.strip_suffix(".tgz").map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Takes the files that count out of the archive; whatever else it holds is not touched.
 fn unpack(from: impl Read, dir: &Path) -> io::Result<()> {
     let mut archive = tar::Archive::new(GzDecoder::new(from));
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
         let name = path.strip_prefix(".").unwrap_or(&path).to_string_lossy().into_owned();
-        if entry.header().entry_type().is_file() && ["app.json", "env", "build.tgz"].contains(&name.as_str()) {
-            let limit = if name == "build.tgz" { u64::MAX } else { LONGEST };
+        let resource = name.strip_prefix("resources/").and_then(|name| name.strip_suffix(".tgz"));
+        let is_resource = resource.is_some_and(is_plain);
+        if entry.header().entry_type().is_file() && (is_resource || ["app.json", "env", "build.tgz"].contains(&name.as_str())) {
+            let limit = if is_resource || name == "build.tgz" { u64::MAX } else { LONGEST };
+            if is_resource {
+                fs::create_dir_all(dir.join(RESOURCES))?;
+            }
             io::copy(&mut (&mut entry).take(limit), &mut File::create(dir.join(name))?)?;
         }
     }
@@ -128,7 +202,8 @@ pub(super) async fn import(ctx: &Ctx, rack: &Reached, app: &str, file: Option<&s
     let mut release = String::new();
     if let Ok(build) = File::open(dir.path().join("build.tgz")) {
         out.start("Importing build")?;
-        release = rack.client.build_import(app, stream_of(build, None)).await?.release;
+        let total = size(&build);
+        release = rack.client.build_import(app, stream_of(build, Progress::of("Importing build", total))).await?.release;
         out.ok_with(&out.paint(Style::Release, &release))?;
     }
     if let Ok(env) = fs::read_to_string(dir.path().join("env")) {
@@ -143,6 +218,10 @@ pub(super) async fn import(ctx: &Ctx, rack: &Reached, app: &str, file: Option<&s
         wait::app_running(&rack.client, app, false).await?;
         out.ok()?;
     }
+    let resources = resources_in(dir.path()).map_err(|error| cannot("read the unpacked export", &error))?;
+    for name in &resources {
+        import_resource(&out, rack, app, name, dir.path(), what).await?;
+    }
     let now = rack.client.app(app).await?.parameters;
     if exported.parameters.iter().any(|(key, value)| now.get(key) != Some(value)) {
         out.start("Updating parameters")?;
@@ -151,5 +230,19 @@ pub(super) async fn import(ctx: &Ctx, rack: &Reached, app: &str, file: Option<&s
         wait::app_running(&rack.client, app, false).await?;
         out.ok()?;
     }
-    out.result(app, &serde_json::json!({"app": app, "release": release, "target": rack.target.describe()}))
+    out.result(app, &serde_json::json!({"app": app, "release": release, "resources": resources, "target": rack.target.describe()}))
+}
+
+async fn import_resource(out: &Printer, rack: &Reached, app: &str, name: &str, dir: &Path, what: &str) -> Result<(), Failure> {
+    let label = format!("Importing resource {name}");
+    let data = File::open(dir.join(format!("{RESOURCES}/{name}.tgz"))).map_err(|error| cannot("read the unpacked export", &error))?;
+    out.start(&label)?;
+    let total = size(&data);
+    let sent = rack.client.resource_import(app, name, stream_of(data, Progress::of(&label, total))).await;
+    sent.map_err(|error| {
+        Failure::from(error).while_doing(&format!("the app is there, and the data of its resource {name} is not")).hint(format!(
+            "take {RESOURCES}/{name}.tgz out of {what} with tar, and send it again: convox resources import {name} -a {app} -f {name}.tgz"
+        ))
+    })?;
+    out.ok()
 }

@@ -15,6 +15,7 @@ use crate::args::{Exec, Run};
 use crate::error::Failure;
 use crate::output::Style;
 use crate::reach::Reached;
+use crate::signals::Signals;
 use crate::term::{self, Raw};
 
 /// When the stream ends without saying how the command did.
@@ -34,22 +35,27 @@ pub(super) async fn exec(ctx: &Ctx, args: Exec) -> Result<u8, Failure> {
 
 /// Gives an open shell the terminal, to its end.
 pub(super) async fn attach(ctx: &Ctx, socket: Socket) -> Result<u8, Failure> {
-    // Only now: until here, Ctrl-C ends this program.
-    let raw = Raw::enter(&ctx.env);
-    let ended = session(socket).await;
-    drop(raw);
-    finished(ctx, ended)
+    finished(ctx, at_the_terminal(ctx, socket).await)
 }
 
 /// The same, for a stream that never says how it ended.
 pub(super) async fn attach_without_code(ctx: &Ctx, socket: Socket) -> Result<u8, Failure> {
-    let raw = Raw::enter(&ctx.env);
-    let ended = session(socket).await;
-    drop(raw);
-    match ended {
+    match at_the_terminal(ctx, socket).await {
         Ok(Ended::Silent) => Ok(0),
         other => finished(ctx, other),
     }
+}
+
+async fn at_the_terminal(ctx: &Ctx, socket: Socket) -> Result<Ended, Failure> {
+    // Only now: until here, Ctrl-C ends this program.
+    let mut signals = Signals::listen();
+    let raw = Raw::enter(&ctx.env);
+    let ended = tokio::select! {
+        ended = session(socket) => ended,
+        signal = signals.first() => Ok(Ended::Signal(signal)),
+    };
+    drop(raw);
+    ended
 }
 
 fn exec_options(ctx: &Ctx, entrypoint: Option<bool>) -> ProcessExecOptions {
@@ -110,10 +116,11 @@ pub(super) async fn in_new_process(
     command: &str,
     entrypoint: bool,
 ) -> Result<u8, Failure> {
+    let mut signals = Signals::listen();
     let process = rack.client.process_run(app, service, options).await?;
     let ended = tokio::select! {
         ended = inside(ctx, rack, app, &process.id, command, entrypoint) => ended,
-        signal = signalled() => Ok(Ended::Signal(signal)),
+        signal = signals.first() => Ok(Ended::Signal(signal)),
     };
     // Whatever happened, the process is not left behind.
     let _ = tokio::time::timeout(Duration::from_secs(10), rack.client.process_stop(app, &process.id)).await;
@@ -158,10 +165,7 @@ fn finished(ctx: &Ctx, ended: Result<Ended, Failure>) -> Result<u8, Failure> {
 async fn session(socket: Socket) -> Result<Ended, Failure> {
     let (reader, writer) = socket.split();
     tokio::spawn(feed(writer, stdin()));
-    tokio::select! {
-        ended = show(reader) => ended,
-        signal = signalled() => Ok(Ended::Signal(signal)),
-    }
+    show(reader).await
 }
 
 /// Standard input, read by a thread of its own: it may block for ever.
@@ -239,28 +243,6 @@ fn sorted(piece: Piece, scanner: &mut ExitScanner, message: &mut Vec<u8>, is_pla
         return before.into_iter().chain(now).collect();
     }
     vec![piece.data.to_vec()]
-}
-
-/// Resolves when we are told to end; the terminal is restored on the way out.
-#[cfg(unix)]
-async fn signalled() -> u8 {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut hangup), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::hangup()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => 15,
-        _ = hangup.recv() => 1,
-        _ = interrupt.recv() => 2,
-    }
-}
-
-#[cfg(not(unix))]
-async fn signalled() -> u8 {
-    let _ = tokio::signal::ctrl_c().await;
-    2
 }
 
 #[cfg(test)]

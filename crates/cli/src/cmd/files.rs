@@ -4,12 +4,14 @@ use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Component, Path, PathBuf};
 
+use convox_client::Body;
 use convox_wire::options::FilesUploadOptions;
 
-use super::builds::stream_of;
+use super::builds::{length, size, stream_of};
 use crate::Ctx;
 use crate::args::Cp;
 use crate::error::Failure;
+use crate::progress::Progress;
 use crate::reach::Reached;
 
 /// A place: `PID:/path`, or a path of this machine.
@@ -47,13 +49,13 @@ pub(super) async fn run(ctx: &Ctx, args: Cp) -> Result<u8, Failure> {
         (Place::Process(..), Place::Here(target)) => unpack(archive.0, archive.1, Path::new(target))?,
         (Place::Process(..), Place::Process(process, target)) => {
             let moved = moved(archive.0, archive.1, target)?;
-            rack.client.files_upload(&app, process, stream_of(moved, None), &options).await?;
+            rack.client.files_upload(&app, process, sent(moved), &options).await?;
         }
         (Place::Here(source), Place::Process(process, target)) => {
             let packed = pack(Path::new(source), target)?;
             // Asked first, so that a key or a session is refused before the files have travelled.
             rack.client.process(&app, process).await?;
-            rack.client.files_upload(&app, process, stream_of(packed, None), &options).await?;
+            rack.client.files_upload(&app, process, sent(packed), &options).await?;
         }
         (Place::Here(_), Place::Here(_)) => {}
     }
@@ -67,11 +69,19 @@ fn cannot(what: &str, error: &dyn std::fmt::Display) -> Failure {
     Failure::new(format!("could not copy {what}: {error}"))
 }
 
+/// An archive on its way, with how far it is.
+fn sent(archive: File) -> Body {
+    let total = size(&archive);
+    stream_of(archive, Progress::alone("Sending files", total))
+}
+
 async fn download(rack: &Reached, app: &str, process: &str, path: &str) -> Result<File, Failure> {
     let mut reply = rack.client.files_download(app, process, path).await?;
     let mut file = tempfile::tempfile().map_err(|error| cannot("a temporary file", &error))?;
+    let mut progress = Progress::alone("Receiving files", length(&reply));
     while let Some(piece) = reply.chunk().await? {
         file.write_all(&piece).map_err(|error| cannot(path, &error))?;
+        progress.add(piece.len());
     }
     file.seek(SeekFrom::Start(0)).map_err(|error| cannot(path, &error))?;
     Ok(file)

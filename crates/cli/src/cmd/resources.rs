@@ -2,11 +2,12 @@
 
 use convox_wire::options::ResourceConsoleOptions;
 
-use super::builds::{saved, stream_of};
+use super::builds::{passed_on, saved, size, stream_of};
 use super::{exec, proxy};
 use crate::Ctx;
 use crate::args::{Resources, ResourcesCommand};
 use crate::error::Failure;
+use crate::progress::Progress;
 use crate::reach::Reached;
 use crate::table::{Info, Table};
 use crate::term;
@@ -97,14 +98,10 @@ async fn export(ctx: &Ctx, rack: &Reached, app: &str, resource: &str, file: Opti
     let out = ctx.out;
     let Some(path) = file else {
         out.talk("Exporting resource data...");
-        let mut reply = rack.client.resource_export(app, resource).await?;
-        while let Some(piece) = reply.chunk().await? {
-            out.raw(&piece)?;
-        }
-        return Ok(());
+        return passed_on(&out, rack.client.resource_export(app, resource).await?, "Exporting resource data").await;
     };
     out.start("Exporting resource data")?;
-    saved(rack.client.resource_export(app, resource).await?, path).await?;
+    saved(rack.client.resource_export(app, resource).await?, path, "Exporting resource data").await?;
     out.ok()?;
     out.result(resource, &serde_json::json!({"app": app, "resource": resource, "file": path}))
 }
@@ -113,10 +110,11 @@ async fn import(ctx: &Ctx, rack: &Reached, app: &str, resource: &str, file: Opti
     let body = match file {
         Some(path) => {
             let file = std::fs::File::open(path).map_err(|error| Failure::new(format!("could not read {path}: {error}")))?;
-            stream_of(file, None)
+            let total = size(&file);
+            stream_of(file, Progress::of("Importing resource data", total))
         }
         None if ctx.env.stdin_is_terminal => return Err(Failure::new("pipe a file into this command or specify --file")),
-        None => stream_of(std::io::stdin(), None),
+        None => stream_of(std::io::stdin(), Progress::of("Importing resource data", None)),
     };
     // Asked first, so that a key or a session is refused before the data has travelled.
     rack.client.resource(app, resource).await?;

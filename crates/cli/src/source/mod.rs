@@ -10,6 +10,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use thiserror::Error;
 
+use crate::progress::{Counted, Progress};
+
 /// Why a directory could not be packaged.
 #[derive(Debug, Error)]
 pub(crate) enum SourceError {
@@ -33,7 +35,7 @@ pub(crate) struct Packaged {
 }
 
 /// Packages `directory`; symbolic links inside stay links, the directory itself may be one.
-pub(crate) fn package(directory: &Path) -> Result<Packaged, SourceError> {
+pub(crate) fn package(directory: &Path, progress: Progress) -> Result<Packaged, SourceError> {
     let at = |source| SourceError::Directory { path: directory.to_path_buf(), source };
     let root = directory.canonicalize().map_err(at)?;
     fs::read_dir(&root).map_err(at)?;
@@ -46,6 +48,7 @@ pub(crate) fn package(directory: &Path) -> Result<Packaged, SourceError> {
         tar: tar::Builder::new(GzEncoder::new(tempfile::tempfile().map_err(SourceError::Archive)?, Compression::default())),
         root,
         ignored,
+        progress,
     };
     archive.add_directory(Path::new(""))?;
     let mut file = archive.tar.into_inner().and_then(GzEncoder::finish).map_err(SourceError::Archive)?;
@@ -58,6 +61,7 @@ struct Archive {
     tar: tar::Builder<GzEncoder<File>>,
     root: PathBuf,
     ignored: Ignored,
+    progress: Progress,
 }
 
 impl Archive {
@@ -122,6 +126,7 @@ impl Archive {
         header.set_gid(0);
         header.set_entry_type(kind);
         header.set_size(if kind == tar::EntryType::Regular { metadata.len() } else { 0 });
+        let content = Counted::new(content, &mut self.progress);
         match target {
             Some(target) => self.tar.append_link(&mut header, relative, target),
             None => self.tar.append_data(&mut header, relative, content),
@@ -139,7 +144,7 @@ mod tests {
     use super::*;
 
     fn unpacked(directory: &Path) -> BTreeMap<String, (tar::EntryType, Vec<u8>)> {
-        let packaged = package(directory).unwrap();
+        let packaged = package(directory, Progress::alone("", None)).unwrap();
         let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(packaged.file));
         archive
             .entries()
@@ -194,7 +199,7 @@ mod tests {
         symlink(&tree, dir.path().join("alias")).unwrap();
         let bytes = |path: &Path| {
             let mut bytes = Vec::new();
-            package(path).unwrap().file.read_to_end(&mut bytes).unwrap();
+            package(path, Progress::alone("", None)).unwrap().file.read_to_end(&mut bytes).unwrap();
             bytes
         };
         assert_eq!(bytes(&tree), bytes(&dir.path().join("alias")));
@@ -202,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_missing_directory_says_which() {
-        let error = package(Path::new("/nonexistent/app")).err().unwrap().to_string();
+        let error = package(Path::new("/nonexistent/app"), Progress::alone("", None)).err().unwrap().to_string();
         assert!(error.contains("/nonexistent/app"), "{error}");
     }
 

@@ -46,6 +46,10 @@ pub(crate) enum Answer {
     Echo,
     /// The connection is cut after the 101 and these frames.
     Cut(Vec<Frame>),
+    /// The same, but only when the client has sent something.
+    CutLater(Vec<Frame>),
+    /// A body in pieces, with so long between them.
+    Slow(Vec<Vec<u8>>, Duration),
     /// The connection is cut at once.
     Nothing,
 }
@@ -182,6 +186,16 @@ fn connection(stream: TcpStream, config: Arc<ServerConfig>, handler: &Handler, s
                     return;
                 }
             }
+            Answer::Slow(pieces, pause) => {
+                let length: usize = pieces.iter().map(Vec::len).sum();
+                let _ = tls.write_all(format!("HTTP/1.1 200 X\r\nContent-Length: {length}\r\n\r\n").as_bytes());
+                for piece in pieces {
+                    if tls.write_all(&piece).is_err() || tls.flush().is_err() {
+                        return;
+                    }
+                    std::thread::sleep(pause);
+                }
+            }
             answer => return socket(&mut tls, &request, answer, seen),
         }
     }
@@ -233,8 +247,9 @@ fn socket(tls: &mut Tls, request: &Request, answer: Answer, seen: &Mutex<Vec<Req
     let head =
         format!("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n");
     let _ = tls.write_all(head.as_bytes());
+    let is_cut_later = matches!(answer, Answer::CutLater(_));
     let (frames, echo, cut) = match answer {
-        Answer::Frames(frames) => (frames, false, false),
+        Answer::Frames(frames) | Answer::CutLater(frames) => (frames, false, false),
         Answer::Cut(frames) => (frames, false, true),
         _ => (Vec::new(), true, false),
     };
@@ -255,6 +270,7 @@ fn socket(tls: &mut Tls, request: &Request, answer: Answer, seen: &Mutex<Vec<Req
         }
         while let Ok(Some(frame)) = decoder.next() {
             match frame.op {
+                Op::Text if is_cut_later => return,
                 Op::Text => input.extend(frame.payload),
                 Op::Binary if echo => {
                     let mut out = Vec::new();

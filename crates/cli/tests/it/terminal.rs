@@ -204,6 +204,90 @@ fn a_shell_gets_the_terminal_raw_with_its_size_and_gives_it_back() {
     assert_eq!((request.header("Height"), request.header("Width"), request.header("Tty")), (Some("37"), Some("91"), None));
 }
 
+/// A process that runs, and a shell in it as the test says.
+fn shell(answer: impl Fn() -> Answer + Send + Sync + 'static) -> Server {
+    Server::start(move |request| match (request.method.as_str(), request.path.as_str()) {
+        ("POST", "/apps/myapp/services/web/processes") | ("GET", "/apps/myapp/processes/P1") => json(r#"{"id":"P1","status":"running"}"#),
+        ("GET", "/apps/myapp/processes/P1/exec") => answer(),
+        _ => status(200, ""),
+    })
+}
+
+#[test]
+fn every_signal_that_can_be_caught_restores_the_terminal_and_run_leaves_no_process() {
+    use rustix::process::Signal;
+    let server = shell(|| Answer::Frames(vec![Frame::text("ready\r\n")]));
+    let person = Person::at(&server);
+    for (signal, number) in [
+        (Signal::HUP, 1),
+        (Signal::INT, 2),
+        (Signal::QUIT, 3),
+        (Signal::ABORT, 6),
+        (Signal::USR1, 10),
+        (Signal::USR2, 12),
+        (Signal::ALARM, 14),
+        (Signal::TERM, 15),
+        (Signal::XCPU, 24),
+        (Signal::VTALARM, 26),
+        (Signal::PROF, 27),
+    ] {
+        for args in [&["exec", "P1", "sh"][..], &["run", "web", "sh"]] {
+            server.forget();
+            let mut session = Session::start(&person, args);
+            session.expect("ready");
+            session.until("raw", Session::is_raw);
+            rustix::process::kill_process(session.convox(), signal).unwrap();
+            session.until("restored", |session| !session.is_raw());
+            let slave = session.slave.try_clone().unwrap();
+            assert_eq!(session.finish().0, 128 + number, "{args:?} {signal:?}");
+            assert!(tcgetattr(&slave).unwrap().local_modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG));
+            let is_stopped = server.lines().contains(&"DELETE /apps/myapp/processes/P1".to_owned());
+            assert_eq!(is_stopped, args[0] == "run", "{args:?} {signal:?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_cut_off_and_one_that_closes_restore_the_terminal() {
+    for is_cut in [true, false] {
+        let server = shell(move || {
+            let ready = Frame::text("ready\r\n");
+            if is_cut {
+                Answer::CutLater(vec![ready])
+            } else {
+                Answer::Frames(vec![ready, Frame::close(1011, "the rack is being stopped")])
+            }
+        });
+        let person = Person::at(&server);
+        for args in [&["exec", "P1", "sh"][..], &["run", "web", "sh"]] {
+            let mut session = Session::start(&person, args);
+            session.expect("ready");
+            if is_cut {
+                session.until("raw", Session::is_raw);
+                session.type_in("x");
+            }
+            session.until("restored", |session| !session.is_raw());
+            let (code, shown) = session.finish();
+            assert_eq!(code, 255, "{args:?} {shown}");
+            assert!(shown.contains(if is_cut { "it was cut" } else { "the rack is being stopped" }), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn run_gives_the_terminal_and_its_size_to_the_new_process() {
+    let server = shell(|| Answer::Frames(vec![Frame::text("ready\r\n"), Frame::text(marker(6)), Frame::end()]));
+    let person = Person::at(&server);
+    let session = Session::start(&person, &["run", "web", "sh"]);
+    let (code, shown) = session.finish();
+    assert_eq!(code, 6, "{shown}");
+    let seen = server.seen();
+    for path in ["/apps/myapp/services/web/processes", "/apps/myapp/processes/P1/exec"] {
+        let request = seen.iter().find(|request| request.path == path).unwrap();
+        assert_eq!((request.header("Height"), request.header("Width")), (Some("37"), Some("91")), "{path}");
+    }
+}
+
 #[test]
 fn control_c_reaches_the_remote_program_and_a_signal_restores_the_terminal() {
     let server = Server::start(|_| Answer::Frames(vec![Frame::text("ready\r\n")]));
@@ -245,4 +329,50 @@ fn secrets_are_masked_on_a_terminal_and_colours_are_the_originals() {
     let person = person.with("NO_COLOR", "1");
     let (_, shown) = Session::start(&person, &["apps"]).finish();
     assert!(!shown.contains('\u{1b}'), "{shown:?}");
+}
+
+/// What a terminal shows of `args`, which have to succeed.
+#[track_caller]
+fn shown(person: &Person, args: &[&str]) -> String {
+    let (code, shown) = Session::start(person, args).finish();
+    assert_eq!(code, 0, "{args:?}: {shown}");
+    shown
+}
+
+#[test]
+fn what_takes_its_time_says_how_far_it_is_and_leaves_the_line_as_it_was() {
+    let large = vec![b'x'; 3 << 20];
+    let pieces = |count: usize| Answer::Slow(vec![vec![b'y'; 1 << 20]; count], Duration::from_millis(300));
+    let server = Server::start(move |request| match (request.method.as_str(), request.path.split('?').next().unwrap_or_default()) {
+        ("GET", "/apps/myapp") => json(r#"{"name":"myapp","status":"running"}"#),
+        ("GET", "/apps/myapp/builds/B1.tgz" | "/apps/myapp/resources/database/data") => pieces(3),
+        ("POST", path) if path.starts_with("/apps/myapp/objects/") => json(r#"{"url":"object://x"}"#),
+        ("POST", "/apps/myapp/builds/import" | "/apps/myapp/builds") => {
+            json(r#"{"id":"B1","app":"myapp","status":"complete","release":"R1"}"#)
+        }
+        ("GET", "/apps/myapp/builds/B1") => json(r#"{"id":"B1","app":"myapp","status":"complete","release":"R1"}"#),
+        ("GET", "/apps/myapp/builds/B1/logs") => Answer::Frames(vec![Frame::end()]),
+        ("GET", path) if path.starts_with("/apps/myapp/") => json(r#"{"name":"database","id":"web-1","status":"running"}"#),
+        _ => status(200, ""),
+    });
+    let person = Person::at(&server);
+    std::fs::write(person.cwd().join("large"), &large).unwrap();
+    for (args, label, total) in [
+        (&["builds", "export", "B1", "-f", "b.tgz"][..], "Exporting build", " of 3.0 MB"),
+        (&["builds", "import", "-f", "large"], "Importing build", " of 3.0 MB"),
+        (&["resources", "export", "database", "-f", "d.sql"], "Exporting resource data", " of 3.0 MB"),
+        (&["resources", "import", "database", "-f", "large"], "Importing resource data", " of 3.0 MB"),
+        (&["build"], "Packaging source", " MB"),
+    ] {
+        let text = shown(&person, args);
+        let drawn = text.split('\r').filter(|part| part.starts_with(&format!("\u{1b}[K{label}... ")) && part.ends_with(total)).count();
+        assert!(drawn > 0, "{args:?}: {text:?}");
+        // The line stands as if nothing had been drawn, and OK follows it.
+        assert!(text.contains(&format!("\r\u{1b}[K{label}... \u{1b}[38;5;46mOK")), "{args:?}: {text:?}");
+    }
+    let text = shown(&person, &["cp", "large", "web-1:/tmp/large"]);
+    assert!(text.contains("Sending files... ") && text.ends_with("\r\u{1b}[K"), "{text:?}");
+    // What is not shown on a terminal has none of it.
+    let piped = person.run(&["builds", "import", "-f", "large"]);
+    assert_eq!((piped.stdout.as_str(), piped.stderr.as_str()), ("Importing build... OK, R1\n", ""));
 }

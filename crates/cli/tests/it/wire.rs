@@ -251,3 +251,53 @@ fn an_export_is_whole_or_not_there() {
     assert!(person.run(&["builds", "export", "B2", "-f", "c.tgz"]).err().starts_with("ERROR: build not found: B2\n"));
     assert!(!person.cwd().join("c.tgz").exists());
 }
+
+/// An app with two resources, one of which cannot be exported.
+fn with_resources(request: &Request) -> Answer {
+    match (request.method.as_str(), request.path.as_str()) {
+        ("GET", "/apps/shop" | "/apps/copy") => {
+            json(r#"{"name":"shop","status":"running","release":"R1","generation":"2","parameters":{}}"#)
+        }
+        ("GET", "/apps/shop/releases/R1") => json(r#"{"id":"R1","build":"B1","env":"A=1"}"#),
+        ("GET", "/apps/shop/builds/B1.tgz") => Answer::Reply(200, Vec::new(), b"archive".to_vec()),
+        ("GET", "/apps/shop/resources") => json(r#"[{"name":"cache","type":"redis"},{"name":"database","type":"postgres"}]"#),
+        ("GET", "/apps/shop/resources/cache/data") => status(400, "export not available for resources of type: redis"),
+        ("GET", "/apps/shop/resources/database/data") => Answer::Reply(200, Vec::new(), b"-- dump".to_vec()),
+        ("POST", "/apps") => json(r#"{"name":"copy","status":"running"}"#),
+        ("POST", "/apps/copy/builds/import") => json(r#"{"id":"B2","status":"complete","release":"R2"}"#),
+        ("POST", "/apps/copy/releases") => json(r#"{"id":"R3"}"#),
+        ("PUT", "/apps/copy/resources/other/data") => status(404, "resource not found: other"),
+        _ => status(200, ""),
+    }
+}
+
+#[test]
+fn an_apps_export_has_the_data_of_its_resources_and_says_what_it_has_not() {
+    let server = Server::start(with_resources);
+    let person = Person::at(&server);
+    let ran = person.run(&["apps", "export", "shop", "-f", "shop.tgz"]);
+    assert!(
+        ran.stdout.contains("Exporting resource cache... left out\nExporting resource database... OK\nPackaging export... OK\n"),
+        "{ran:?}"
+    );
+    assert!(ran.stderr.contains("NOTICE: the data of cache is not in the export: export not available"), "{ran:?}");
+    let listed = std::process::Command::new("tar").args(["-tzf", "shop.tgz"]).current_dir(person.cwd()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), "app.json\nenv\nbuild.tgz\nresources/database.tgz\n");
+    let said = person.run(&["apps", "import", "copy", "-f", "shop.tgz"]).ok();
+    assert!(said.ends_with("Promoting R3... OK\nImporting resource database... OK\n"), "{said}");
+    let sent = server.seen().into_iter().find(|request| request.line() == "PUT /apps/copy/resources/database/data").unwrap();
+    assert_eq!(sent.text(), "-- dump");
+
+    // As v3 packs it: names with a dot before them; and nothing that tries to be elsewhere is touched.
+    std::fs::create_dir_all(person.cwd().join("v3/resources/deep")).unwrap();
+    for (name, text) in
+        [("app.json", r#"{"name":"shop"}"#), ("resources/other.tgz", "data"), ("resources/deep/x.tgz", ""), ("resources/.hidden.tgz", "")]
+    {
+        std::fs::write(person.cwd().join("v3").join(name), text).unwrap();
+    }
+    let packed = std::process::Command::new("tar").args(["-czf", "v3.tgz", "-C", "v3", "."]).current_dir(person.cwd()).status().unwrap();
+    assert!(packed.success());
+    let refused = person.run(&["apps", "import", "copy", "-f", "v3.tgz"]).err();
+    assert!(refused.contains("the app is there, and the data of its resource other is not: resource not found: other"), "{refused}");
+    assert!(refused.contains("hint: take resources/other.tgz out of v3.tgz with tar"), "{refused}");
+}

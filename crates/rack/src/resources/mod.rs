@@ -423,7 +423,8 @@ pub(crate) fn session(
 ) -> Result<(String, BTreeMap<String, String>), String> {
     let program = match (kind, what) {
         (Kind::Postgres, Session::Console) => "psql",
-        (Kind::Postgres, Session::Export) => "pg_dump --no-acl --no-owner",
+        // What is imported takes the place of what is there: an app makes its tables when it starts, before its data can come.
+        (Kind::Postgres, Session::Export) => "pg_dump --clean --if-exists --no-acl --no-owner",
         // All of it or nothing: what is fed in begins a transaction, and ends it only when the data came whole.
         (Kind::Postgres, Session::Import) => "psql --quiet --no-psqlrc --set=ON_ERROR_STOP=1 --output=/dev/null --file=-",
         (Kind::Redis, Session::Console) => "redis-cli",
