@@ -65,7 +65,6 @@ fn refuse_options(rack: &Rack, options: &ProcessRunOptions) -> Result<(), ApiErr
         ("gpus", options.gpu.is_some_and(|gpu| gpu > 0) || text(&options.gpu_vendor)),
         ("privileged for one process; set it for the service in convox.yml", options.privileged == Some(true)),
         ("labels of nodes", text(&options.node_labels)),
-        ("limits of a single process", [options.cpu_limit, options.memory_limit].into_iter().flatten().any(|limit| limit > 0)),
         ("processes that are evicted last", options.system_critical == Some(true)),
     ];
     if let Some((what, _)) = asked.into_iter().find(|(_, asked)| *asked) {
@@ -179,7 +178,9 @@ pub(super) async fn scale(rack: &Rack, call: &Call) -> Result<Answer, ApiError> 
     let app = apps::usable(rack, call).await?;
     let name = service_name(call);
     let options: ServiceUpdateOptions = call.options()?;
-    if [options.gpu, options.min, options.max].into_iter().flatten().any(|asked| asked > 0) {
+    // A `min` of 0 asks for something too; -1 is as good as none, as below.
+    let is_range = [options.min, options.max].into_iter().flatten().any(|asked| asked >= 0);
+    if is_range || options.gpu.is_some_and(|gpu| gpu > 0) || options.gpu_vendor.as_deref().is_some_and(|vendor| !vendor.is_empty()) {
         return Err(ApiError::not_available("gpus and automatic scaling; set a count"));
     }
     if !rack.scheduler.services(&app.name).iter().any(|service| service.name == name) {
