@@ -186,9 +186,10 @@ impl DataKey {
 
 fn register_mark(key: &[u8; 32]) -> [u8; KEY_ID] {
     use sha2::Digest as _;
-    let hash: [u8; 32] = sha2::Sha256::new().chain_update(b"convox register kept v1\0").chain_update(key).finalize().into();
-    let [a, b, c, d, e, f, g, h, ..] = hash;
-    [a, b, c, d, e, f, g, h]
+    let hash = sha2::Sha256::new().chain_update(b"convox register kept v1\0").chain_update(key).finalize();
+    let mut mark = [0; KEY_ID];
+    mark.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
+    mark
 }
 
 /// The data keys of one owner while they are rolled: the newest seals, each opens what it sealed.

@@ -52,6 +52,9 @@ struct State {
     seen: AtomicU64,
 }
 
+/// Head and page, as they are to be stored.
+type Moved = (Vec<u8>, Vec<u8>);
+
 impl Register {
     /// The head, if it is one of ours and none of an earlier time.
     fn head(&self, bytes: &[u8], at_least: u64) -> Option<RegisterHead> {
@@ -65,7 +68,7 @@ impl Register {
         page: Option<Vec<u8>>,
         place: Place,
         sealed: Option<&Sealed>,
-    ) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+    ) -> Result<Option<Moved>, StoreError> {
         if sealed.is_some_and(|sealed| !sealed.is_current()) {
             return Err(StoreError::Refused("what was sealed was put back by somebody, and is not written anew".to_owned()));
         }
@@ -91,7 +94,9 @@ impl Register {
         for one in standing {
             pages.entry(one.place().page()).or_default().set(one.place(), Some(&one.text));
         }
-        pages.iter_mut().for_each(|(index, page)| head.put(*index, page));
+        for (index, page) in &mut pages {
+            head.put(*index, page);
+        }
         // A register of nothing has a number too.
         if pages.is_empty() {
             head = RegisterHead::after(number + 1);
