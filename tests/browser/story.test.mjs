@@ -208,6 +208,19 @@ test('from the setup code to a deployed app, and everything in between', async (
     await bob.getByRole('button', { name: 'Join labs' }).click();
     await bob.getByRole('heading', { name: 'labs' }).waitFor();
 
+    // Nor as somebody who has none yet: they have an account.
+    await at.admin('user', 'add', 'carl@example.com');
+    await late.goto(await invite('carl@example.com', 'developer'));
+    await late.getByText('carl@example.com has an account here.', { exact: false }).waitFor();
+    assert.equal(await late.getByLabel('Choose a password').count(), 0);
+    await look(late);
+    await late.getByLabel('Your password').fill(PASSWORD);
+    await late.getByRole('button', { name: 'Join acme' }).click();
+    await late.locator('#wrong-password').waitFor();
+    await ada.goto('/console/organizations/acme');
+    await ada.getByRole('button', { name: 'Withdraw the invitation of carl@example.com' }).click();
+    await ada.getByText('The invitation is withdrawn.').waitFor();
+
     // A role counts from the moment it is given.
     await ada.goto('/console/organizations/acme');
     await ada.getByLabel('Search by address').fill('BOB');

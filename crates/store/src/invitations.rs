@@ -1,4 +1,5 @@
-//! Invitations: a one-time code in a link that makes its bearer a member. Whoever has no password yet chooses one with it.
+//! Invitations: a one-time code that makes one address a member. It makes an account and its first password where there is none; it opens
+//! none that is there, since whoever invited knows the code too.
 
 use convox_model::{Email, Event, KeyId, OrgId, Role, UserId};
 
@@ -53,10 +54,12 @@ pub struct InvitationRow {
 pub struct Acceptance {
     /// Keyed hash of the code.
     pub code_hash: [u8; 32],
-    /// Hash of the password that a new person chose; `None` for somebody who is signed in.
+    /// Who accepts: the one who has that address, or is to have it.
+    pub user: UserId,
+    /// Hash of the password that a new person chose; `None` for somebody who has an account, and proved that it is theirs.
     pub password_hash: Option<String>,
-    /// Their session from now on.
-    pub session: NewSession,
+    /// Their session from now on; `None` for somebody who accepts with an API key.
+    pub session: Option<NewSession>,
     /// The session of the same browser that ends with this.
     pub before: Option<KeyId>,
     /// The event of a new user's making.
@@ -161,14 +164,18 @@ impl Store {
         Ok(rows.into_iter().map(row).collect())
     }
 
-    /// Makes the bearer of the code a member, and signs them in. Of several who bring the same code one wins. The session's user is the
-    /// one with the invited address, made here if there is none.
+    /// Makes whoever was invited a member, and signs them in. Of several who bring the same code one wins. The user is the one with the
+    /// invited address, made here if there is none.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the code was used or has ended, or when a password is given for somebody who has one.
+    /// [`StoreError::Conflict`] when the code was used or has ended, when it is somebody else's, and when a password is given for an account
+    /// that is there, whether it has one or not.
     pub async fn accept_invitation(&self, accepted: &Acceptance, act: &Act) -> Result<i64, StoreError> {
         let ended = || StoreError::Conflict("this invitation was used, withdrawn or has ended; ask for a new one".to_owned());
-        let user: &UserId = &accepted.session.key.user;
+        let user = &accepted.user;
+        if accepted.session.as_ref().is_some_and(|session| session.key.user != *user) {
+            return Err(StoreError::Conflict("a session is for whoever accepts".to_owned()));
+        }
         let ((), seq) = change!(self, act, |tx| {
             let found: Option<(String, String, String)> =
                 sqlx::query_as("DELETE FROM invitations WHERE code_hash = $1 AND expires_ms > $2 RETURNING org_id, email, role")
@@ -180,21 +187,15 @@ impl Store {
             let (org, Ok(email), Ok(role)) = (OrgId::from_text(org), email.parse::<Email>(), role.parse::<Role>()) else {
                 return Err(ended());
             };
-            let known: Option<(String, Option<String>)> = sqlx::query_as("SELECT id, password_hash FROM users WHERE email = $1")
-                .bind(email.as_str())
-                .fetch_optional(&mut *tx)
-                .await?;
+            let known: Option<(String,)> =
+                sqlx::query_as("SELECT id FROM users WHERE email = $1").bind(email.as_str()).fetch_optional(&mut *tx).await?;
             match (&known, &accepted.password_hash) {
                 (None, Some(hash)) => {
                     insert_user!(tx, user, email, act.event.at_ms);
                     crate::audit::chain::insert!(self, tx, &accepted.made);
                     set_password!(tx, user, hash.as_str(), "");
                 }
-                // Whoever was added by the command line chooses a password now.
-                (Some((id, None)), Some(hash)) if id == user.as_str() => {
-                    set_password!(tx, user, hash.as_str(), "");
-                }
-                (Some((id, Some(_))), None) if id == user.as_str() => {}
+                (Some((id,)), None) if id == user.as_str() => {}
                 _ => return Err(StoreError::Conflict("sign in as whoever was invited, then open the link again".to_owned())),
             }
             let member: Option<(String,)> = sqlx::query_as("SELECT user_id FROM members WHERE org_id = $1 AND user_id = $2")
@@ -205,8 +206,9 @@ impl Store {
             if member.is_none() {
                 insert_member!(tx, org, user, role, act.event.at_ms);
             }
-            let session = &accepted.session;
-            insert_session!(tx, session, act.event.at_ms);
+            if let Some(session) = &accepted.session {
+                insert_session!(tx, session, act.event.at_ms);
+            }
             if let Some(before) = &accepted.before {
                 sqlx::query("DELETE FROM keys WHERE id = $1 AND kind = 'session'").bind(before.as_str()).execute(&mut *tx).await?;
             }

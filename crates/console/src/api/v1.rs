@@ -45,6 +45,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/organizations/{org}/members/{email}", put(change_member).delete(remove_member))
         .route("/organizations/{org}/invitations", get(list_invitations).post(invite))
         .route("/organizations/{org}/invitations/{id}", delete(uninvite))
+        .route("/invitations/open", post(open_invitation))
+        .route("/invitations/accept", post(accept_invitation))
         .route("/organizations/{org}/members/{email}/keys", get(list_members_keys))
         .route("/organizations/{org}/members/{email}/keys/{id}", delete(revoke_members_key))
         .route("/organizations/{org}/keys", get(list_deploy_keys).post(create_deploy_key))
@@ -311,6 +313,36 @@ async fn invite(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<Str
     let invited = app.ops().invite(&caller.actor, &org, &body.email, body.role).await.map_err(|error| caller.refused(&error))?;
     let path = format!("/console/invitation#{}", invited.code.reveal());
     done(&app, invited.seq, json!({ "email": invited.email, "role": body.role, "path": path })).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CodeBody {
+    code: String,
+}
+
+impl CodeBody {
+    /// The code, of which the whole link may be given.
+    fn secret(self) -> Secret {
+        let Self { code } = self;
+        Secret::new(code.rsplit('#').next().unwrap_or_default().trim().to_owned())
+    }
+}
+
+/// What somebody is invited to, before they accept. A body, since a code in an address would be in logs.
+async fn open_invitation(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Answer {
+    let body: CodeBody = body(&caller, request).await?;
+    let opened = app.ops().open_invitation(&body.secret()).await.map_err(|error| caller.refused(&error))?;
+    let gone = || caller.error(StatusCode::CONFLICT, "this invitation was used, withdrawn or has ended; ask for a new one");
+    Ok(ok(&views::invitation(&opened.ok_or_else(gone)?.row)))
+}
+
+/// Accepts as whoever's key asks.
+async fn accept_invitation(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Answer {
+    let body: CodeBody = body(&caller, request).await?;
+    let (row, seq) =
+        app.ops().accept_invitation_by_key(&caller.actor, &body.secret()).await.map_err(|error| caller.refused(&error))?;
+    done(&app, seq, json!({ "organization": row.org_name, "role": row.role })).await
 }
 
 async fn uninvite(State(app): State<Arc<App>>, caller: Caller, Path((org, id)): Path<(String, String)>) -> Answer {

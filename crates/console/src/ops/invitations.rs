@@ -1,8 +1,9 @@
-//! Invitations: a link makes whoever opens it a member, once.
+//! Invitations: a link makes one address a member, once. Whoever invited has the link too, so it proves nothing about an account that is there:
+//! its owner accepts signed in, with their password, or with an API key. Only a new person chooses a password by it.
 
 use convox_model::{Email, Role, UserId};
 use convox_seal::{ApiKey, KeyKind, Secret};
-use convox_store::Page;
+use convox_store::{Act, Page};
 use convox_store::invitations::{Acceptance, InvitationRow, NewInvitation};
 
 use super::passwords::hashed;
@@ -22,8 +23,8 @@ pub(crate) struct Invited {
 /// What opening an invitation asks for.
 pub(crate) struct Opened {
     pub(crate) row: InvitationRow,
-    /// Whether they must choose a password: nobody has that address yet, or whoever has it never chose one.
-    pub(crate) needs_password: bool,
+    /// Whether they choose a password: nobody has that address yet.
+    pub(crate) is_new: bool,
 }
 
 impl Ops {
@@ -62,12 +63,12 @@ impl Ops {
     /// What the code invites to; `None` when it was used, withdrawn or has ended.
     pub(crate) async fn open_invitation(&self, code: &Secret) -> Result<Option<Opened>, OpsError> {
         let Some(row) = self.store.find_invitation(&self.lookup.hash(code), self.clock.now_ms()).await? else { return Ok(None) };
-        let needs_password = self.store.find_sign_in(&row.email).await?.is_none_or(|known| known.password_hash.is_none());
-        Ok(Some(Opened { row, needs_password }))
+        let is_new = self.store.find_user(&row.email).await?.is_none();
+        Ok(Some(Opened { row, is_new }))
     }
 
-    /// Accepts. A new person chooses a password; somebody who has one is signed in as whoever was invited, or gives it. Either way they get
-    /// a session with a new id.
+    /// Accepts. A new person chooses a password; somebody who has an account is signed in as whoever was invited, or gives their password.
+    /// Either way they get a session with a new id.
     pub(crate) async fn accept_invitation(
         &self,
         actor: &Actor,
@@ -75,13 +76,12 @@ impl Ops {
         code: &Secret,
         given: Option<&Secret>,
     ) -> Result<SignedIn, OpsError> {
-        let gone = || OpsError::Conflict("this invitation was used, withdrawn or has ended; ask for a new one".to_owned());
-        let Opened { row, needs_password } = self.open_invitation(code).await?.ok_or_else(gone)?;
+        let Opened { row, is_new } = self.open_invitation(code).await?.ok_or_else(gone)?;
         let email: Email = row.email.parse()?;
-        let known = self.store.find_sign_in(email.as_str()).await?;
-        let user = known.map_or_else(UserId::new, |known| known.user);
+        let known = self.store.find_user(email.as_str()).await?;
+        let user = known.map_or_else(UserId::new, |known| known.id);
         let is_signed_in = actor.principal.as_ref().is_some_and(|who| who.user == user);
-        let password_hash = match (needs_password, given) {
+        let password_hash = match (is_new, given) {
             (true, Some(chosen)) => {
                 self.rules.password.check(chosen, email.as_str())?;
                 Some(hashed(chosen).await?)
@@ -90,7 +90,7 @@ impl Ops {
             (false, _) if is_signed_in => None,
             (false, Some(given)) if self.verified(actor, email.as_str(), given).await?.is_some() => None,
             (false, Some(_)) => return Err(OpsError::Forbidden("that is not the password of this address".to_owned())),
-            (false, None) => return Err(OpsError::Forbidden(format!("sign in as {email} to accept"))),
+            (false, None) => return Err(OpsError::Forbidden(format!("{email} has an account here: sign in to it to accept"))),
         };
         let (mut session, text) = self.new_session(&user, browser, None);
         let before = actor.principal.as_ref().and_then(|who| who.key.clone());
@@ -98,16 +98,43 @@ impl Ops {
         if is_signed_in && password_hash.is_none() && given.is_none() {
             session.continues.clone_from(&before);
         }
-        let target = format!("/organizations/{}/members/{email}", row.org_name);
-        let mut act = actor.act_as(&*self.clock, &user, email.as_str(), "InvitationAccept", target, "invitation-code");
+        let act = actor.act_as(&*self.clock, &user, email.as_str(), "InvitationAccept", target(&row), "invitation-code");
+        let (acceptance, act) = self.acceptance(code, &row, user, act);
+        let acceptance = Acceptance { password_hash, session: Some(session), before, ..acceptance };
+        let seq = self.store.accept_invitation(&acceptance, &act).await?;
+        Ok(SignedIn { session: text, seq })
+    }
+
+    /// Accepts as whoever's whole API key asks: for people who have no password.
+    pub(crate) async fn accept_invitation_by_key(&self, actor: &Actor, code: &Secret) -> Result<(InvitationRow, i64), OpsError> {
+        actor.whole()?;
+        let who = actor.principal.as_ref().ok_or_else(|| OpsError::Input("who accepts?".to_owned()))?;
+        let Opened { row, .. } = self.open_invitation(code).await?.ok_or_else(gone)?;
+        if row.email != who.email {
+            return Err(OpsError::Forbidden("this invitation is for another address; use a key of whoever was invited".to_owned()));
+        }
+        let act = actor.act(&*self.clock, "InvitationAccept", target(&row));
+        let (acceptance, act) = self.acceptance(code, &row, who.user.clone(), act);
+        let seq = self.store.accept_invitation(&acceptance, &act).await?;
+        Ok((row, seq))
+    }
+
+    /// What is common to both ways.
+    fn acceptance(&self, code: &Secret, row: &InvitationRow, user: UserId, mut act: Act) -> (Acceptance, Act) {
         act.event.org.clone_from(&row.org_name);
         act.event.org_id = row.org.to_string();
         let mut made = act.event.clone();
         made.id = uuid::Uuid::now_v7().to_string();
         "UserAdd".clone_into(&mut made.action);
-        made.path = format!("/users/{email}");
-        let acceptance = Acceptance { code_hash: self.lookup.hash(code), password_hash, session, before, made };
-        let seq = self.store.accept_invitation(&acceptance, &act).await?;
-        Ok(SignedIn { session: text, seq })
+        made.path = format!("/users/{}", row.email);
+        (Acceptance { code_hash: self.lookup.hash(code), user, password_hash: None, session: None, before: None, made }, act)
     }
+}
+
+fn gone() -> OpsError {
+    OpsError::Conflict("this invitation was used, withdrawn or has ended; ask for a new one".to_owned())
+}
+
+fn target(row: &InvitationRow) -> String {
+    format!("/organizations/{}/members/{}", row.org_name, row.email)
 }

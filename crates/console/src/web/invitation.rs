@@ -1,4 +1,4 @@
-//! Accepting an invitation: whoever has the link becomes a member, after choosing a password or giving the one they have.
+//! Accepting an invitation: a new person chooses a password; somebody who has an account is signed in, or gives theirs.
 
 use std::sync::Arc;
 
@@ -89,7 +89,7 @@ async fn page(app: &App, person: Option<&Person>, status: StatusCode, code: Stri
         return Ok(show_with(StatusCode::CONFLICT, &InvitationPage::asking(frame(person), problem)));
     };
     let is_signed_in = person.is_some_and(|person| person.principal().email == opened.row.email);
-    let proof = match (opened.needs_password, is_signed_in) {
+    let proof = match (opened.is_new, is_signed_in) {
         (true, _) => Proof::New,
         (false, true) => Proof::Session,
         (false, false) => Proof::Present,

@@ -8,6 +8,7 @@ mod console;
 mod documented;
 mod exchange;
 mod identity;
+mod invitations;
 mod keys;
 mod let_in;
 mod limits;

@@ -148,7 +148,8 @@ fn invitation(org: &OrgId, email: &str, code: u8) -> NewInvitation {
 async fn accept(store: &Store, code: u8, user: &UserId, password: Option<&str>) -> Result<i64, StoreError> {
     let password_hash = password.map(str::to_owned);
     let made = act("UserAdd").event;
-    let accepted = Acceptance { code_hash: [code; 32], password_hash, session: session(user, NOW + 1_000), before: None, made };
+    let session = Some(session(user, NOW + 1_000));
+    let accepted = Acceptance { code_hash: [code; 32], user: user.clone(), password_hash, session, before: None, made };
     store.accept_invitation(&accepted, &act("InvitationAccept")).await
 }
 
@@ -196,6 +197,25 @@ fn an_invitation_takes_nobody_over() {
         assert!(store.find_invitation(&[1; 32], NOW).await.unwrap().is_some(), "what was refused used nothing up");
         accept(&store, 1, &bob, None).await.unwrap();
         assert_eq!(store.memberships(&bob).await.unwrap().len(), 1);
+        // Nor whoever has no password yet, whom `setup` and the server's command line made: the first administrator is one.
+        let ada = user(&store, "ada@example.com").await;
+        store.insert_key(&key(&ada, "default", KeyKind::User), &act("KeyCreate")).await.unwrap();
+        store.put_invitation(&invitation(&acme, "ada@example.com", 3), &act("Invite")).await.unwrap();
+        for (user, password) in [(&UserId::new(), Some("eves")), (&ada, Some("eves")), (&bob, None)] {
+            let taken = accept(&store, 3, user, password).await;
+            assert!(matches!(taken, Err(StoreError::Conflict(_))), "{taken:?}");
+        }
+        assert_eq!(store.find_sign_in("ada@example.com").await.unwrap().unwrap().password_hash, None);
+        assert!(store.list_sessions(&ada, NOW).await.unwrap().is_empty());
+        // With a key of theirs they need no session; and nobody gets somebody else's.
+        let made = act("UserAdd").event;
+        let by_key =
+            Acceptance { code_hash: [3; 32], user: ada.clone(), password_hash: None, session: None, before: None, made: made.clone() };
+        let crossed = Acceptance { session: Some(session(&bob, NOW + 1_000)), ..by_key.clone() };
+        assert!(matches!(store.accept_invitation(&crossed, &act("InvitationAccept")).await, Err(StoreError::Conflict(_))));
+        store.accept_invitation(&by_key, &act("InvitationAccept")).await.unwrap();
+        assert_eq!(store.memberships(&ada).await.unwrap(), [(acme.clone(), Role::Operator)]);
+        assert!(store.list_sessions(&ada, NOW).await.unwrap().is_empty());
         store.put_invitation(&invitation(&acme, "eve@example.com", 2), &act("Invite")).await.unwrap();
         let id = store.list_invitations(&acme, NOW, &Page::first(10)).await.unwrap().remove(0).id;
         assert!(matches!(store.delete_invitation(&OrgId::new(), &id, &act("Uninvite")).await, Err(StoreError::Missing(_))));
