@@ -14,7 +14,7 @@ use convox_wire::session::SessionDemand;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::snapshot::{KnownKey, Snapshot};
+use crate::snapshot::{About, KnownKey, Snapshot};
 
 /// Room for a decoded credential: a key has 53 bytes, a user name that names a Rack less than 100. What does not fit is none of ours.
 pub(crate) const ROOM: usize = 512;
@@ -32,6 +32,8 @@ pub(crate) struct Verified {
     known: Arc<KnownKey>,
     /// The command line's session that proved it.
     session: Option<KeyId>,
+    /// Who they are where nothing was proven and something would have to be elsewhere: no member there.
+    unproven: Option<Box<Principal>>,
 }
 
 impl Recognised {
@@ -45,17 +47,18 @@ impl Recognised {
         &self.0
     }
 
-    /// For an API key: looks at the session that the caller brings with it.
+    /// For an API key: looks at the session that the caller brings with it, if what the request is about needs one.
     pub(crate) fn proven(
         self,
         headers: &HeaderMap,
+        about: About<'_>,
         snapshot: &Snapshot,
         lookup: &LookupKey,
         clock: &dyn Clock,
     ) -> Result<Verified, AuthError> {
         let now_ms = clock.now_ms();
-        if snapshot.is_proven(&self.0, None, now_ms) {
-            return Ok(Verified { known: self.0, session: None });
+        if snapshot.is_proven(&self.0, None, About::Everything, now_ms) {
+            return Ok(Verified { known: self.0, session: None, unproven: None });
         }
         let session = headers
             .get(SESSION)
@@ -67,7 +70,11 @@ impl Recognised {
             Some(session) => {
                 session.note_use(now_ms);
                 let session = session.principal.key.clone();
-                Ok(Verified { known: self.0, session })
+                Ok(Verified { known: self.0, session, unproven: None })
+            }
+            None if snapshot.is_proven(&self.0, None, about, now_ms) => {
+                let unproven = Some(Box::new(snapshot.unproven(&self.0.principal)));
+                Ok(Verified { known: self.0, session: None, unproven })
             }
             None => Err(AuthError::Unproven(self.0)),
         }
@@ -75,14 +82,18 @@ impl Recognised {
 
     /// For a browser's session.
     pub(crate) fn proven_session(self, snapshot: &Snapshot, clock: &dyn Clock) -> Result<Verified, Self> {
-        if snapshot.is_proven(&self.0, None, clock.now_ms()) { Ok(Verified { known: self.0, session: None }) } else { Err(self) }
+        if snapshot.is_proven(&self.0, None, About::Everything, clock.now_ms()) {
+            Ok(Verified { known: self.0, session: None, unproven: None })
+        } else {
+            Err(self)
+        }
     }
 }
 
 impl Verified {
     /// Who.
     pub(crate) fn principal(&self) -> &Principal {
-        &self.known.principal
+        self.unproven.as_deref().unwrap_or(&self.known.principal)
     }
 
     /// Their key or session, as it was when they were verified.

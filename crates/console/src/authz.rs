@@ -15,6 +15,7 @@ use crate::authn::Verified;
 use crate::credentials::RackEntry;
 use crate::front::NoRack;
 use crate::meters::Timing;
+use crate::snapshot::About;
 use crate::state::App;
 use crate::traces::Begun;
 
@@ -141,7 +142,7 @@ impl Claim {
         if known.expires_ms.is_some_and(|end| end <= app.clock.now_ms()) {
             return Some(Ended::KeyExpired);
         }
-        if !snapshot.is_proven(known, who.session(), app.clock.now_ms()) {
+        if !snapshot.is_proven(known, who.session(), About::Org(&rack.row.org), app.clock.now_ms()) {
             return Some(Ended::Unproven);
         }
         if snapshot.rack_by_id(&rack.row.org, &rack.row.id).is_none_or(|now| now.row.generation != rack.row.generation) {

@@ -19,7 +19,7 @@ use crate::authz::{Permit, authorize};
 use crate::front::{self, NoRack};
 use crate::meters::{Decision, Timing};
 use crate::reply::{self, REQUEST_ID};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{About, Snapshot};
 use crate::state::App;
 use crate::strangers;
 use crate::traces::{self, Begun, Context, TRACEPARENT, TRACESTATE, Traces};
@@ -133,16 +133,18 @@ impl Asked<'_> {
         let mut room = [0; ROOM];
         let credential = authn::credential(&head.headers, &mut room);
         let (user, key) = credential.map_or(("", ""), |credential| (credential.user, credential.key));
-        let who = authn::recognise(key, self.peer, &snapshot, &app.lookup, &*app.clock)
-            .and_then(|who| who.proven(&head.headers, &snapshot, &app.lookup, &*app.clock))
-            .map_err(|error| self.unidentified(key, &error))?;
-        let principal = who.principal();
+        let who = authn::recognise(key, self.peer, &snapshot, &app.lookup, &*app.clock).map_err(|error| self.unidentified(key, &error))?;
 
-        // Which Rack?
-        let Some(name) = front::rack_name(&head.headers, user) else {
+        // Which Rack? Its organization says whether a second factor is needed; nothing is told of Racks before it is proven.
+        let named = front::rack_name(&head.headers, user);
+        let found = named.as_ref().map(|name| front::find_rack(&snapshot, who.principal(), name));
+        let about = found.as_ref().and_then(|found| found.as_ref().ok()).map_or(About::Everything, |rack| About::Org(&rack.row.org));
+        let who = who.proven(&head.headers, about, &snapshot, &app.lookup, &*app.clock).map_err(|error| self.unidentified(key, &error))?;
+        let principal = who.principal();
+        let Some((name, found)) = named.zip(found) else {
             return Err(refuse(StatusCode::BAD_REQUEST, "no rack selected: use `convox switch` or --rack"));
         };
-        let rack = front::find_rack(&snapshot, principal, &name).map_err(|error| {
+        let rack = found.map_err(|error| {
             let status = match error {
                 NoRack::Unknown(_) => StatusCode::NOT_FOUND,
                 NoRack::Ambiguous(..) => StatusCode::BAD_REQUEST,

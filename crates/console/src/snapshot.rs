@@ -63,6 +63,17 @@ impl KnownKey {
     }
 }
 
+/// What a request is about: by that it is known whether a second factor is needed. One organization cannot ask it of a key's work in another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum About<'a> {
+    /// Something in this one.
+    Org(&'a OrgId),
+    /// Reading what is somebody's, wherever it is. Who has no factor sees what needs none.
+    Reading,
+    /// Anything else.
+    Everything,
+}
+
 /// How exactly the last use of a key is known, milliseconds.
 const USED_MS: i64 = 500;
 
@@ -351,13 +362,35 @@ impl Snapshot {
 
     /// Whether a second factor was proven where one is needed: by the session itself, or for an API key by `cli`, the session that goes with
     /// it. A machine cannot be asked, so its key needs none.
-    pub(crate) fn is_proven(&self, known: &KnownKey, cli: Option<&KeyId>, now_ms: i64) -> bool {
+    pub(crate) fn is_proven(&self, known: &KnownKey, cli: Option<&KeyId>, about: About<'_>, now_ms: i64) -> bool {
         match known.kind {
             Some(KeyKind::Session) => known.factor.is_some() || !(known.has_factor || known.needs_factor),
-            Some(KeyKind::User) => !known.needs_factor || cli.is_some_and(|id| self.cli_session(id, known, now_ms).is_some()),
+            Some(KeyKind::User) => !self.asks(known, about) || cli.is_some_and(|id| self.cli_session(id, known, now_ms).is_some()),
             Some(KeyKind::Deploy) | None => true,
             Some(_) => false,
         }
+    }
+
+    /// Whether a person's API key needs a session for that.
+    fn asks(&self, known: &KnownKey, about: About<'_>) -> bool {
+        let Principal { grants, scope, .. } = &known.principal;
+        // A key for one organization is about that one, whatever is asked with it.
+        let only = scope.as_ref().and_then(|scope| scope.org.as_ref());
+        let mut counts = grants.iter().filter(|grant| only.is_none_or(|only| *only == grant.org));
+        match about {
+            About::Org(org) => counts.any(|grant| grant.org == *org && self.strict.contains(org)),
+            About::Reading if !known.has_factor => {
+                let (strict, others): (Vec<&Grant>, Vec<&Grant>) = counts.partition(|grant| self.strict.contains(&grant.org));
+                !strict.is_empty() && others.is_empty()
+            }
+            About::Reading | About::Everything => counts.any(|grant| self.strict.contains(&grant.org)),
+        }
+    }
+
+    /// Somebody as they are without a second factor: a stranger to organizations that require one.
+    pub(crate) fn unproven(&self, principal: &Principal) -> Principal {
+        let grants = principal.grants.iter().filter(|grant| !self.strict.contains(&grant.org)).cloned().collect();
+        Principal { grants, ..principal.clone() }
     }
 
     /// The command line's session of that id, if it is alive and goes with that API key.

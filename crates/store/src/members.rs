@@ -59,10 +59,10 @@ pub(crate) use renew_sessions;
 
 impl Store {
     /// Adds a member. Somebody who is not known yet becomes a user in the same transaction, with `new` as id and event; gives the
-    /// user's id.
+    /// user's id. Somebody who is becomes a member by the server's command line only: a person invites them, and they accept.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when they already are one.
+    /// [`StoreError::Conflict`] when they already are one, or are a user and a person adds them.
     pub async fn insert_member(
         &self,
         org: &OrgId,
@@ -87,7 +87,19 @@ impl Store {
             let known: Option<(String,)> =
                 sqlx::query_as("SELECT id FROM users WHERE email = $1").bind(email.as_str()).fetch_optional(&mut *tx).await?;
             let user = match known {
-                Some((id,)) => UserId::from_text(id),
+                Some((id,)) => {
+                    let member: Option<(String,)> = sqlx::query_as("SELECT user_id FROM members WHERE org_id = $1 AND user_id = $2")
+                        .bind(org.as_str())
+                        .bind(id.as_str())
+                        .fetch_optional(&mut *tx)
+                        .await?;
+                    if member.is_none() && (act.key.is_some() || act.needs.is_some()) {
+                        let words =
+                            format!("{email} has an account here, so nobody adds them: invite them, and they become a member by accepting");
+                        return Err(StoreError::Conflict(words));
+                    }
+                    UserId::from_text(id)
+                }
                 None => {
                     insert_user!(tx, new, email, act.event.at_ms);
                     crate::audit::chain::insert!(self, tx, made);

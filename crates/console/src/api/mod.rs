@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use convox_proxy::{Peer, RequestId};
@@ -26,6 +26,7 @@ use crate::front::doubled;
 use crate::meters::Decision;
 use crate::ops::{Actor, OpsError};
 use crate::reply;
+use crate::snapshot::About;
 use crate::state::App;
 use crate::strangers;
 use crate::traces;
@@ -170,11 +171,26 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refused> {
-        let Holder { who, actor, app, asked, wants_json } = Holder::from_request_parts(parts, app).await?;
-        let proven = who.proven(&parts.headers, &app.snapshots.now(), &app.lookup, &*app.clock);
+        let Holder { who, mut actor, app, asked, wants_json } = Holder::from_request_parts(parts, app).await?;
+        let org = if who.known().needs_factor { org_of(parts, &app).await } else { None };
+        let about = match &org {
+            Some(org) => About::Org(org),
+            None if parts.method == http::Method::GET => About::Reading,
+            None => About::Everything,
+        };
+        let proven = who.proven(&parts.headers, about, &app.snapshots.now(), &app.lookup, &*app.clock);
         let who = proven.map_err(|error| unidentified(parts, &app, &error))?;
+        // Without a second factor they may be less than their key is.
+        actor.principal = Some(who.principal().clone());
         Ok(Self { who, actor, app, asked, wants_json })
     }
+}
+
+/// The organization that a path names.
+async fn org_of(parts: &mut Parts, app: &App) -> Option<convox_model::OrgId> {
+    let params = RawPathParams::from_request_parts(parts, app).await.ok()?;
+    let name = params.iter().find_map(|(key, value)| (key == "org").then_some(value))?;
+    app.store.find_org(name).await.ok()?.map(|org| org.id)
 }
 
 /// Where the caller is.

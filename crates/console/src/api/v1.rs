@@ -340,8 +340,7 @@ async fn open_invitation(State(app): State<Arc<App>>, caller: Caller, request: R
 /// Accepts as whoever's key asks.
 async fn accept_invitation(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Answer {
     let body: CodeBody = body(&caller, request).await?;
-    let (row, seq) =
-        app.ops().accept_invitation_by_key(&caller.actor, &body.secret()).await.map_err(|error| caller.refused(&error))?;
+    let (row, seq) = app.ops().accept_invitation_by_key(&caller.actor, &body.secret()).await.map_err(|error| caller.refused(&error))?;
     done(&app, seq, json!({ "organization": row.org_name, "role": row.role })).await
 }
 

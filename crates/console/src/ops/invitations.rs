@@ -3,8 +3,8 @@
 
 use convox_model::{Email, Role, UserId};
 use convox_seal::{ApiKey, KeyKind, Secret};
-use convox_store::{Act, Page};
 use convox_store::invitations::{Acceptance, InvitationRow, NewInvitation};
+use convox_store::{Act, Page};
 
 use super::passwords::hashed;
 use super::sessions::{Browser, SignedIn};

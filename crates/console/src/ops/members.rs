@@ -37,7 +37,8 @@ impl Ops {
         found.ok_or_else(|| OpsError::Missing(format!("no such user: {email}")))
     }
 
-    /// Adds a member; somebody who is not known yet becomes a user.
+    /// Adds a member; somebody who is not known yet becomes a user. Somebody who is known is asked first, by an invitation, unless the
+    /// server's command line adds them.
     pub(crate) async fn add_member(&self, actor: &Actor, org: &str, email: &str, role: Role) -> Result<i64, OpsError> {
         let email: Email = email.parse()?;
         let entered = self.enter(actor, org, Role::Administrator).await?;

@@ -18,7 +18,7 @@ use crate::api::anonymous;
 use crate::authn::{self, Recognised, Verified};
 use crate::ops::Actor;
 use crate::ops::sessions::Browser;
-use crate::snapshot::KnownKey;
+use crate::snapshot::{About, KnownKey};
 use crate::state::App;
 
 /// `__Host-`: only this host over TLS, every path, no domain.
@@ -78,7 +78,7 @@ impl Entrant {
 
     /// Whether they owe a second factor.
     pub(crate) fn is_pending(&self) -> bool {
-        !self.app.snapshots.now().is_proven(self.known(), None, self.app.clock.now_ms())
+        !self.app.snapshots.now().is_proven(self.known(), None, About::Everything, self.app.clock.now_ms())
     }
 
     /// What pages show around their content.

@@ -2,12 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::Door;
 use crate::limits::{Browser, PASSWORD, cookie, with_password};
+use crate::{Door, Recorder};
 
 /// An organization of one's own, and its invitation of `email`: the code that the inviter is given.
 pub(crate) fn invite_from(door: &Door, key: &str, org: &str, email: &str) -> String {
-    let (status, answer) = door.api(key, "POST", &format!("/organizations/{org}/invitations"), &json!({ "email": email, "role": "developer" }));
+    let (status, answer) =
+        door.api(key, "POST", &format!("/organizations/{org}/invitations"), &json!({ "email": email, "role": "developer" }));
     assert_eq!(status, 200, "{answer}");
     answer["path"].as_str().unwrap().split_once('#').unwrap().1.to_owned()
 }
@@ -73,4 +74,46 @@ fn a_new_person_chooses_a_password_and_a_known_one_gives_theirs() {
     };
     assert_eq!(accept(&mut browser, "not-theirs-at-all"), 403);
     assert_eq!(accept(&mut browser, PASSWORD), 303);
+}
+
+#[test]
+fn an_organization_cannot_stop_the_keys_of_another() {
+    let rack = Recorder::start("rackPassword1");
+    let theirs = Recorder::start("rackPassword2");
+    let door = Door::with_rack(&rack);
+    let bob = door.person("bob@example.com", Some(("acme", "operator")));
+    let eve = door.person("eve@example.com", Some(("acme", "developer")));
+    assert_eq!(door.api(&eve, "POST", "/organizations", &json!({ "name": "evil" })).0, 200);
+    door.add_rack("evil", "trap", &theirs);
+    let (status, answer) =
+        door.api(&eve, "POST", "/organizations/evil/members", &json!({ "email": "bob@example.com", "role": "developer" }));
+    assert!(status == 409 && answer.to_string().contains("invite them"), "{status} {answer}");
+
+    // Even as a member, by their own doing or the server's: what another organization asks is asked there.
+    door.admin(&["member", "add", "bob@example.com", "--org", "evil", "--role", "developer"]);
+    door.admin(&["org", "require-factor", "evil"]);
+    let asked = |rack: &str, path: &str| door.client(&bob, rack).get(path, "").unwrap().status;
+    assert_eq!((asked("acme/main", "/apps"), asked("main", "/apps")), (200, 200));
+    assert_eq!((asked("evil/trap", "/apps"), asked("trap", "/apps"), asked("no/such", "/apps")), (403, 403, 403));
+    assert!(theirs.hits().is_empty(), "nothing reached it");
+    // Nor are its Racks shown, or what is in it.
+    let racks = door.client(&bob, "acme/main").get("/racks", "").unwrap().json();
+    assert_eq!((racks.as_array().unwrap().len(), &racks[0]["name"]), (1, &json!("main")));
+    assert_eq!(asked("acme/main", "/racks/evil/trap"), 403);
+    assert_eq!(asked("acme/main", "/racks/acme/main"), 200);
+    assert_eq!(asked("acme/main", "/racks/trap/host"), 404);
+    let api = |method: &str, path: &str, body: &Value| door.api(&bob, method, path, body).0;
+    assert_eq!(api("GET", "/organizations/acme/members", &Value::Null), 200);
+    assert_eq!(api("GET", "/organizations/evil/members", &Value::Null), 403);
+    let own = door.api(&bob, "GET", "/racks", &Value::Null).1;
+    assert_eq!((own.as_array().unwrap().len(), &own[0]["name"]), (1, &json!("main")));
+    // A key that needs no factor is no way around.
+    for wanted in [json!({ "name": "ci", "kind": "deploy" }), json!({ "name": "ci", "organization": "evil" })] {
+        assert_eq!(api("POST", "/keys", &wanted), 403, "{wanted}");
+    }
+    // What its own organization asks counts.
+    door.admin(&["org", "require-factor", "acme"]);
+    assert_eq!((asked("acme/main", "/apps"), asked("acme/main", "/racks")), (403, 403));
+    door.admin(&["org", "require-factor", "acme", "--off"]);
+    assert_eq!(asked("acme/main", "/apps"), 200);
 }

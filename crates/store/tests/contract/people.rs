@@ -79,6 +79,31 @@ fn members_come_change_and_go_and_one_administrator_stays() {
 }
 
 #[test]
+fn nobody_makes_somebody_who_has_an_account_a_member() {
+    on_each(async |store| {
+        let (evil, acme) = (org(&store, "evil").await, org(&store, "acme").await);
+        let eve = member(&store, &evil, "eve@example.com", Role::Administrator).await;
+        let ada = member(&store, &acme, "ada@example.com", Role::Administrator).await;
+        let theirs = key(&eve, "default", KeyKind::User);
+        store.insert_key(&theirs, &act("KeyCreate")).await.unwrap();
+        let add = async |email: &str| {
+            let act = convox_store::Act { needs: Some((evil.clone(), Role::Administrator)), ..act_by(&theirs.id, "MemberAdd") };
+            let new = (&UserId::new(), &super::act("UserAdd").event);
+            store.insert_member(&evil, &email.parse().unwrap(), Role::Developer, new, &act).await
+        };
+        let refused = add("ada@example.com").await;
+        assert!(matches!(&refused, Err(StoreError::Conflict(words)) if words.contains("invite them")), "{refused:?}");
+        assert_eq!(store.memberships(&ada).await.unwrap(), [(acme.clone(), Role::Administrator)]);
+        // A new person, and whom the server's command line adds.
+        let (new, _) = add("new@example.com").await.unwrap();
+        assert_eq!(store.memberships(&new).await.unwrap(), [(evil.clone(), Role::Developer)]);
+        let again = add("new@example.com").await;
+        assert!(matches!(&again, Err(StoreError::Conflict(words)) if words.contains("already")), "{again:?}");
+        assert_eq!(member(&store, &evil, "ada@example.com", Role::Developer).await, ada);
+    });
+}
+
+#[test]
 fn members_are_searched_by_any_part_of_their_address_page_by_page() {
     on_each(async |store| {
         let (acme, other) = (org(&store, "acme").await, org(&store, "other").await);
