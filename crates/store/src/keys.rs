@@ -386,6 +386,27 @@ impl Store {
         Ok(rows.into_iter().map(key_row).collect())
     }
 
+    /// Keys of a member that count in an organization: those that are for it, and those that are for no organization in particular.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn list_members_keys(&self, org: &OrgId, user: &UserId, page: &crate::Page) -> Result<Vec<KeyRow>, StoreError> {
+        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| {
+            sqlx::query_as(concat!(
+                select_keys!(),
+                " WHERE k.user_id = $1 AND (k.org_id IS NULL OR k.org_id = $2) AND k.kind NOT IN ('session', 'cli-session') \
+                 AND k.id > $3 ORDER BY k.id LIMIT $4"
+            ))
+            .bind(user.as_str())
+            .bind(org.as_str())
+            .bind(page.after.clone().unwrap_or_default())
+            .bind(page.bounded())
+            .fetch_all(pool)
+            .await
+        })?;
+        Ok(rows.into_iter().map(key_row).collect())
+    }
+
     /// Deploy keys of an organization, whoever made them.
     ///
     /// # Errors

@@ -296,14 +296,17 @@ impl Ops {
         Ok(self.store.list_deploy_keys(&entered.org.id, page).await?)
     }
 
-    /// How the Racks in scopes are called now; those that are gone have no name.
+    /// How the Racks in scopes are called now; those that are gone, or in another organization by now, have no name.
     pub(crate) async fn rack_names(&self, rows: &[KeyRow]) -> Result<BTreeMap<RackId, String>, OpsError> {
         let mut names = BTreeMap::new();
-        for id in rows.iter().filter_map(|row| row.scope.as_ref()).flat_map(|scope| &scope.racks) {
-            if !names.contains_key(id)
-                && let Some(rack) = self.store.find_rack_by_id(id).await?
-            {
-                names.insert(id.clone(), rack.path());
+        for scope in rows.iter().filter_map(|row| row.scope.as_ref()) {
+            for id in &scope.racks {
+                if !names.contains_key(id)
+                    && let Some(rack) = self.store.find_rack_by_id(id).await?
+                    && scope.org.as_ref() == Some(&rack.org)
+                {
+                    names.insert(id.clone(), rack.path());
+                }
             }
         }
         Ok(names)
@@ -315,12 +318,12 @@ impl Ops {
         Ok(self.store.find_key_named(&user, DEFAULT_NAME).await?)
     }
 
-    /// Keys of a member, for administrators.
+    /// Keys of a member that count in the organization, for its administrators. What they have for others is not theirs to know.
     pub(crate) async fn list_members_keys(&self, actor: &Actor, org: &str, email: &str, page: &Page) -> Result<Vec<KeyRow>, OpsError> {
         let email: Email = email.parse()?;
         let entered = self.enter(actor, org, Role::Administrator).await?;
         let user = self.member(&entered.org.id, &entered.org.name, &email).await?;
-        Ok(self.store.list_keys(Some(&user), page).await?)
+        Ok(self.store.list_members_keys(&entered.org.id, &user, page).await?)
     }
 
     /// The row of a new key that is limited to nothing.

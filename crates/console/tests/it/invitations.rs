@@ -117,3 +117,22 @@ fn an_organization_cannot_stop_the_keys_of_another() {
     door.admin(&["org", "require-factor", "acme", "--off"]);
     assert_eq!(asked("acme/main", "/apps"), 200);
 }
+
+#[test]
+fn an_organization_sees_nothing_of_a_members_keys_for_others() {
+    let rack = Recorder::start("rackPassword1");
+    let door = Door::with_rack(&rack);
+    let bob = door.person("bob@example.com", Some(("acme", "operator")));
+    for name in ["labs", "other"] {
+        door.admin(&["org", "create", name]);
+        door.admin(&["member", "add", "bob@example.com", "--org", name, "--role", "developer"]);
+    }
+    let eve = door.person("eve@example.com", Some(("labs", "administrator")));
+    let wanted = json!({ "name": "acmes", "organization": "acme", "racks": ["main"], "apps": ["shop"], "networks": ["10.1.0.0/16"] });
+    assert_eq!(door.api(&bob, "POST", "/keys", &wanted).0, 200);
+    let (status, seen) = door.api(&eve, "GET", "/organizations/labs/members/bob@example.com/keys", &Value::Null);
+    assert_eq!((status, seen.as_array().unwrap().len(), &seen[0]["name"]), (200, 1, &json!("test")));
+    let (_, seen) = door.api(&door.key, "GET", "/organizations/acme/members/bob@example.com/keys", &Value::Null);
+    let named = seen.as_array().unwrap().iter().find(|key| key["name"] == "acmes").unwrap();
+    assert_eq!((&named["racks"], &named["apps"]), (&json!(["acme/main"]), &json!(["shop"])));
+}

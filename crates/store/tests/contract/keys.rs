@@ -336,3 +336,23 @@ fn a_root_key_that_was_rolled_wraps_nothing_any_more() {
         assert_eq!(store.find_only_root().await.unwrap(), None);
     });
 }
+
+#[test]
+fn an_organization_sees_the_keys_of_a_member_that_count_in_it() {
+    on_each(async |store| {
+        let (acme, labs) = (org(&store, "acme").await, org(&store, "labs").await);
+        let ada = user(&store, "ada@example.com").await;
+        for (name, only) in [("anywhere", None), ("acmes", Some(&acme)), ("labs", Some(&labs))] {
+            let mut one = key(&ada, name, KeyKind::User);
+            one.scope.org = only.cloned();
+            store.insert_key(&one, &act("KeyCreate")).await.unwrap();
+        }
+        let names = async |org, page: Page| {
+            let rows = store.list_members_keys(org, &ada, &page).await.unwrap();
+            rows.into_iter().map(|row| row.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&acme, Page::first(10)).await, ["anywhere", "acmes"]);
+        assert_eq!(names(&labs, Page::first(10)).await, ["anywhere", "labs"]);
+        assert_eq!(names(&acme, Page::first(1)).await, ["anywhere"]);
+    });
+}
