@@ -8,15 +8,14 @@ use crate::data_keys::{USERS, sealed_under_a_living_key};
 use crate::factors::Factor;
 use crate::{Act, Store, StoreError, change};
 
-/// So many of one user are under way at a time; a further one takes the place of the oldest.
+/// So many of one user are under way at a time; a further one takes the place of the oldest. Of nobody none is kept: strangers would put each
+/// other's out.
 const MOST: i64 = 20;
-/// So many of nobody in particular.
-const MOST_UNKNOWN: i64 = 1_000;
 
 /// What a ceremony is for. One that was begun for something else answers nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To sign in without saying who first.
+    /// To sign in without saying who first. Kept once it was answered, and not before.
     SignIn,
     /// To prove who a session belongs to.
     Prove,
@@ -120,7 +119,7 @@ impl Store {
                  WHERE COALESCE(user_id, '') = $1 AND purpose = $3 ORDER BY created_ms DESC, id_hash LIMIT $2)",
             )
             .bind(user.unwrap_or_default())
-            .bind(if user.is_some() { MOST - 1 } else { MOST_UNKNOWN - 1 })
+            .bind(MOST - 1)
             .bind(new.purpose.as_str())
             .execute(&mut *tx)
             .await?;
@@ -140,6 +139,31 @@ impl Store {
             .await?;
         });
         Ok(())
+    }
+
+    /// Uses up a sign-in of somebody who answered rightly; `false` when it was answered before. Of several who bring one answer one is let in.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn use_sign_in(&self, answered: &NewChallenge) -> Result<bool, StoreError> {
+        let done = convox_db::transaction!(&self.db, |tx| {
+            sqlx::query("DELETE FROM challenges WHERE expires_ms <= $1").bind(answered.created_ms).execute(&mut *tx).await?;
+            sqlx::query(
+                "INSERT INTO challenges (id_hash, purpose, user_id, state, peer, created_ms, expires_ms) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id_hash) DO NOTHING",
+            )
+            .bind(&answered.id_hash[..])
+            .bind(Purpose::SignIn.as_str())
+            .bind(answered.user.as_ref().map(UserId::as_str))
+            .bind(&answered.state[..])
+            .bind(answered.peer.as_str())
+            .bind(answered.created_ms)
+            .bind(answered.expires_ms)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected()
+        });
+        Ok(done == 1)
     }
 
     /// The ceremony with that id, if it is under way for that purpose.

@@ -297,8 +297,8 @@ impl Store {
         Ok(done == 1)
     }
 
-    /// Keeps an authenticator app in place of the one that is there; with `codes` also recovery codes. The code of `step` was used to show
-    /// that it works.
+    /// Keeps an authenticator app in place of the one that is there, with which ends what was signed in by that: all sessions of the user but
+    /// `renewal`'s. With `codes` also recovery codes. The code of `step` was used to show that it works.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -313,6 +313,12 @@ impl Store {
     ) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
             sealed_under_a_living_key!(tx, USERS, secret);
+            sqlx::query(
+                "DELETE FROM keys WHERE user_id = $1 AND kind IN ('session', 'cli-session') AND EXISTS (SELECT 1 FROM totp WHERE user_id = $1)",
+            )
+            .bind(user.as_str())
+            .execute(&mut *tx)
+            .await?;
             sqlx::query(
                 "INSERT INTO totp (user_id, secret, last_step, created_ms) VALUES ($1, $2, $3, $4) ON CONFLICT (user_id) DO UPDATE SET \
                  secret = excluded.secret, last_step = excluded.last_step, created_ms = excluded.created_ms, used_ms = NULL",

@@ -2,6 +2,8 @@
 //! can be guessed is limited per person, on all servers together. Passkeys and recovery codes cannot be guessed, so they are not: whoever
 //! uses up somebody's tries does not keep them out.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use convox_model::{KeyId, UserId};
 use convox_seal::{Secret, TotpSecret, read_recovery_code};
 use convox_store::challenges::{ChallengeRow, NewChallenge, Purpose};
@@ -75,11 +77,27 @@ impl Ops {
         Ok(SignedIn { session: text, seq })
     }
 
-    /// Asks for a passkey of whoever is there.
-    pub(crate) async fn start_passkey_sign_in(&self, actor: &Actor) -> Result<Started, OpsError> {
+    /// Asks for a passkey of whoever is there. Anybody may ask, as often as they like, so nothing is kept of it: what judges the answer goes out
+    /// with the question, under a keyed hash, and comes back with the answer.
+    pub(crate) fn start_passkey_sign_in(&self) -> Result<Started, OpsError> {
         let started = self.passkeys.start_sign_in()?;
-        self.begin(Purpose::SignIn, None, None, &actor.peer, &started.id, started.state.clone()).await?;
-        Ok(started)
+        let asked = format!("{}.{}", self.clock.now_ms() + CEREMONY_MS, URL_SAFE_NO_PAD.encode(&started.state));
+        Ok(Started { id: format!("{asked}.{}", self.sign_in_hash(&asked)), ..started })
+    }
+
+    fn sign_in_hash(&self, asked: &str) -> String {
+        URL_SAFE_NO_PAD.encode(self.lookup.hash(&Secret::new(format!("\0passkey sign-in\0{asked}"))))
+    }
+
+    /// What was asked under that id, and when the time for it ends, if it was asked here.
+    fn read_sign_in(&self, id: &str) -> Option<(String, Vec<u8>, i64)> {
+        let (asked, hash) = id.rsplit_once('.')?;
+        if !convox_seal::constant_time_eq(self.sign_in_hash(asked).as_bytes(), hash.as_bytes()) {
+            return None;
+        }
+        let (end, state) = asked.split_once('.')?;
+        let expires_ms = end.parse().ok().filter(|end| *end > self.clock.now_ms())?;
+        Some((asked.to_owned(), URL_SAFE_NO_PAD.decode(state).ok()?, expires_ms))
     }
 
     /// Signs in whoever the passkey belongs to: it verified them itself, so this is both factors at once.
@@ -91,10 +109,23 @@ impl Ops {
         answer: &str,
         before: Option<&KeyId>,
     ) -> Result<SignedIn, OpsError> {
-        let row = self.take(id, Purpose::SignIn).await?;
+        let (asked, state, expires_ms) = self.read_sign_in(id).ok_or_else(too_late)?;
         let user = self.passkeys.identify(answer)?;
         let rows = self.store.list_passkeys(&user).await?;
-        let answered = self.passkeys.finish_sign_in(&row.state, answer, &rows)?;
+        let answered = self.passkeys.finish_sign_in(&state, answer, &rows)?;
+        let used = NewChallenge {
+            id_hash: self.challenge_hash(&asked),
+            purpose: Purpose::SignIn,
+            user: Some(user.clone()),
+            key: None,
+            state: Vec::new(),
+            peer: actor.peer.clone(),
+            created_ms: self.clock.now_ms(),
+            expires_ms,
+        };
+        if !self.store.use_sign_in(&used).await? {
+            return Err(too_late());
+        }
         self.keep_counter(&answered).await?;
         let email = self.store.find_email(&user).await?.ok_or(PasskeyFault::Unknown)?;
         let (session, text) = self.new_session(&user, browser, Some(Factor::Passkey));
@@ -203,7 +234,7 @@ impl Ops {
     /// Takes a ceremony away: it is answered once, rightly or not.
     pub(super) async fn take(&self, id: &str, purpose: Purpose) -> Result<ChallengeRow, OpsError> {
         let taken = self.store.take_challenge(&self.challenge_hash(id), purpose, self.clock.now_ms()).await?;
-        taken.ok_or_else(|| OpsError::Conflict("this took too long, or was answered already; begin again".to_owned()))
+        taken.ok_or_else(too_late)
     }
 
     pub(super) fn challenge_hash(&self, id: &str) -> [u8; 32] {
@@ -220,10 +251,13 @@ impl Ops {
     }
 }
 
+fn too_late() -> OpsError {
+    OpsError::Conflict("this took too long, or was answered already; begin again".to_owned())
+}
+
 /// A random text that whoever has it can bring once: 256 bits.
 pub(super) fn random_id() -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(convox_seal::random_bytes::<32>())
+    URL_SAFE_NO_PAD.encode(convox_seal::random_bytes::<32>())
 }
 
 /// Whether a session is one in which they may change what they prove themselves with.

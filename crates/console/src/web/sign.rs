@@ -125,8 +125,8 @@ fn note_refusal(app: &App, visitor: &Visitor, rule: &str) {
 }
 
 /// For the script: a ceremony, and what to ask the browser for.
-async fn start_passkey(State(app): State<Arc<App>>, visitor: Visitor) -> Result<Response, Fault> {
-    let started = app.ops().start_passkey_sign_in(&visitor.actor).await?;
+async fn start_passkey(State(app): State<Arc<App>>) -> Result<Response, Fault> {
+    let started = app.ops().start_passkey_sign_in()?;
     Ok(axum::Json(serde_json::json!({ "id": started.id, "options": started.options })).into_response())
 }
 

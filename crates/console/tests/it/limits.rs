@@ -269,6 +269,33 @@ fn a_right_password_is_no_guess() {
 }
 
 #[test]
+fn strangers_who_ask_for_passkeys_keep_nobody_from_signing_in_by_one() {
+    let door = Door::open_with(&["--url", "https://console.example.com"]);
+    let mut owner = Browser::new(&door);
+    let start = |browser: &mut Browser| browser.post("/console/sign-in/passkey/start", "").json()["id"].as_str().unwrap().to_owned();
+    let mine = start(&mut owner);
+    let mut stranger = Browser::new(&door);
+    let ids: std::collections::BTreeSet<String> = (0..1_100).map(|_| start(&mut stranger)).collect();
+    assert_eq!(ids.len(), 1_100);
+    // The browser is asked once: an answer to it is still looked at, however late, and found to be none.
+    let mut answer = |id: &str| {
+        let reply = owner.post("/console/sign-in/passkey", &format!("id={id}&answer=%7B%7D"));
+        (reply.status, reply.text().contains("cannot be read"), reply.text().contains("begin again"))
+    };
+    assert_eq!(answer(&mine), (400, true, false));
+    // What was not asked here is not.
+    let (end, rest) = mine.split_once('.').unwrap();
+    let (state, hash) = rest.split_once('.').unwrap();
+    let later = end.parse::<i64>().unwrap() + 1;
+    for made_up in
+        [format!("{later}.{state}.{hash}"), format!("{end}.{state}A.{hash}"), format!("{end}.{state}."), state.to_owned(), String::new()]
+    {
+        let (status, _, begin_again) = answer(&made_up);
+        assert_eq!((status, begin_again), (409, true), "{made_up}");
+    }
+}
+
+#[test]
 fn keys_that_are_none_are_told_to_wait_and_good_ones_never() {
     let rack = Recorder::start("rackPassword1");
     let door = Door::with_rack(&rack);

@@ -262,3 +262,57 @@ fn a_session_of_a_command_line_ends_with_its_key() {
         assert!(sessions(&store, &ada).await.is_empty());
     });
 }
+
+#[test]
+fn an_answered_sign_in_is_used_up_and_nothing_is_kept_of_others() {
+    on_each(async |store| {
+        let ada = user(&store, "ada@example.com").await;
+        let answered = |byte: u8, created_ms| NewChallenge {
+            id_hash: [byte; 32],
+            purpose: Purpose::SignIn,
+            user: Some(ada.clone()),
+            key: None,
+            state: Vec::new(),
+            peer: "10.0.0.1".to_owned(),
+            created_ms,
+            expires_ms: NOW + 1_000,
+        };
+        let racers: Vec<_> = (0..8)
+            .map(|_| {
+                let (store, answered) = (store.clone(), answered(1, NOW));
+                tokio::spawn(async move { store.use_sign_in(&answered).await.unwrap() })
+            })
+            .collect();
+        let mut won = 0;
+        for one in racers {
+            won += usize::from(one.await.unwrap());
+        }
+        assert_eq!(won, 1);
+        // However often they sign in within its time.
+        for byte in 2..60 {
+            assert!(store.use_sign_in(&answered(byte, NOW + 1)).await.unwrap());
+        }
+        assert!(!store.use_sign_in(&answered(1, NOW + 999)).await.unwrap());
+    });
+}
+
+#[test]
+fn another_authenticator_app_ends_what_the_old_one_opened() {
+    on_each(async |store| {
+        let ada = user(&store, "ada@example.com").await;
+        let there = session(&ada, NOW + 1_000);
+        store.insert_session(&there, None, &act("SignIn")).await.unwrap();
+        let first = renewal(&ada, None);
+        store.put_totp(&ada, &sealed(), 7, Some(&[[1; 32]]), &first, &act("TotpAdd")).await.unwrap();
+        assert!(sessions(&store, &ada).await.contains(&there.key.id), "the first one opened nothing yet");
+        let api = key(&ada, "default", KeyKind::User);
+        store.insert_key(&api, &act("KeyCreate")).await.unwrap();
+        let mut cli = NewSession { goes_with: Some(api.id.clone()), factor: Some(Factor::Totp), ..session(&ada, NOW + 1_000) };
+        cli.key.kind = KeyKind::CliSession;
+        store.insert_session(&cli, None, &act("CliSignIn")).await.unwrap();
+        let second = renewal(&ada, Some(first.session.key.id.clone()));
+        store.put_totp(&ada, &sealed(), 9, None, &second, &act("TotpReplace")).await.unwrap();
+        assert_eq!(sessions(&store, &ada).await, std::slice::from_ref(&second.session.key.id));
+        assert_eq!(store.list_keys(Some(&ada), &Page::first(9)).await.unwrap().len(), 1, "API keys stay");
+    });
+}
