@@ -16,7 +16,8 @@ test('of many who bring the setup code at once, one wins', async (t) => {
   })));
   const statuses = answers.map((answer) => answer.status()).sort();
   assert.deepEqual(statuses.filter((status) => status === 200).length, 1, String(statuses));
-  assert.ok(statuses.every((status) => status === 200 || status === 409 || status === 303), String(statuses));
+  // Or told to come again: of one network so many passwords are not hashed at once.
+  assert.ok(statuses.every((status) => [200, 303, 409, 429].includes(status)), String(statuses));
   assert.equal((await at.admin('user', 'list')).length, 1);
   assert.equal((await at.admin('org', 'list')).length, 1);
 });

@@ -258,7 +258,7 @@ fn refused(wants_json: bool, error: &OpsError) -> Refused {
     let status = match error {
         OpsError::Input(_) => StatusCode::BAD_REQUEST,
         OpsError::Forbidden(_) | OpsError::Denied(_) => StatusCode::FORBIDDEN,
-        OpsError::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
+        OpsError::Limited { .. } | OpsError::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
         OpsError::Missing(_) => StatusCode::NOT_FOUND,
         OpsError::Conflict(_) => StatusCode::CONFLICT,
         OpsError::Rack(_) => StatusCode::BAD_GATEWAY,
@@ -274,7 +274,7 @@ fn refused(wants_json: bool, error: &OpsError) -> Refused {
         other => other.to_string(),
     };
     let further = match error {
-        OpsError::Limited { wait_s } => Some((RETRY_AFTER, HeaderValue::from(*wait_s))),
+        OpsError::Limited { wait_s } | OpsError::Busy { wait_s } => Some((RETRY_AFTER, HeaderValue::from(*wait_s))),
         _ => None,
     };
     Refused { status, message, wants_json, further }

@@ -22,6 +22,8 @@ const OF_ACCOUNT: i64 = 10;
 const OF_DEVICE: i64 = 10;
 /// Wrong passwords from one network, whatever the accounts.
 const OF_NETWORK: i64 = 100;
+/// And from a wide one, of which a provider hands out whole networks.
+const OF_WIDE_NETWORK: i64 = 1_000;
 /// What is used up that a server remembers by itself. Beyond that it asks the store.
 const MOST: usize = 10_000;
 
@@ -29,7 +31,11 @@ const MOST: usize = 10_000;
 static USED_UP: LazyLock<Mutex<HashMap<Subject, i64>>> = LazyLock::new(Mutex::default);
 
 /// A try that was counted, to be taken back if it was none.
-pub(super) struct Counted(Vec<Subject>);
+pub(super) struct Counted {
+    subjects: Vec<Subject>,
+    /// Whether it came from a device that is known to the account.
+    pub(super) is_known: bool,
+}
 
 /// The network of an address: of IPv6, whoever has one address has all of a /64.
 pub(crate) fn network(peer: &str) -> String {
@@ -40,6 +46,17 @@ pub(crate) fn network(peer: &str) -> String {
         }
         Ok(IpAddr::V4(ip)) => ip.to_string(),
         Err(_) => peer.to_owned(),
+    }
+}
+
+/// The wider network of an address: of IPv6 a /48, since whoever gets one has 65,536 of the others.
+pub(crate) fn wide_network(peer: &str) -> String {
+    match peer.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+        Ok(IpAddr::V6(ip)) => {
+            let [a, b, c, ..] = ip.segments();
+            format!("{a:x}:{b:x}:{c:x}::/48")
+        }
+        _ => network(peer),
     }
 }
 
@@ -98,23 +115,25 @@ impl Ops {
         {
             let own = self.subject("device", device);
             if self.count(&own, OF_DEVICE).await?.is_none() {
-                return Ok(Counted(vec![own]));
+                return Ok(Counted { subjects: vec![own], is_known: true });
             }
         }
         let mut counted = Vec::new();
-        for (subject, most) in [(self.subject("network", &network(&actor.peer)), OF_NETWORK), (self.subject("account", email), OF_ACCOUNT)]
-        {
+        let (near, wide) = (network(&actor.peer), wide_network(&actor.peer));
+        let wide = (wide != near).then(|| (self.subject("wide network", &wide), OF_WIDE_NETWORK));
+        let near = (self.subject("network", &near), OF_NETWORK);
+        for (subject, most) in wide.into_iter().chain([near, (self.subject("account", email), OF_ACCOUNT)]) {
             if let Some(wait_ms) = self.count(&subject, most).await? {
                 return Err(OpsError::Limited { wait_s: wait_ms / 1000 + 1 });
             }
             counted.push(subject);
         }
-        Ok(Counted(counted))
+        Ok(Counted { subjects: counted, is_known: false })
     }
 
     /// It was no guess: it was right.
     pub(super) async fn no_guess(&self, counted: &Counted) -> Result<(), OpsError> {
-        for subject in &counted.0 {
+        for subject in &counted.subjects {
             self.store.forgive_guess(subject).await?;
         }
         Ok(())
@@ -161,6 +180,9 @@ mod tests {
     fn whoever_has_a_network_has_all_of_its_addresses() {
         assert_eq!(network("2001:db8:1:2:3:4:5:6"), network("2001:db8:1:2::1"));
         assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
+        assert_eq!(wide_network("2001:db8:1:2::1"), wide_network("2001:db8:1:ffff::1"));
+        assert_ne!(wide_network("2001:db8:1:2::1"), wide_network("2001:db8:2:2::1"));
+        assert_eq!((wide_network("10.0.0.1").as_str(), wide_network("::ffff:10.0.0.1").as_str()), ("10.0.0.1", "10.0.0.1"));
         assert_eq!((network("10.0.0.1").as_str(), network("::ffff:10.0.0.1").as_str()), ("10.0.0.1", "10.0.0.1"));
     }
 }

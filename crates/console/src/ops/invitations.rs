@@ -84,7 +84,7 @@ impl Ops {
         let password_hash = match (is_new, given) {
             (true, Some(chosen)) => {
                 self.rules.password.check(chosen, email.as_str())?;
-                Some(hashed(chosen).await?)
+                Some(hashed(chosen, email.as_str()).await?)
             }
             (true, None) => return Err(OpsError::Input("choose a password".to_owned())),
             (false, _) if is_signed_in => None,

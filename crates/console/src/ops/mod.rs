@@ -8,6 +8,7 @@ pub(crate) mod cli_sessions;
 pub(crate) mod data_keys;
 pub(crate) mod factors;
 pub(crate) mod guesses;
+mod hashing;
 pub(crate) mod installs;
 pub(crate) mod invitations;
 pub(crate) mod keys;
@@ -77,6 +78,14 @@ pub(crate) enum OpsError {
     #[error("too many wrong passwords; wait {} min, or use a passkey, or a browser in which you signed in before", (.wait_s + 59) / 60)]
     Limited {
         /// Until there are tries again, seconds.
+        wait_s: i64,
+    },
+    /// Too many who ask for the same at this moment.
+    #[error(
+        "too many people sign in at this moment; try again in {wait_s} seconds, or use a passkey, or a browser in which you signed in before"
+    )]
+    Busy {
+        /// Until there is room again, seconds.
         wait_s: i64,
     },
     /// It is not there, or they may not know of it.

@@ -5,8 +5,9 @@ use std::sync::LazyLock;
 use convox_model::Email;
 use convox_seal::{ApiKey, KeyKind, Secret, password};
 use convox_store::passwords::SignInRow;
-use tokio::sync::Semaphore;
 
+use super::guesses::wide_network;
+use super::hashing::{KNOWN, Lane, STRANGERS};
 use super::sessions::{Browser, SignedIn};
 use super::{Actor, Ops, OpsError};
 
@@ -15,8 +16,6 @@ const RESET_MS: i64 = 60 * 60 * 1000;
 /// What everybody asks to be called here, and so no part of a password.
 const COMMON: [&str; 2] = ["convox", "console"];
 
-/// Hashes that are computed at the same time: each takes 19 MiB and a core.
-static HASHING: Semaphore = Semaphore::const_new(2);
 /// Compared with when nobody has that address, so that the answer takes as long.
 static NOBODY: LazyLock<String> = LazyLock::new(|| password::hash(&convox_seal::generate_password()).unwrap_or_default());
 
@@ -72,17 +71,19 @@ impl PasswordRule {
     }
 }
 
-/// Runs what takes a core and 19 MiB off the runtime's threads.
-async fn heavy<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, OpsError> {
-    let failed = || OpsError::Input("the password could not be checked; try again".to_owned());
-    let _permit = HASHING.acquire().await.map_err(|_| failed())?;
-    tokio::task::spawn_blocking(work).await.map_err(|_| failed())
+/// The hash to keep, for somebody who showed that they may choose a password.
+pub(super) async fn hashed(chosen: &Secret, email: &str) -> Result<String, OpsError> {
+    hashed_in(&KNOWN, email, chosen).await
 }
 
-/// The hash to keep.
-pub(super) async fn hashed(chosen: &Secret) -> Result<String, OpsError> {
+/// The same for somebody whose code is looked at later only.
+pub(super) async fn hashed_for_stranger(chosen: &Secret, peer: &str) -> Result<String, OpsError> {
+    hashed_in(&STRANGERS, &wide_network(peer), chosen).await
+}
+
+async fn hashed_in(lane: &'static Lane, whose: &str, chosen: &Secret) -> Result<String, OpsError> {
     let copy = Secret::new(chosen.expose().to_owned());
-    heavy(move || password::hash(&copy)).await?.map_err(|error| OpsError::Input(error.to_string()))
+    lane.run(whose, move || password::hash(&copy)).await?.map_err(|error| OpsError::Input(error.to_string()))
 }
 
 impl Ops {
@@ -93,15 +94,27 @@ impl Ops {
         let found = self.store.find_sign_in(email).await?;
         let phc = found.as_ref().and_then(|row| row.password_hash.clone());
         let copy = Secret::new(given.expose().to_owned());
-        let is_theirs = heavy({
+        let verify = {
             let phc = phc.clone();
             move || password::verify(&copy, phc.as_deref().unwrap_or(&NOBODY)) && phc.is_some()
-        })
-        .await?;
+        };
+        let verified = if counted.is_known || actor.principal.as_ref().is_some_and(|who| who.email == email) {
+            KNOWN.run(email, verify).await
+        } else {
+            STRANGERS.run(&wide_network(&actor.peer), verify).await
+        };
+        let is_theirs = match verified {
+            Ok(is_theirs) => is_theirs,
+            Err(error) => {
+                // It was not looked at.
+                self.no_guess(&counted).await?;
+                return Err(error);
+            }
+        };
         let Some(row) = found.filter(|_| is_theirs) else { return Ok(None) };
         self.no_guess(&counted).await?;
         if let Some(before) = phc.filter(|phc| password::needs_rehash(phc)) {
-            self.store.rehash_password(&row.user, &before, &hashed(given).await?).await?;
+            self.store.rehash_password(&row.user, &before, &hashed(given, email).await?).await?;
         }
         Ok(Some(row))
     }
@@ -119,7 +132,7 @@ impl Ops {
             return Err(OpsError::Forbidden("that is not your current password".to_owned()));
         }
         self.rules.password.check(chosen, &who.email)?;
-        let hash = hashed(chosen).await?;
+        let hash = hashed(chosen, &who.email).await?;
         let act = actor.act(&*self.clock, "PasswordChange", format!("/users/{}/password", who.email));
         self.store.set_password(&who.user, &hash, who.key.as_ref(), &act).await?;
         self.renew_session(actor, browser).await
@@ -152,7 +165,7 @@ impl Ops {
         let gone = || OpsError::Conflict("this link was used or has ended; ask for a new one".to_owned());
         let row = self.store.find_reset(&hash, self.clock.now_ms()).await?.ok_or_else(gone)?;
         self.rules.password.check(chosen, &row.email)?;
-        let kept = hashed(chosen).await?;
+        let kept = hashed(chosen, &row.email).await?;
         let (session, text) = self.new_session(&row.user, browser, None);
         let act =
             actor.act_as(&*self.clock, &row.user, &row.email, "PasswordReset", format!("/users/{}/password", row.email), "reset-code");

@@ -5,7 +5,7 @@ use convox_seal::{ApiKey, KeyKind, Secret};
 use convox_store::keys::DEFAULT_NAME;
 use convox_store::setup::Setup;
 
-use super::passwords::hashed;
+use super::passwords::hashed_for_stranger;
 use super::{Actor, Ops, OpsError};
 
 impl Ops {
@@ -30,7 +30,7 @@ impl Ops {
         let password_hash = match password {
             Some(chosen) => {
                 self.rules.password.check(chosen, email.as_str())?;
-                Some(hashed(chosen).await?)
+                Some(hashed_for_stranger(chosen, &actor.peer).await?)
             }
             None => None,
         };

@@ -177,7 +177,7 @@ pub(crate) fn status_and_words(error: &OpsError) -> (StatusCode, String) {
     let status = match error {
         OpsError::Input(_) => StatusCode::BAD_REQUEST,
         OpsError::Forbidden(_) | OpsError::Denied(_) => StatusCode::FORBIDDEN,
-        OpsError::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
+        OpsError::Limited { .. } | OpsError::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
         OpsError::Missing(_) => StatusCode::NOT_FOUND,
         OpsError::Conflict(_) => StatusCode::CONFLICT,
         OpsError::Rack(_) => StatusCode::BAD_GATEWAY,
@@ -199,7 +199,7 @@ impl From<OpsError> for Fault {
     fn from(error: OpsError) -> Self {
         let (status, message) = status_and_words(&error);
         let wait_s = match error {
-            OpsError::Limited { wait_s } => Some(wait_s),
+            OpsError::Limited { wait_s } | OpsError::Busy { wait_s } => Some(wait_s),
             _ => None,
         };
         Self { is_written: matches!(error, OpsError::Denied(_)), wait_s, ..Self::new(status, message) }

@@ -101,8 +101,8 @@ async fn sign_in(
                 }
             })
         }
-        Err(error @ OpsError::Limited { wait_s }) => {
-            note_refusal(&app, &visitor, "too-many-guesses");
+        Err(error @ (OpsError::Limited { wait_s } | OpsError::Busy { wait_s })) => {
+            note_refusal(&app, &visitor, if matches!(error, OpsError::Busy { .. }) { "too-many-at-once" } else { "too-many-guesses" });
             let (status, words) = status_and_words(&error);
             let page = SignInPage::new(&app, email, &next, Problem::new("", sentence(&words)));
             Ok(([(RETRY_AFTER, HeaderValue::from(wait_s))], show_with(status, &page)).into_response())

@@ -260,6 +260,45 @@ fn no_spelling_and_no_burst_gives_more_tries() {
 }
 
 #[test]
+fn strangers_who_sign_in_all_at_once_hold_up_nobody_who_is_known() {
+    let door = Door::open_with(&["--trusted-proxy", "127.0.0.1"]);
+    with_password(&door, "admin@example.com");
+    let mut known = Browser::new(&door);
+    let signed_in = known.sign_in("admin@example.com", PASSWORD);
+    let device = cookie(&signed_in, "__Host-convox-device").unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let statuses = std::sync::Mutex::new(std::collections::BTreeMap::new());
+    std::thread::scope(|scope| {
+        for number in 0..80 {
+            let (door, done, statuses) = (&door, &done, &statuses);
+            scope.spawn(move || {
+                // Of one provider each five: a /48 of their own.
+                let mut browser = Browser::new(door);
+                let mut turn = 0;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) && turn < 200 {
+                    browser.forwarded = format!("2001:db8:{:x}:{turn:x}::1", number / 5);
+                    let status = browser.sign_in(&format!("nobody-{number}-{turn}@example.com"), "wrong").status;
+                    *statuses.lock().unwrap().entry(status).or_insert(0) += 1;
+                    turn += 1;
+                }
+            });
+        }
+        let is_full = || statuses.lock().unwrap().get(&429).is_some_and(|count| *count > 20);
+        let full = convox_testkit::eventually(std::time::Duration::from_secs(60), || is_full().then_some(()));
+        known.cookie = format!("__Host-convox-device={device}");
+        let began = std::time::Instant::now();
+        let known: Vec<u16> = (0..3).map(|_| known.sign_in("admin@example.com", PASSWORD).status).collect();
+        let took = began.elapsed();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(full.is_some(), "the queue has an end: {statuses:?}");
+        assert_eq!(known, [303, 303, 303]);
+        assert!(took < std::time::Duration::from_secs(15), "{took:?}");
+    });
+    let statuses = statuses.into_inner().unwrap();
+    assert!(statuses.keys().all(|status| [403, 429].contains(status)), "{statuses:?}");
+}
+
+#[test]
 fn a_right_password_is_no_guess() {
     let door = Door::open();
     with_password(&door, "admin@example.com");
