@@ -141,7 +141,7 @@ impl Credential {
             Self::OfConsole(KeyKind::User | KeyKind::Deploy | KeyKind::Session | KeyKind::CliSession) => (&["keys.hash"], &[]),
             Self::OfConsole(KeyKind::Setup) => (&["setup.code_hash"], &[]),
             Self::OfConsole(KeyKind::Invitation) => (&["invitations.code_hash"], &[]),
-            Self::OfConsole(KeyKind::Reset) => (&["resets.code_hash"], &[]),
+            Self::OfConsole(KeyKind::Reset) => (&["resets.code_hash", "resets.before_hash"], &[]),
             Self::OfConsole(KeyKind::Authorization) => (&["authorization_codes.code_hash"], &[]),
             Self::OfConsole(KeyKind::Device) => (&["device_authorizations.device_hash", "device_authorizations.user_hash"], &[]),
             Self::Passkey => (&["passkeys.credential_id"], &[]),

@@ -75,7 +75,8 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps the one-time code of somebody who forgot their password; an earlier one is void.
+    /// Keeps the one-time code of somebody who forgot their password. The one before stays good to its end, so that a stranger who asks takes
+    /// nothing away from who has just been sent one; those before that are void.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -83,7 +84,8 @@ impl Store {
         let ((), seq) = change!(self, act, |tx| {
             sqlx::query(
                 "INSERT INTO resets (user_id, code_hash, expires_ms) VALUES ($1, $2, $3) \
-                 ON CONFLICT (user_id) DO UPDATE SET code_hash = excluded.code_hash, expires_ms = excluded.expires_ms",
+                 ON CONFLICT (user_id) DO UPDATE SET before_hash = resets.code_hash, before_ms = resets.expires_ms, \
+                 code_hash = excluded.code_hash, expires_ms = excluded.expires_ms",
             )
             .bind(user.as_str())
             .bind(&code_hash[..])
@@ -101,12 +103,13 @@ impl Store {
     pub async fn find_reset(&self, code_hash: &[u8; 32], now_ms: i64) -> Result<Option<SignInRow>, StoreError> {
         let row: Option<(String, String, Option<String>)> = convox_db::query!(&self.db, |pool| {
             sqlx::query_as(
-            "SELECT u.id, u.email, u.password_hash FROM resets r JOIN users u ON u.id = r.user_id WHERE r.code_hash = $1 AND r.expires_ms > $2"
-        )
-        .bind(&code_hash[..])
-        .bind(now_ms)
-        .fetch_optional(pool)
-        .await
+                "SELECT u.id, u.email, u.password_hash FROM resets r JOIN users u ON u.id = r.user_id \
+             WHERE (r.code_hash = $1 AND r.expires_ms > $2) OR (r.before_hash = $1 AND r.before_ms > $2)",
+            )
+            .bind(&code_hash[..])
+            .bind(now_ms)
+            .fetch_optional(pool)
+            .await
         })?;
         Ok(row.map(|(id, email, password_hash)| SignInRow { user: UserId::from_text(id), email, password_hash }))
     }
@@ -118,12 +121,15 @@ impl Store {
     pub async fn run_reset(&self, code_hash: &[u8; 32], hash: &str, session: &NewSession, act: &Act) -> Result<i64, StoreError> {
         let user = &session.key.user;
         let ((), seq) = change!(self, act, |tx| {
-            let used = sqlx::query("DELETE FROM resets WHERE code_hash = $1 AND user_id = $2 AND expires_ms > $3")
-                .bind(&code_hash[..])
-                .bind(user.as_str())
-                .bind(act.event.at_ms)
-                .execute(&mut *tx)
-                .await?;
+            let used = sqlx::query(
+                "DELETE FROM resets WHERE user_id = $2 \
+                 AND ((code_hash = $1 AND expires_ms > $3) OR (before_hash = $1 AND before_ms > $3))",
+            )
+            .bind(&code_hash[..])
+            .bind(user.as_str())
+            .bind(act.event.at_ms)
+            .execute(&mut *tx)
+            .await?;
             if used.rows_affected() != 1 {
                 return Err(StoreError::Conflict("this link was used or has ended; ask for a new one".to_owned()));
             }

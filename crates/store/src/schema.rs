@@ -88,6 +88,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0022_audit_register.sql"),
         postgres: include_str!("../migrations/postgres/0022_audit_register.sql"),
     },
+    Migration {
+        name: "0030_second_reset",
+        sqlite: include_str!("../migrations/sqlite/0030_second_reset.sql"),
+        postgres: include_str!("../migrations/postgres/0030_second_reset.sql"),
+    },
 ];
 
 #[cfg(test)]

@@ -24,6 +24,10 @@ const OF_DEVICE: i64 = 10;
 const OF_NETWORK: i64 = 100;
 /// And from a wide one, of which a provider hands out whole networks.
 const OF_WIDE_NETWORK: i64 = 1_000;
+/// Mails with a link for a forgotten password, to one address and asked for from one network or a wide one.
+const MAILS_TO_ONE: i64 = 3;
+const MAILS_OF_NETWORK: i64 = 20;
+const MAILS_OF_WIDE_NETWORK: i64 = 100;
 /// What is used up that a server remembers by itself. Beyond that it asks the store.
 const MOST: usize = 10_000;
 
@@ -129,6 +133,20 @@ impl Ops {
             counted.push(subject);
         }
         Ok(Counted { subjects: counted, is_known: false })
+    }
+
+    /// Whether a mail to `email` may be asked for; `false` when enough are on their way to it. Counted for addresses that nobody has too, so
+    /// that the answer tells nothing of who has an account.
+    pub(crate) async fn may_ask_for_mail(&self, actor: &Actor, email: &str) -> Result<bool, OpsError> {
+        let (near, wide) = (network(&actor.peer), wide_network(&actor.peer));
+        let is_wider = wide != near;
+        let wide = is_wider.then(|| (self.subject("mails of wide network", &wide), MAILS_OF_WIDE_NETWORK));
+        for (subject, most) in wide.into_iter().chain([(self.subject("mails of network", &near), MAILS_OF_NETWORK)]) {
+            if let Some(wait_ms) = self.count(&subject, most).await? {
+                return Err(OpsError::Limited { wait_s: wait_ms / 1000 + 1 });
+            }
+        }
+        Ok(self.count(&self.subject("mails to", email), MAILS_TO_ONE).await?.is_none())
     }
 
     /// It was no guess: it was right.

@@ -11,6 +11,7 @@ use convox_seal::Secret;
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use super::page::{Fault, Frame, Problem, go, sentence, show, show_with, status_and_words};
 use super::person::{AUTHORIZE, Entrant, Person, Visitor, with_device, with_session, without_session};
@@ -179,10 +180,21 @@ struct ForgottenPage {
     has_mail: bool,
     /// Whether it was just asked for.
     is_sent: bool,
+    /// Why it was not.
+    problem: Problem,
 }
 
+impl ForgottenPage {
+    fn new(has_mail: bool, is_sent: bool) -> Self {
+        Self { frame: Frame::default(), has_mail, is_sent, problem: Problem::default() }
+    }
+}
+
+/// Mails that are made and handed over at the same time.
+static MAILING: Semaphore = Semaphore::const_new(16);
+
 async fn ask_address(State(app): State<Arc<App>>) -> Response {
-    show(&ForgottenPage { frame: Frame::default(), has_mail: app.mail.is_there(), is_sent: false })
+    show(&ForgottenPage::new(app.mail.is_there(), false))
 }
 
 #[derive(Deserialize)]
@@ -190,13 +202,36 @@ struct AddressForm {
     email: String,
 }
 
-/// The same answer, as fast, whether anybody has that address or not.
-async fn forgotten(State(app): State<Arc<App>>, visitor: Visitor, Form(AddressForm { email }): Form<AddressForm>) -> Response {
+/// The same answer, as fast, whether anybody has that address or not; and of those that one address was sent enough of, too.
+async fn forgotten(
+    State(app): State<Arc<App>>,
+    visitor: Visitor,
+    Form(AddressForm { email }): Form<AddressForm>,
+) -> Result<Response, Fault> {
     let (true, Some(url)) = (app.mail.is_there(), app.url.clone()) else {
-        return show(&ForgottenPage { frame: Frame::default(), has_mail: false, is_sent: false });
+        return Ok(show(&ForgottenPage::new(false, false)));
     };
+    let email = email.trim().to_ascii_lowercase();
+    let later = |wait_s: i64| {
+        let words = format!(
+            "Too many links were asked for from your network. Try again in {} min, or ask whoever runs this Console for one.",
+            (wait_s + 59) / 60
+        );
+        let page = ForgottenPage { problem: Problem::new("email", words), ..ForgottenPage::new(true, false) };
+        ([(RETRY_AFTER, HeaderValue::from(wait_s))], show_with(StatusCode::TOO_MANY_REQUESTS, &page)).into_response()
+    };
+    match app.ops().may_ask_for_mail(&visitor.actor, &email).await {
+        Ok(true) => {}
+        Ok(false) => return Ok(show(&ForgottenPage::new(true, true))),
+        Err(OpsError::Limited { wait_s }) => {
+            note_refusal(&app, &visitor, "too-many-mails");
+            return Ok(later(wait_s));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let Ok(permit) = MAILING.try_acquire() else { return Ok(later(60)) };
     tokio::spawn(async move {
-        let email = email.trim().to_ascii_lowercase();
+        let _permit = permit;
         match app.ops().start_reset(&visitor.actor, &email).await {
             Ok(Some((code, _))) => {
                 let _ = app.mail.reset(&email, &format!("{url}/console/reset#{}", code.reveal())).await;
@@ -205,7 +240,7 @@ async fn forgotten(State(app): State<Arc<App>>, visitor: Visitor, Form(AddressFo
             Err(error) => tracing::warn!(%error, "a forgotten password could not be replaced"),
         }
     });
-    show(&ForgottenPage { frame: Frame::default(), has_mail: true, is_sent: true })
+    Ok(show(&ForgottenPage::new(true, true)))
 }
 
 #[derive(Template)]

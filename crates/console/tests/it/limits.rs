@@ -335,6 +335,41 @@ fn strangers_who_ask_for_passkeys_keep_nobody_from_signing_in_by_one() {
 }
 
 #[test]
+fn nobody_floods_a_mailbox_or_takes_a_link_away() {
+    let mail = ["--url", "https://console.example.com", "--mail-from", "console@example.com", "--smtp-url", "smtp://127.0.0.1:1"];
+    let door = Door::open_with(&[&mail[..], &["--trusted-proxy", "127.0.0.1"]].concat());
+    let mut browser = Browser::new(&door);
+    let mut ask = |from: &str, email: &str| {
+        browser.forwarded = from.to_owned();
+        let reply = browser.post("/console/forgotten", &format!("email={email}"));
+        (reply.status, reply.text(), reply.header("retry-after").map(str::to_owned))
+    };
+    let nobody = ask("192.0.2.1", "nobody@example.com");
+    assert!(nobody.0 == 200 && nobody.1.contains("is on its way"), "{nobody:?}");
+    for number in 0..8 {
+        assert_eq!(ask(&format!("192.0.2.{}", number % 4), "admin@example.com"), nobody, "the same, whatever was done");
+    }
+    // From one network, whoever's address it is.
+    let turned_away =
+        (0..40).map(|number| ask("198.51.100.1", &format!("nobody-{number}@example.com"))).find(|reply| reply.0 != 200).unwrap();
+    assert!(turned_away.0 == 429 && turned_away.1.contains("Too many links") && turned_away.2.is_some(), "{turned_away:?}");
+    assert_eq!(ask("198.51.100.2", "nobody@example.com").0, 200, "and no other");
+    let wide = (0..140)
+        .map(|number| ask(&format!("2001:db8:1:{number:x}::1"), &format!("n-{number}@example.com")).0)
+        .filter(|status| *status == 200);
+    assert_eq!(wide.count(), 100);
+    let asked = || door.events_now(|event| event["action"] == "PasswordForgotten").len();
+    convox_testkit::eventually(std::time::Duration::from_secs(5), || (asked() == 3).then_some(())).expect("three were made");
+    // A link that was made before is good still.
+    let made = door.admin(&["user", "reset-link", "admin@example.com", "--url", "https://console.example.com"]);
+    assert_eq!(ask("203.0.113.9", "admin@example.com").0, 200);
+    let code = made["link"].as_str().unwrap().split_once('#').unwrap().1.to_owned();
+    let body = format!("code={code}&email=admin@example.com&password={PASSWORD}");
+    assert_eq!(Browser::new(&door).post("/console/reset/finish", &body).status, 303);
+    assert_eq!(asked(), 4, "three, and that of the server's command line");
+}
+
+#[test]
 fn keys_that_are_none_are_told_to_wait_and_good_ones_never() {
     let rack = Recorder::start("rackPassword1");
     let door = Door::with_rack(&rack);

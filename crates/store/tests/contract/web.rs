@@ -121,14 +121,20 @@ fn a_new_password_ends_other_sessions_and_a_code_is_good_once() {
 
         store.put_reset(&ada, &[2; 32], NOW + 100, &act("PasswordForgotten")).await.unwrap();
         store.put_reset(&ada, &[3; 32], NOW + 100, &act("PasswordForgotten")).await.unwrap();
-        assert!(store.find_reset(&[2; 32], NOW).await.unwrap().is_none(), "the last one counts");
+        store.put_reset(&ada, &[4; 32], NOW + 200, &act("PasswordForgotten")).await.unwrap();
+        assert!(store.find_reset(&[2; 32], NOW).await.unwrap().is_none(), "the last two count");
+        assert!(
+            store.find_reset(&[3; 32], NOW + 99).await.unwrap().is_some() && store.find_reset(&[4; 32], NOW + 199).await.unwrap().is_some()
+        );
         assert!(store.find_reset(&[3; 32], NOW + 100).await.unwrap().is_none(), "not after its end");
         let fresh = session(&ada, NOW + 1_000);
         store.run_reset(&[3; 32], "three", &fresh, &act("PasswordReset")).await.unwrap();
         let left: Vec<_> = store.list_sessions(&ada, NOW).await.unwrap().into_iter().map(|row| row.id).collect();
         assert_eq!(left, [fresh.key.id]);
-        let again = store.run_reset(&[3; 32], "four", &session(&ada, NOW + 1_000), &act("PasswordReset")).await;
-        assert!(matches!(again, Err(StoreError::Conflict(_))));
+        for used in [[3; 32], [4; 32]] {
+            let again = store.run_reset(&used, "four", &session(&ada, NOW + 1_000), &act("PasswordReset")).await;
+            assert!(matches!(again, Err(StoreError::Conflict(_))), "one password for both");
+        }
         assert_eq!(store.find_sign_in("ada@example.com").await.unwrap().unwrap().password_hash.as_deref(), Some("three"));
     });
 }
