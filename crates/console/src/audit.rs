@@ -54,6 +54,7 @@ pub(crate) struct Audit {
     lost: AtomicU64,
     sign_ins: Rate,
     refusals: Rate,
+    beginnings: Rate,
     second: Option<Arc<Standing>>,
 }
 
@@ -70,6 +71,7 @@ impl Audit {
             lost: AtomicU64::new(0),
             sign_ins: Rate::new(OF_ONE, OF_ALL),
             refusals: Rate::new(OF_ONE, OF_ALL),
+            beginnings: Rate::new(OF_ONE, OF_ALL),
             second: writer.standing(),
         };
         (audit, writer)
@@ -84,6 +86,14 @@ impl Audit {
             self.meters.add(Count::AuditRefused, 1);
         }
         written
+    }
+
+    /// The same for what a stranger begins, as long as there are not too many: beyond that they are counted. Whoever begins without end fills the
+    /// log no more than whoever is refused.
+    pub(crate) async fn write_begun(&self, event: Event, now_ms: i64) -> Result<(), NotWritten> {
+        let (is_written, left_out) = self.beginnings.admit(&source(&event), &event, now_ms);
+        self.tell(left_out, BEGUN);
+        if is_written { self.write(event).await } else { Ok(()) }
     }
 
     async fn write_event(&self, event: Event) -> Result<(), NotWritten> {
@@ -134,22 +144,23 @@ impl Audit {
     fn limited(&self, rate: &Rate, event: impl FnOnce() -> Event, now_ms: i64) {
         let event = event();
         let (is_written, left_out) = rate.admit(&source(&event), &event, now_ms);
-        self.tell(left_out);
+        self.tell(left_out, REFUSED);
         if is_written {
             self.note(Entry::Event(Box::new(event.bounded())));
         }
     }
 
-    fn tell(&self, left_out: Vec<LeftOut>) {
+    fn tell(&self, left_out: Vec<LeftOut>, what: What) {
         for left_out in left_out {
-            self.note(Entry::Event(Box::new(summary(left_out).bounded())));
+            self.note(Entry::Event(Box::new(summary(left_out, what).bounded())));
         }
     }
 
     /// Writes how many refusals of minutes that are over were not written: the last ones of a flood are followed by none that could say so.
     pub(crate) fn tell_left_out(&self, now_ms: i64) {
-        self.tell(self.sign_ins.left_out(Some(now_ms)));
-        self.tell(self.refusals.left_out(Some(now_ms)));
+        self.tell(self.sign_ins.left_out(Some(now_ms)), REFUSED);
+        self.tell(self.refusals.left_out(Some(now_ms)), REFUSED);
+        self.tell(self.beginnings.left_out(Some(now_ms)), BEGUN);
     }
 
     fn note(&self, entry: Entry) {
@@ -160,8 +171,9 @@ impl Audit {
 
     /// Waits until everything that was added so far has been written, or was tried for long enough. For the end of the server.
     pub(crate) async fn flush(&self) {
-        self.tell(self.sign_ins.left_out(None));
-        self.tell(self.refusals.left_out(None));
+        self.tell(self.sign_ins.left_out(None), REFUSED);
+        self.tell(self.refusals.left_out(None), REFUSED);
+        self.tell(self.beginnings.left_out(None), BEGUN);
         let (done, flushed) = oneshot::channel();
         let flush = async {
             if self.queue.send(Item::Flush(done)).await.is_ok() {
@@ -182,8 +194,13 @@ fn source(event: &Event) -> String {
     format!("{} {} {}", event.org_id, event.actor_id, event.key_last4)
 }
 
-/// Stands for refusals that were only counted.
-fn summary(LeftOut { count, sample, at_ms }: LeftOut) -> Event {
+/// What was only counted: action, decision, and how it is said.
+type What = (&'static str, &'static str, &'static str);
+const REFUSED: What = ("RefusedMore", "refused", "more were refused in this minute, and are not listed");
+const BEGUN: What = ("DeviceAuthorizeMore", "allowed", "more were begun in this minute, and are not listed");
+
+/// Stands for what was only counted.
+fn summary(LeftOut { count, sample, at_ms }: LeftOut, (action, decision, words): What) -> Event {
     let who = sample.map_or_else(|| Event { actor: "unknown".to_owned(), ..Event::default() }, |sample| *sample);
     let peer = if who.actor_id.is_empty() { network(&who.peer) } else { who.peer };
     Event {
@@ -195,9 +212,9 @@ fn summary(LeftOut { count, sample, at_ms }: LeftOut) -> Event {
         org: who.org,
         org_id: who.org_id,
         peer,
-        action: "RefusedMore".to_owned(),
-        decision: "refused".to_owned(),
-        rule: format!("{count} more were refused in this minute, and are not listed"),
+        action: action.to_owned(),
+        decision: decision.to_owned(),
+        rule: format!("{count} {words}"),
         ..Event::default()
     }
 }

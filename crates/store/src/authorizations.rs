@@ -9,8 +9,10 @@ use crate::{Act, Store, StoreError, change};
 
 /// Device authorizations that one network may have pending.
 pub const MOST_OF_ONE: i64 = 50;
-/// Device authorizations that may be pending in all; beyond that the oldest one of the network with most of them gives way.
-pub const MOST: i64 = 500;
+/// Device authorizations that one wide network may have pending, of which a provider hands out very many of the others.
+pub const MOST_OF_WIDE: i64 = 100;
+/// Device authorizations that may be pending in all; beyond that the oldest one of the wide network with most of them gives way.
+pub const MOST: i64 = 1_000;
 /// Wrong codes that one user may type within [`TRIES_MS`].
 pub const MOST_TRIES: i64 = 5;
 /// After so long, wrong codes are forgotten, milliseconds.
@@ -84,6 +86,8 @@ pub struct NewDevice {
     pub peer: String,
     /// Its network: whoever has one address of it has all.
     pub network: String,
+    /// The wider one that this is part of.
+    pub wide: String,
     /// End, milliseconds since 1970.
     pub expires_ms: i64,
     /// Between two questions, milliseconds.
@@ -249,28 +253,32 @@ impl Store {
     pub async fn insert_device(&self, device: &NewDevice, now_ms: i64) -> Result<(), StoreError> {
         convox_db::transaction!(&self.db, |tx| {
             sqlx::query("DELETE FROM device_authorizations WHERE expires_ms <= $1").bind(now_ms).execute(&mut *tx).await?;
-            let (of_one, all): (i64, i64) =
-                sqlx::query_as("SELECT COALESCE(SUM(CASE WHEN network = $1 THEN 1 ELSE 0 END), 0), COUNT(*) FROM device_authorizations")
-                    .bind(device.network.as_str())
-                    .fetch_one(&mut *tx)
-                    .await?;
-            if of_one >= MOST_OF_ONE {
+            let (of_one, of_wide, all): (i64, i64, i64) = sqlx::query_as(
+                "SELECT COALESCE(SUM(CASE WHEN network = $1 THEN 1 ELSE 0 END), 0), COALESCE(SUM(CASE WHEN wide = $2 THEN 1 ELSE 0 END), 0), \
+                 COUNT(*) FROM device_authorizations",
+            )
+            .bind(device.network.as_str())
+            .bind(device.wide.as_str())
+            .fetch_one(&mut *tx)
+            .await?;
+            if of_one >= MOST_OF_ONE || of_wide >= MOST_OF_WIDE {
                 return Err(StoreError::Conflict("too many sign-ins of your network are waiting; try again in ten minutes".to_owned()));
             }
             // Whoever fills the table loses their own, and keeps nobody else out.
             if all >= MOST {
                 sqlx::query(
                     "DELETE FROM device_authorizations WHERE id = (SELECT id FROM device_authorizations WHERE state = 'pending' \
-                     AND network = (SELECT network FROM device_authorizations WHERE state = 'pending' GROUP BY network \
-                     ORDER BY COUNT(*) DESC, MIN(created_ms) LIMIT 1) ORDER BY created_ms, id LIMIT 1)",
+                     AND CASE WHEN wide = '' THEN network ELSE wide END = (SELECT CASE WHEN wide = '' THEN network ELSE wide END AS one \
+                     FROM device_authorizations WHERE state = 'pending' GROUP BY one ORDER BY COUNT(*) DESC, MIN(created_ms) LIMIT 1) \
+                     ORDER BY created_ms, id LIMIT 1)",
                 )
                 .execute(&mut *tx)
                 .await?;
             }
             sqlx::query(
                 "INSERT INTO device_authorizations \
-                 (id, device_hash, user_hash, device, peer, created_ms, expires_ms, interval_ms, polled_ms, state, network) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $6, 'pending', $9)",
+                 (id, device_hash, user_hash, device, peer, created_ms, expires_ms, interval_ms, polled_ms, state, network, wide) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $6, 'pending', $9, $10)",
             )
             .bind(device.id.as_str())
             .bind(&device.device_hash[..])
@@ -281,6 +289,7 @@ impl Store {
             .bind(device.expires_ms)
             .bind(device.interval_ms)
             .bind(device.network.as_str())
+            .bind(device.wide.as_str())
             .execute(&mut *tx)
             .await?;
         });

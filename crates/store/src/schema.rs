@@ -93,6 +93,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0030_second_reset.sql"),
         postgres: include_str!("../migrations/postgres/0030_second_reset.sql"),
     },
+    Migration {
+        name: "0031_wide_networks",
+        sqlite: include_str!("../migrations/sqlite/0031_wide_networks.sql"),
+        postgres: include_str!("../migrations/postgres/0031_wide_networks.sql"),
+    },
 ];
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ async fn device_authorization(
     }
     match app.ops().begin_device(&actor, &device_name).await {
         Ok(begun) => {
-            if let Err(error) = app.audit.write(begun.event).await {
+            if let Err(error) = app.audit.write_begun(begun.event, app.clock.now_ms()).await {
                 return refused(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", &error.to_string());
             }
             let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();

@@ -177,6 +177,7 @@ impl Ops {
             device: device_name(device),
             peer: actor.peer.clone(),
             network: super::guesses::network(&actor.peer),
+            wide: super::guesses::wide_network(&actor.peer),
             expires_ms: self.clock.now_ms() + DEVICE_MS,
             interval_ms: INTERVAL_MS,
         };

@@ -1,7 +1,9 @@
 //! Authorization codes and device authorizations.
 
 use convox_model::{KeyId, UserId};
-use convox_store::authorizations::{Approved, Decision, MOST, MOST_OF_ONE, MOST_TRIES, NewCode, NewDevice, Polled, TRIES_MS, Typed};
+use convox_store::authorizations::{
+    Approved, Decision, MOST, MOST_OF_ONE, MOST_OF_WIDE, MOST_TRIES, NewCode, NewDevice, Polled, TRIES_MS, Typed,
+};
 use convox_store::{Store, StoreError};
 
 use super::{NOW, act, act_by, on_each, session, user};
@@ -27,6 +29,7 @@ fn device(number: u8) -> NewDevice {
         device: "laptop".to_owned(),
         peer: "10.0.0.9".to_owned(),
         network: "10.0.0.9".to_owned(),
+        wide: "10.0.0.9".to_owned(),
         expires_ms: NOW + 600_000,
         interval_ms: 5_000,
     }
@@ -166,26 +169,34 @@ fn codes_are_not_guessed_however_many_try_at_once() {
 #[test]
 fn one_network_cannot_fill_the_table_and_many_keep_nobody_out() {
     on_each(async |store| {
-        let start = async |number: i64, network: &str, at_ms| {
+        let start = async |number: i64, network: &str, wide: &str, at_ms| {
             let mut hash = [0; 32];
             hash[..8].copy_from_slice(&number.to_be_bytes());
             let id = format!("{number:08}");
-            let new = NewDevice { id, device_hash: hash, user_hash: hash, network: network.to_owned(), ..device(1) };
+            let new = NewDevice { id, device_hash: hash, user_hash: hash, network: network.to_owned(), wide: wide.to_owned(), ..device(1) };
             store.insert_device(&new, at_ms).await.map(|()| hash)
         };
         let mut hashes = Vec::new();
         for number in 0..MOST_OF_ONE {
-            hashes.push(start(number, "10.0.0.1", NOW).await.unwrap());
+            hashes.push(start(number, "10.0.0.1", "10.0.0.1", NOW).await.unwrap());
         }
-        assert!(matches!(start(5_000, "10.0.0.1", NOW).await, Err(StoreError::Conflict(_))));
+        assert!(matches!(start(5_000, "10.0.0.1", "10.0.0.1", NOW).await, Err(StoreError::Conflict(_))));
+        // A provider's customer, with a network for each.
+        for number in 0..MOST_OF_WIDE {
+            start(8_000 + number, &format!("2001:db8:f:{number}::/64"), "2001:db8:f::/48", NOW).await.unwrap();
+        }
+        assert!(matches!(start(5_001, "2001:db8:f:fff::/64", "2001:db8:f::/48", NOW).await, Err(StoreError::Conflict(_))));
         // The whole table, by networks that have as many as they may.
-        for number in MOST_OF_ONE..MOST {
-            start(number, &format!("2001:db8:0:{}::/64", number / MOST_OF_ONE), NOW).await.unwrap();
+        for number in MOST_OF_ONE..MOST - MOST_OF_WIDE {
+            let network = format!("10.0.1.{}", number / MOST_OF_ONE);
+            start(number, &network, &network, NOW).await.unwrap();
         }
-        let mine = start(6_000, "192.0.2.1", NOW + 1).await.unwrap();
+        let mine = start(6_000, "192.0.2.1", "192.0.2.1", NOW + 1).await.unwrap();
         assert!(matches!(store.poll_device(&mine, NOW + 10_000).await.unwrap(), Polled::Pending));
-        assert!(matches!(store.poll_device(&hashes[0], NOW + 10_000).await.unwrap(), Polled::Gone), "the oldest of a fullest gave way");
-        assert!(matches!(store.poll_device(&hashes[1], NOW + 10_000).await.unwrap(), Polled::Pending));
-        start(7_000, "10.0.0.1", NOW + 600_000).await.unwrap();
+        let mut widest = [0; 32];
+        widest[..8].copy_from_slice(&8_000_i64.to_be_bytes());
+        assert!(matches!(store.poll_device(&widest, NOW + 10_000).await.unwrap(), Polled::Gone), "the oldest of the fullest gave way");
+        assert!(matches!(store.poll_device(&hashes[0], NOW + 10_000).await.unwrap(), Polled::Pending));
+        start(7_000, "10.0.0.1", "10.0.0.1", NOW + 600_000).await.unwrap();
     });
 }

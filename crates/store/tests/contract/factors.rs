@@ -3,7 +3,7 @@
 use convox_model::{KeyId, Role, UserId};
 use convox_seal::{KeyKind, Sealed};
 use convox_store::challenges::{NewChallenge, Purpose};
-use convox_store::factors::{Factor, FactorId, MOST_TRIES, NewPasskey, Renewal, WINDOW_MS};
+use convox_store::factors::{FORGIVEN_MS, Factor, FactorId, MOST_DOUBLED, MOST_TRIES, NewPasskey, Renewal, WINDOW_MS};
 use convox_store::sessions::NewSession;
 use convox_store::{Page, Store, StoreError};
 
@@ -162,6 +162,36 @@ fn a_window_has_its_tries_however_many_come_at_once() {
             left += 1;
         }
         assert_eq!(left, MOST_TRIES);
+    });
+}
+
+#[test]
+fn whoever_goes_on_guessing_waits_longer_each_time() {
+    on_each(async |store| {
+        let ada = user(&store, "ada@example.com").await;
+        let mut at_ms = NOW;
+        let use_up = async |at_ms: i64| {
+            let mut through = 0;
+            loop {
+                match store.take_try(&ada, at_ms).await.unwrap() {
+                    Ok(()) => through += 1,
+                    Err(again_ms) => return (through, again_ms - at_ms),
+                }
+            }
+        };
+        for level in 0..=MOST_DOUBLED + 2 {
+            let (through, wait_ms) = use_up(at_ms).await;
+            assert_eq!((through, wait_ms), (MOST_TRIES, WINDOW_MS << level.min(MOST_DOUBLED)), "window {level}");
+            assert!(store.take_try(&ada, at_ms + wait_ms - 1).await.unwrap().is_err());
+            at_ms += wait_ms;
+        }
+        // A window that was not used up makes no longer one, and after a day it is as it was.
+        at_ms += FORGIVEN_MS;
+        assert_eq!(use_up(at_ms).await, (MOST_TRIES, WINDOW_MS));
+        at_ms += WINDOW_MS;
+        store.take_try(&ada, at_ms).await.unwrap().unwrap();
+        at_ms += 2 * WINDOW_MS;
+        assert_eq!(use_up(at_ms).await, (MOST_TRIES, 2 * WINDOW_MS));
     });
 }
 
