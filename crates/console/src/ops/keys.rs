@@ -216,12 +216,18 @@ impl Ops {
 
     /// A key's change of itself: that it is still there is looked at in the change.
     fn act_of_itself(&self, actor: &Actor, row: &KeyRow, action: &str) -> convox_store::Act {
+        let mut act = self.act_upon(actor, row, action);
+        act.key = None;
+        act
+    }
+
+    /// A change of a key. One that is for an organization is in that one's log, whichever way it is changed.
+    fn act_upon(&self, actor: &Actor, row: &KeyRow, action: &str) -> convox_store::Act {
         let mut act = actor.act(&*self.clock, action, format!("/users/{}/keys/{}", row.email, row.name));
         if let Some((org, name)) = row.scope.as_ref().and_then(|scope| scope.org.as_ref()).zip(row.org_name.as_ref()) {
             act.event.org = name.clone();
             act.event.org_id = org.to_string();
         }
-        act.key = None;
         act
     }
 
@@ -255,7 +261,7 @@ impl Ops {
                 return Ok((row, act));
             }
         }
-        let act = actor.act(&*self.clock, action, format!("/users/{}/keys/{}", row.email, row.name));
+        let act = self.act_upon(actor, &row, action);
         Ok((row, act))
     }
 

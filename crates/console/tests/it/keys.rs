@@ -351,3 +351,22 @@ fn a_key_rolls_itself_into_nothing_more_and_nothing_longer() {
     assert_eq!(door.api(&new, "DELETE", &format!("/keys/{}", text(&after, "id")), &Value::Null).0, 200);
     assert_eq!(status(&door, &new, "acme/main", "GET", "/system").0, 401);
 }
+
+#[test]
+fn what_becomes_of_an_organizations_key_is_in_its_log_whichever_way_it_is_done() {
+    let door = Door::open();
+    let made = |name: &str| {
+        let wanted = json!({ "name": name, "kind": "deploy", "organization": "acme" });
+        let (status, made) = door.api(&door.key, "POST", "/keys", &wanted);
+        assert_eq!(status, 200, "{made}");
+        made["id"].as_str().unwrap().to_owned()
+    };
+    let (one, two) = (made("one"), made("two"));
+    assert_eq!(door.api(&door.key, "DELETE", &format!("/keys/{one}"), &Value::Null).0, 200);
+    assert_eq!(door.api(&door.key, "POST", &format!("/keys/{two}/roll"), &json!({})).0, 200);
+    let log = door.admin(&["audit", "list", "--org", "acme", "--limit", "100"]);
+    let actions: Vec<&str> = log.as_array().unwrap().iter().map(|event| event["action"].as_str().unwrap()).collect();
+    for action in ["KeyRevoke", "KeyRoll"] {
+        assert!(actions.contains(&action), "{action}: {actions:?}");
+    }
+}
