@@ -232,6 +232,28 @@ fn run_and_exec_give_bytes_exit_codes_and_a_real_terminal() {
         let ran = cli.terminal(&["exec", &process, "-a", app, "trap 'exit 9' INT; echo ready; sleep 30 & wait"], 24, 80, b"\x03").unwrap();
         assert_eq!(ran.code, 9, "{way}: {}", ran.stdout);
 
+        // The same for a process of its own, which does not stay behind; and a flood through both terminals, byte by byte.
+        let ran = cli.terminal(&["run", "web", "-a", app, "stty size; test -t 0 && test -t 1 && exit 4"], 33, 77, b"").unwrap();
+        assert!(ran.code == 4 && ran.stdout.contains("33 77"), "{way}: {} {}", ran.code, ran.stdout);
+        let ran = cli.terminal(&["run", "web", "-a", app, "trap 'exit 9' INT; echo ready; sleep 30 & wait"], 24, 80, b"\x03").unwrap();
+        assert_eq!(ran.code, 9, "{way}: {}", ran.stdout);
+        let ran = cli.terminal(&["run", "web", "-a", app, "seq 1 1300000; exit 3"], 24, 80, b"").unwrap();
+        let sent: String = (1..=1_300_000).map(|number| format!("{number}\r\n")).collect();
+        assert!(sent.len() > 10 * 1024 * 1024);
+        // The carriage return at the end is our client's, when it gives the terminal back.
+        let shown = ran.stdout.strip_suffix('\r').unwrap_or(&ran.stdout);
+        let differs = shown.bytes().zip(sent.bytes()).position(|(one, other)| one != other);
+        assert!(
+            shown == sent && ran.code == 3,
+            "{way}: {} bytes of {}, code {}, differs at {differs:?}",
+            shown.len(),
+            sent.len(),
+            ran.code
+        );
+        let left = || first_column(&cli.run(&["ps", "-a", app]).ok());
+        let gone = convox_testkit::eventually(Duration::from_secs(20), || (left() == [process.clone()]).then_some(()));
+        assert!(gone.is_some(), "{way}: a process of `run` is left behind: {:?}", left());
+
         let detached = cli.run(&["run", "web", "-a", app, "--detach", "sleep 5"]).ok();
         assert!(detached.starts_with("Running detached process... OK, "), "{way}: {detached}");
         let missing = cli.run(&["exec", "nosuchprocess", "true", "-a", app]);

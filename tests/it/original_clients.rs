@@ -256,3 +256,138 @@ fn a_followed_log_stays_open_and_ends_when_its_key_is_revoked() {
     assert_eq!(client.get("/apps", "").unwrap().status, 401, "a member of nothing has no key any more");
     stack.cli().run(&["apps", "delete", "watched"]).ok();
 }
+
+#[test]
+fn the_calls_of_all_other_commands_are_answered() {
+    use base64::Engine as _;
+    let stack = Stack::start().unwrap();
+    let source = crate::example(&stack, "hello-web");
+    stack.cli().run(&["apps", "create", "tried"]).ok();
+    stack.cli().at(&source).run(&["deploy", "-a", "tried", "--wait"]).ok();
+    let address = stack.cli().run(&["services", "-a", "tried", "--json"]).json()[0]["domain"].as_str().unwrap().to_owned();
+    // What it answers is for people, and never the name of a row of ours.
+    let lacking = |reply: &Reply| {
+        let text = reply.text();
+        assert!(reply.status >= 400 && text.contains(' ') && text.len() > 20, "{} {text}", reply.status);
+        text
+    };
+    for (number, client) in clients(&stack).into_iter().enumerate() {
+        // certs, ssl
+        let made = client.form("POST", "/certificates/generate", &[("domains", "a.example,b.example")]).unwrap().json();
+        let id = made["id"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
+        assert_eq!(made["domain"], "a.example", "{made}");
+        let listed = client.get("/certificates", "").unwrap().json();
+        assert!(listed.as_array().unwrap().iter().any(|one| one["id"] == id.as_str() && one["expiration"].is_string()), "{listed}");
+        ok(&client.raw("DELETE", &format!("/certificates/{id}"), &[], b"").unwrap());
+        let bad = client.form("POST", "/certificates", &[("pub", "x"), ("key", "y")]).unwrap();
+        assert_eq!(bad.status, 400, "{}", bad.text());
+        let ssl = client.form("PUT", "/apps/tried/ssl/web/443", &[("id", "cert-none")]).unwrap();
+        assert!(!lacking(&ssl).contains("CertificateApply"));
+
+        // registries; the name of one has slashes, which v2 and v3 do not escape
+        let added = client.form("POST", "/registries", &[("server", "ghcr.io/acme"), ("username", "ci"), ("password", "pw")]).unwrap();
+        assert_eq!(added.json()["server"], "ghcr.io/acme", "{}", added.text());
+        let listed = client.get("/registries", "").unwrap().json();
+        assert_eq!((&listed[0]["server"], &listed[0]["username"]), (&"ghcr.io/acme".into(), &"ci".into()), "{listed}");
+        ok(&client.raw("DELETE", "/registries/ghcr.io/acme", &[], b"").unwrap());
+
+        let pid = client.get("/apps/tried/processes", "").unwrap().json()[0]["id"].as_str().unwrap().to_owned();
+        // cp: a tar that is unpacked at `/`, and one of what is asked for
+        let dir = tempfile::tempdir().unwrap();
+        let name = format!("{}/there", dir.path().display());
+        let packed = std::process::Command::new("sh")
+            .args(["-c", &format!("echo content > {name} && tar -C / -cf - {}", &name[1..])])
+            .output()
+            .unwrap();
+        std::fs::remove_file(&name).unwrap();
+        ok(&client.raw("POST", &format!("/apps/tried/processes/{pid}/files"), &[], &packed.stdout).unwrap());
+        assert_eq!(std::fs::read_to_string(&name).unwrap(), "content\n");
+        let file = name.replace('/', "%2F");
+        let back = client.get(&format!("/apps/tried/processes/{pid}/files"), &format!("file={file}")).unwrap();
+        assert!(back.status == 200 && back.body.windows(8).any(|bytes| bytes == b"content\n"), "{}", back.status);
+        let path = format!("/apps/tried/processes/{pid}/files");
+        let refused = client.send("POST", &path, "tar-extra=-v", "application/octet-stream", &[], &packed.stdout).unwrap();
+        assert!(refused.status == 501 && refused.text().contains("--tar-extra"), "{}", refused.text());
+
+        // proxy
+        let (host, port) = address.split_once(':').unwrap();
+        let mut way = client.socket(&format!("/proxy/{host}/{port}"), &[]).unwrap().ok().expect("101");
+        way.text(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let (answer, _) = way.drain().unwrap();
+        assert!(String::from_utf8_lossy(&answer).starts_with("HTTP/1."), "{}", String::from_utf8_lossy(&answer));
+
+        // instances
+        let instances = client.get("/instances", "").unwrap().json();
+        assert!(instances[0]["id"] == "local" && instances[0]["cpu"].is_number(), "{instances}");
+        assert!(lacking(&client.raw("DELETE", "/instances/local", &[], b"").unwrap()).contains("ending machines"));
+        assert_eq!(client.raw("POST", "/instances/keyroll", &[], b"").unwrap().status, 501, "it has no hosts");
+
+        // env mask and config (v3)
+        let value = base64::engine::general_purpose::STANDARD.encode("A,B");
+        ok(&client.form("PUT", "/apps/tried/configs/cli-env-mask", &[("value", &value)]).unwrap());
+        assert_eq!(client.get("/apps/tried/configs/cli-env-mask", "").unwrap().json()["value"], "A,B");
+        assert_eq!(client.get("/apps/tried/configs", "").unwrap().json()[0]["name"], "cli-env-mask");
+        let missing = client.get("/apps/tried/configs/none", "").unwrap();
+        assert_eq!((missing.status, missing.text().as_str()), (404, "app config not found: none\n"), "v3 knows it by these words");
+
+        // env set --release, create-from, rollback: releases made of others
+        let active = client.get("/apps/tried", "").unwrap().json()["release"].as_str().unwrap().to_owned();
+        let build = client.get(&format!("/apps/tried/releases/{active}"), "").unwrap().json()["build"].as_str().unwrap().to_owned();
+        let set = client.form("POST", "/apps/tried/releases", &[("env", "TRY=1"), ("parent-release", &active)]).unwrap().json();
+        assert!(set["env"] == "TRY=1" && set["build"] == build.as_str(), "{set}");
+        let fields = [("build", build.as_str()), ("description", "made of two"), ("env", "TRY=2")];
+        let from = client.form("POST", "/apps/tried/releases", &fields).unwrap().json();
+        assert!(from["env"] == "TRY=2" && from["description"] == "made of two", "{from}");
+        let back = client.form("POST", "/apps/tried/releases", &[("build", build.as_str()), ("env", "")]).unwrap().json();
+        let id = back["id"].as_str().unwrap();
+        ok(&client.form("POST", &format!("/apps/tried/releases/{id}/promote"), &[("force", "false")]).unwrap());
+        let settled = convox_testkit::eventually(std::time::Duration::from_mins(1), || {
+            let state = client.get("/apps/tried", "").unwrap().json();
+            (state["status"] == "running" && state["release"] == id).then_some(())
+        });
+        assert!(settled.is_some(), "rolled back");
+        let cancelled = client.raw("POST", "/apps/tried/cancel", &[], b"").unwrap();
+        assert!(cancelled.status == 403 && cancelled.text().starts_with("app is not updating"), "{}", cancelled.text());
+
+        // rack params set, rack scale, rack update
+        ok(&client.form("PUT", "/system", &[("parameters", &format!("LogRetention={}", number + 3))]).unwrap());
+        assert_eq!(client.get("/system", "").unwrap().json()["parameters"]["LogRetention"], (number + 3).to_string().as_str());
+        lacking(&client.form("PUT", "/system", &[("parameters", "Nothing=1")]).unwrap());
+        ok(&client.form("PUT", "/system", &[("count", "1")]).unwrap());
+        assert!(lacking(&client.form("PUT", "/system", &[("count", "3")]).unwrap()).contains("one machine"));
+        assert!(
+            lacking(&client.form("PUT", "/system", &[("force", "true"), ("version", "3.9.9")]).unwrap())
+                .contains("install the new version")
+        );
+
+        // logs of v3: of one service, and the last lines
+        let options =
+            [("Follow", "false"), ("Prefix", "true"), ("Since", "10m0s"), ("Tail", "1"), ("Previous", "true"), ("Maxlogrequests", "9")];
+        let (text, _) = client.socket("/apps/tried/services/web/logs", &options).unwrap().ok().expect("101").drain().unwrap();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert!(text.lines().count() <= 1 && text.lines().all(|line| line.contains(" service/web/")), "{text}");
+
+        // run and scale of v3: what this Rack cannot give is refused by name
+        for (option, words) in [
+            ("Cpu-Limit", "limits"),
+            ("Memory-Limit", "limits"),
+            ("Gpu", "gpus"),
+            ("Node-Labels", "labels"),
+            ("System-Critical", "evicted last"),
+        ] {
+            let value = if option == "Node-Labels" {
+                "a=b"
+            } else if option == "System-Critical" {
+                "true"
+            } else {
+                "1"
+            };
+            let refused = client.raw("POST", "/apps/tried/services/web/processes", &[("Command", "true"), (option, value)], b"").unwrap();
+            assert!(refused.status == 501 && refused.text().contains(words), "{option}: {} {}", refused.status, refused.text());
+        }
+        for (option, value) in [("gpu", "1"), ("gpu-vendor", "amd"), ("min", "0"), ("max", "3")] {
+            lacking(&client.form("PUT", "/apps/tried/services/web", &[(option, value)]).unwrap());
+        }
+    }
+    stack.cli().run(&["apps", "delete", "tried"]).ok();
+}

@@ -35,6 +35,29 @@ fn an_app_is_exported_and_imported_with_its_build_environment_and_parameters() {
 }
 
 #[test]
+fn an_apps_export_carries_the_data_of_its_database() {
+    let stack = Stack::start().unwrap();
+    let cli = stack.cli();
+    let source = example(&stack, "guestbook");
+    cli.run(&["apps", "create", "book"]).ok();
+    cli.at(&source).run(&["deploy", "-a", "book", "--wait"]).ok();
+    let rows = stack.dir().join("rows.sql");
+    std::fs::write(&rows, "CREATE TABLE carried (what text);\nINSERT INTO carried VALUES ('it''s here');\n").unwrap();
+    cli.run(&["resources", "import", "database", "-a", "book", "-f", rows.to_str().unwrap()]).ok();
+    let file = stack.dir().join("book.tgz");
+    let ran = cli.run(&["apps", "export", "book", "-f", file.to_str().unwrap()]);
+    assert!(ran.code == 0 && ran.stdout.contains("Exporting resource database... OK\n"), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stderr.contains("NOTICE: the data of queue is not in the export"), "{}", ran.stderr);
+    let said = cli.run(&["apps", "import", "copy", "-f", file.to_str().unwrap()]).ok();
+    assert!(said.contains("Importing resource database... OK\n"), "{said}");
+    let data = cli.run(&["resources", "export", "database", "-a", "copy"]).ok();
+    assert!(data.contains("it's here"), "{data}");
+    for app in ["book", "copy"] {
+        cli.run(&["apps", "delete", app]).ok();
+    }
+}
+
+#[test]
 fn files_are_copied_into_a_process_and_out_of_it() {
     let stack = Stack::start().unwrap();
     let source = example(&stack, "hello-web");
