@@ -134,6 +134,64 @@ fn an_app_lives_in_containers_from_its_build_to_its_deletion() {
 }
 
 #[test]
+fn a_database_in_a_container_is_made_whole_or_anew_and_no_other_version_touches_it() {
+    let podman = Podman::start().unwrap();
+    podman.base_image("docker.io/library/debian:stable-slim").unwrap();
+    podman.postgres_image("docker.io/library/postgres:15").unwrap();
+    podman.also_known_as("docker.io/library/postgres:15", &["docker.io/library/postgres:16"]).unwrap();
+    let stack = Stack::start_in(&podman).unwrap();
+    let cli = stack.direct();
+    let source = stack.dir().join("source");
+    std::fs::create_dir(&source).unwrap();
+    let manifest = "resources:\n  db: {type: postgres, options: {version: 15}}\nservices:\n  jobs:\n    image: docker.io/library/debian:stable-slim\n    command: sleep 600\n    termination: {grace: 1}\n    resources: [db]\n";
+    std::fs::write(source.join("convox.yml"), manifest).unwrap();
+    cli.run(&["apps", "create", "shop"]).ok();
+    let release = cli.at(&source).run(&["build", "-a", "shop", "--id"]).ok();
+    cli.run(&["releases", "promote", release.trim(), "-a", "shop"]).ok();
+    let log = || cli.run(&["logs", "-a", "shop", "--no-follow", "--since", "20m"]).stdout;
+
+    // Stopped in the middle of its making: there is a directory with a version in it, and no database.
+    let half = eventually(LONG, || {
+        let listing = podman.run(&["ps", "--format", "{{.Names}} {{.Image}}"]).ok()?;
+        let name = listing.lines().find(|line| line.ends_with("postgres:15"))?.split(' ').next()?.to_owned();
+        podman.run(&["exec", &name, "cat", "/var/lib/postgresql/data/data/PG_VERSION"]).ok().map(|_| name)
+    });
+    let half = half.unwrap_or_else(|| panic!("{}", log()));
+    podman.run(&["kill", "--signal", "KILL", &half]).unwrap();
+    let url = eventually(LONG, || {
+        let listing = cli.run(&["resources", "-a", "shop", "--json"]).json();
+        let db = listing.as_array()?.first()?.clone();
+        (db["status"] == "running").then(|| db["url"].as_str().unwrap_or_default().to_owned())
+    });
+    let url = url.unwrap_or_else(|| panic!("{}", log()));
+    let psql = |statement: &str| {
+        let ran = std::process::Command::new("psql").args([&url, "-Atqc", statement]).output().unwrap();
+        format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr))
+    };
+    assert_eq!(psql("CREATE TABLE kept (note text); INSERT INTO kept VALUES ('here'); SELECT note FROM kept"), "here\n", "{}", log());
+
+    // From then on it is never made anew.
+    let name = podman.run(&["ps", "--format", "{{.Names}} {{.Image}}"]).unwrap();
+    let name = name.lines().find(|line| line.ends_with("postgres:15")).unwrap().split(' ').next().unwrap().to_owned();
+    podman.run(&["kill", "--signal", "KILL", &name]).unwrap();
+    assert!(eventually(LONG, || (psql("SELECT note FROM kept") == "here\n").then_some(())).is_some(), "{}", log());
+
+    // Data out of it, by the image's own programs; and another version is told what to do instead of ruining it.
+    let dump = stack.dir().join("dump.sql");
+    cli.run(&["resources", "export", "db", "-a", "shop", "-f", dump.to_str().unwrap()]).ok();
+    assert!(std::fs::read_to_string(&dump).unwrap().contains("here"));
+    std::fs::write(source.join("convox.yml"), manifest.replace("version: 15", "version: 16")).unwrap();
+    let _ = cli.at(&source).run(&["deploy", "-a", "shop", "--wait"]);
+    let told = eventually(LONG, || Some(log()).filter(|log| log.contains("not promoted")));
+    let told = told.unwrap_or_else(|| panic!("{}", log()));
+    assert!(
+        told.contains("its data was made by PostgreSQL 15") && told.contains("is version 16: export it, name another resource"),
+        "{told}"
+    );
+    assert!(eventually(LONG, || (psql("SELECT note FROM kept") == "here\n").then_some(())).is_some(), "{}", log());
+}
+
+#[test]
 fn an_image_from_elsewhere_becomes_a_build() {
     let podman = Podman::start().unwrap();
     podman.base_image("localhost/elsewhere:1").unwrap();

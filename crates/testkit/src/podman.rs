@@ -49,6 +49,26 @@ const PROGRAMS: &[&str] = &[
     "wc",
 ];
 
+const POSTGRES_ENTRY: &str = r#"#!/bin/sh
+set -e
+[ "$1" = postgres ] || exec "$@"
+as() { setpriv --reuid postgres --regid postgres --clear-groups -- "$@"; }
+mkdir -p /tmp /run/postgresql /var/run/postgresql "$PGDATA"
+chown -R postgres "$PGDATA" /run/postgresql /var/run/postgresql
+chmod 700 "$PGDATA"
+chmod 777 /tmp
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+    echo "$POSTGRES_PASSWORD" > /tmp/password
+    as initdb -D "$PGDATA" -U "$POSTGRES_USER" --pwfile=/tmp/password $POSTGRES_INITDB_ARGS
+    echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
+    sleep 3
+    as pg_ctl -D "$PGDATA" -w -o "-c listen_addresses='' -c unix_socket_directories=/tmp" start
+    PGPASSWORD=$POSTGRES_PASSWORD as psql -h /tmp -U "$POSTGRES_USER" -d postgres -c "CREATE DATABASE $POSTGRES_DB"
+    as pg_ctl -D "$PGDATA" -m fast -w stop
+fi
+exec setpriv --reuid postgres --regid postgres --clear-groups -- "$@"
+"#;
+
 /// A running `podman system service`.
 pub struct Podman {
     dir: TempDir,
@@ -115,22 +135,53 @@ impl Podman {
         others.iter().try_for_each(|other| self.run(&["tag", name, other]).map(drop))
     }
 
+    /// Makes an image of PostgreSQL under this name, from this machine's own server and programs. Its entry point does what the official one does, as
+    /// far as a Rack relies on it, and waits a moment in the middle of making the data.
+    pub fn postgres_image(&self, name: &str) -> Result<()> {
+        let psql = psql().pop().context("PostgreSQL is not installed")?;
+        let server = Path::new(&psql).ancestors().nth(2).context("PostgreSQL's directory")?.display().to_string();
+        let version = server.rsplit('/').next().context("PostgreSQL's version")?;
+        let root = self.dir.path().join("postgres");
+        std::fs::create_dir_all(root.join("usr/local/bin"))?;
+        let script = root.join("usr/local/bin/docker-entrypoint.sh");
+        std::fs::write(&script, POSTGRES_ENTRY)?;
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let mut files = vec!["/etc/passwd".to_owned(), "/etc/group".to_owned(), "/bin/sh".to_owned(), script.display().to_string()];
+        for program in ["cat", "chmod", "chown", "mkdir", "rm", "setpriv", "sleep"] {
+            files.push(installed(program)?);
+        }
+        let programs = ["postgres", "initdb", "pg_ctl", "psql", "pg_dump"].map(|program| format!("{server}/bin/{program}"));
+        let needed: Vec<String> = programs.iter().chain(&files).map(|path| libraries(path)).collect::<Result<Vec<_>>>()?.concat();
+        files.extend(needed);
+        files.extend([format!("{server}/bin"), format!("{server}/lib"), format!("/usr/share/postgresql/{version}")]);
+        files.sort();
+        files.dedup();
+        let archive = self.dir.path().join("postgres.tar");
+        let ours = format!("s,^{},,", root.display());
+        text(
+            Command::new("tar")
+                .args(["--dereference", "--hard-dereference", "-cPf"])
+                .arg(&archive)
+                .args(["--transform", &ours, "--transform", "s,^/,,"])
+                .args(&files)
+                .output()?,
+            &["tar"],
+        )?;
+        let path = format!("ENV PATH=/usr/local/bin:{server}/bin:/usr/bin:/bin");
+        let entry = "ENTRYPOINT [\"docker-entrypoint.sh\"]";
+        self.run(&["import", "--change", &path, "--change", entry, &archive.display().to_string(), name])?;
+        Ok(())
+    }
+
     /// Makes an image of this name from programs of this machine: a shell, perl, clients and a server of databases, and what goes with them.
     pub fn base_image(&self, name: &str) -> Result<()> {
         let archive = self.dir.path().join("base.tar");
         if !archive.exists() {
             let mut files = vec!["/etc/passwd".to_owned(), "/etc/group".to_owned(), "/bin/sh".to_owned()];
             for program in PROGRAMS {
-                let mut places = vec![format!("/usr/bin/{program}"), format!("/bin/{program}")];
-                if *program == "psql" {
-                    // The one in the usual place is a script around it.
-                    places = psql();
-                }
-                let path =
-                    places.into_iter().find(|path| Path::new(path).exists()).with_context(|| format!("{program} is not installed"))?;
-                // A static program has none, and ldd says so as if that were a fault.
-                let libraries = String::from_utf8(Command::new("ldd").arg(&path).output()?.stdout)?;
-                files.extend(libraries.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned));
+                // psql in the usual place is a script around it.
+                let path = if *program == "psql" { psql().pop().context("PostgreSQL is not installed")? } else { installed(program)? };
+                files.extend(libraries(&path)?);
                 files.push(path);
             }
             let modules = text(
@@ -157,6 +208,18 @@ impl Podman {
         self.run(&["import", "--change", "ENV PATH=/usr/local/bin:/usr/bin:/bin", &archive, name])?;
         Ok(())
     }
+}
+
+/// Where a program of this machine is.
+fn installed(program: &str) -> Result<String> {
+    let places = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(|dir| format!("{dir}/{program}"));
+    places.into_iter().find(|path| Path::new(path).exists()).with_context(|| format!("{program} is not installed"))
+}
+
+/// The libraries of a program. A static one has none, and ldd says so as if that were a fault.
+fn libraries(path: &str) -> Result<Vec<String>> {
+    let said = String::from_utf8(Command::new("ldd").arg(path).output()?.stdout)?;
+    Ok(said.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect())
 }
 
 fn psql() -> Vec<String> {
