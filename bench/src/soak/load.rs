@@ -158,7 +158,7 @@ async fn work(mut callers: Vec<Caller>, number: usize, tally: Arc<Tally>) {
             }
             // Only this Rack has that app: another one would not find it, or would answer with another.
             Ok((status @ (200 | 404), body)) => {
-                lock(&tally.wrong).push(format!("rack {rack} was asked for {name}: {status} {}", body.trim()))
+                lock(&tally.wrong).push(format!("rack {rack} was asked for {name}: {status} {}", body.trim()));
             }
             Ok((status, body)) => tally.trouble(rack, kind, begun, status, format!("{status} {}", body.trim())),
             Err(error) => tally.trouble(rack, kind, begun, 0, format!("{error:#}")),
