@@ -213,3 +213,38 @@ fn an_image_from_elsewhere_becomes_a_build() {
     let refused = cli.run(&["builds", "import-image", "-x", "-a", "shop"]);
     assert_ne!(refused.code, 0);
 }
+
+#[test]
+fn builds_are_bounded_in_time_and_memory_and_can_be_cancelled() {
+    let podman = Podman::start().unwrap();
+    podman.base_image("docker.io/library/debian:stable-slim").unwrap();
+    let socket = podman.socket();
+    let options = ["--runtime", "container", "--container-network", "host", "--container-socket", socket.to_str().unwrap()];
+    let stack = Stack::start_rack_with(&[&options[..], &["--build-timeout", "12s", "--build-memory", "64"]].concat()).unwrap();
+    let cli = stack.cli();
+    let source = stack.dir().join("source");
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("convox.yml"), "services:\n  web:\n    build: .\n").unwrap();
+    cli.run(&["apps", "create", "shop"]).ok();
+    let build = |step: &str| {
+        std::fs::write(source.join("Dockerfile"), format!("FROM docker.io/library/debian:stable-slim\nRUN {step}\n")).unwrap();
+        let ran = cli.at(&source).run(&["build", "-a", "shop"]);
+        assert_ne!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+        format!("{}{}", ran.stdout, ran.stderr)
+    };
+    let said = build("perl -e '$x = q(x) x 300_000_000; print length $x'");
+    assert!(said.contains("--build-memory"), "{said}");
+    // Each for a step that ends by itself: what an engine does with one that runs is its own affair.
+    let said = build("sleep 25");
+    assert!(said.contains("took longer than 12 s") && said.contains("--build-timeout"), "{said}");
+    let said = std::thread::scope(|scope| {
+        let building = scope.spawn(|| build("sleep 26"));
+        let client = stack.go_direct(convox_testkit::go::Generation::V2);
+        let cancelled = eventually(LONG, || (client.form("POST", "/apps/shop/cancel", &[]).unwrap().status == 200).then_some(()));
+        assert!(cancelled.is_some(), "there is a build to cancel");
+        building.join().unwrap()
+    });
+    assert!(said.contains("it was cancelled"), "{said}");
+    let builds = cli.run(&["builds", "-a", "shop", "--json"]).json();
+    assert!(builds.as_array().unwrap().iter().all(|build| build["status"] == "failed"), "{builds}");
+}

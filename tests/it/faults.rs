@@ -2,8 +2,15 @@
 
 use std::net::TcpListener;
 
-use convox_testkit::stack::start_rack;
-use convox_testkit::{Cli, Stack};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use convox_testkit::go::{Generation, read_reply};
+use convox_testkit::stack::{RACK_PASSWORD, start_rack};
+use convox_testkit::{Cli, Server, Stack, binary, eventually, repository};
+
+use crate::page;
 
 fn auth_of(cli: &Cli) -> String {
     std::fs::read_to_string(cli.config.join("auth")).unwrap_or_default()
@@ -134,4 +141,112 @@ fn a_person_without_rights_is_told_so_and_a_stranger_learns_nothing() {
     let hidden = cli.run(&["apps", "-r", "acme/main"]).err();
     let unknown = cli.run(&["apps", "-r", "acme/nope"]).err();
     assert_eq!(hidden.replace("main", "X"), unknown.replace("nope", "X"), "a hidden Rack looks like none");
+}
+
+/// A Rack alone, on a small disk of its own.
+struct OnSmallDisk {
+    rack: Server,
+    dir: tempfile::TempDir,
+}
+
+impl OnSmallDisk {
+    fn start(size: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("main");
+        std::fs::create_dir(&data).unwrap();
+        let options = format!("size={size},mode=700");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&data).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "run as root: this test mounts a small disk");
+        Self { rack: start_rack(dir.path(), "main").unwrap(), dir }
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.dir.path().join("main")
+    }
+
+    /// To the last byte.
+    fn fill(&self) {
+        let mut file = std::fs::File::options().create(true).append(true).open(self.data().join("full")).unwrap();
+        for size in [65_536, 4096, 512, 1] {
+            while std::io::Write::write_all(&mut file, &vec![b'x'; size]).is_ok() {}
+        }
+    }
+}
+
+impl Drop for OnSmallDisk {
+    fn drop(&mut self) {
+        self.rack.kill();
+        let _ = std::fs::remove_file(self.data().join("full"));
+        let _ = Command::new(binary("convox-rack")).args(["stop-apps", "--data"]).arg(self.data()).output();
+        let _ = Command::new("umount").arg("-l").arg(self.data()).status();
+    }
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+#[test]
+fn a_rack_with_a_full_disk_refuses_changes_serves_on_and_recovers() {
+    if !is_root() {
+        return;
+    }
+    let small = OnSmallDisk::start("48m");
+    let cli = Cli::new(&small.dir.path().join("person"));
+    cli.feed(&["login", &small.rack.host, "--password-stdin"], RACK_PASSWORD.as_bytes()).ok();
+    let source = repository().join("examples/hello-web");
+    cli.run(&["apps", "create", "shop"]).ok();
+    cli.at(&source).run(&["deploy", "-a", "shop", "--wait"]).ok();
+    let address = cli.run(&["services", "-a", "shop", "--json"]).json()[0]["domain"].as_str().unwrap().to_owned();
+    assert!(eventually(Duration::from_secs(20), || page(&address, "/")).is_some());
+    let env = cli.run(&["env", "-a", "shop"]).ok();
+    let releases = |cli: &Cli| cli.run(&["releases", "-a", "shop", "--json"]).json().as_array().unwrap().len();
+    let before = releases(&cli);
+
+    small.fill();
+    for change in [
+        &["build", "-a", "shop"][..],
+        &["deploy", "-a", "shop"],
+        &["env", "set", "GREETING=late", "-a", "shop"],
+        &["apps", "create", "other"],
+        &["apps", "delete", "shop"],
+    ] {
+        small.fill();
+        let said = cli.at(&source).run(change).err();
+        assert!(said.contains("disk") && said.contains("full"), "{change:?}: {said}");
+    }
+    // Reads, and the app itself, need no room.
+    assert!(page(&address, "/").is_some(), "the app answers");
+    assert_eq!(cli.run(&["env", "-a", "shop"]).ok(), env);
+    assert!(cli.run(&["logs", "-a", "shop", "--no-follow"]).ok().contains("GET /"), "what was logged before is there");
+    assert_eq!(releases(&cli), before, "nothing is half there");
+    assert_eq!(cli.run(&["apps", "info", "shop", "--json"]).json()["status"], "running");
+
+    // Room again, and all goes on by itself; what was cut off left nothing.
+    std::fs::remove_file(small.data().join("full")).unwrap();
+    cli.run(&["env", "set", "GREETING=late", "-a", "shop", "--promote", "--wait"]).ok();
+    assert!(eventually(Duration::from_secs(20), || page(&address, "/").filter(|page| page.contains("late"))).is_some());
+    cli.at(&source).run(&["deploy", "-a", "shop", "--wait"]).ok();
+    cli.run(&["apps", "delete", "shop"]).ok();
+    assert!(eventually(Duration::from_secs(20), || (cli.run(&["apps"]).ok().lines().count() == 1).then_some(())).is_some());
+    let left = |name: &str| {
+        std::fs::read_dir(small.data().join(name)).map_or(0, |dir| dir.flatten().filter(|entry| holds_something(&entry.path())).count())
+    };
+    assert_eq!((left("objects"), left("builds")), (0, 0));
+}
+
+fn holds_something(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+#[test]
+fn an_object_that_says_it_is_too_large_is_refused_before_it_is_sent() {
+    let stack = Stack::start().unwrap();
+    stack.direct().run(&["apps", "create", "shop"]).ok();
+    for generation in [Generation::V2, Generation::V3] {
+        let mut stream =
+            stack.go_direct(generation).begin("POST", "/apps/shop/objects/large", "application/octet-stream", (8 << 30) + 1).unwrap();
+        let reply = read_reply(&mut stream, false).unwrap();
+        assert_eq!((reply.status, reply.text().contains("8 GiB")), (413, true), "{}", reply.text());
+    }
 }

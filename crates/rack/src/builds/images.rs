@@ -33,6 +33,9 @@ pub struct ImageBounds {
     pub memory: u16,
 }
 
+/// What Podman says last of a step that was killed.
+const KILLED: &[u8] = b"container exited on killed";
+
 /// How a private registry is logged in to.
 #[derive(Clone)]
 pub struct RegistryLogin {
@@ -171,8 +174,7 @@ impl Images {
 
     /// What to do about an end that may be the limit's doing.
     fn hint(&self, error: &str) -> String {
-        let is_killed =
-            ["exit status 137", "returned a non-zero code: 137", "signal: killed", "cgroup"].iter().any(|word| error.contains(word));
+        let is_killed = ["exit status 137", "returned a non-zero code: 137", "killed", "cgroup"].iter().any(|word| error.contains(word));
         match self.bounds.memory {
             memory if memory > 0 && is_killed => {
                 format!("; a step of a build gets {memory} MB of memory here: start the Rack with another --build-memory (0: no limit)")
@@ -252,8 +254,10 @@ fn pieces<T>(mut from: tokio::sync::mpsc::Receiver<T>) -> impl Stream<Item = T> 
 async fn tell(steps: impl Stream<Item = Result<String, bollard::errors::Error>>, log: &Log<'_>) -> Result<(), String> {
     let mut steps = std::pin::pin!(steps);
     let mut splitter = LineSplitter::default();
-    let (mut written, mut dropped) = (0, 0_u64);
+    let (mut written, mut dropped, mut is_killed) = (0, 0_u64, false);
     let mut say = |line: &[u8]| {
+        // Podman says so in a line of its own, and in its error no more than that there was one.
+        is_killed = line == KILLED;
         if written < LOG_CAP {
             written += line.len() + 1;
             log.say(&String::from_utf8_lossy(line));
@@ -272,6 +276,9 @@ async fn tell(steps: impl Stream<Item = Result<String, bollard::errors::Error>>,
         }
     }
     splitter.finish(&mut say);
+    if is_killed {
+        outcome = outcome.map_err(|error| format!("{error} (killed)"));
+    }
     if dropped > 0 {
         log.say(&format!("NOTICE: {dropped} further lines of this build were not kept"));
     }
