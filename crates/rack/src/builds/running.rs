@@ -55,7 +55,9 @@ impl Running {
     /// Ends all of an app and waits for it. Says how many there were.
     pub(super) async fn cancel(&self, app: &str) -> usize {
         let found: Vec<Marks> = self.lock().iter().filter(|((owner, _), _)| owner == app).map(|(_, marks)| marks.clone()).collect();
-        found.iter().for_each(|marks| marks.stop.cancel());
+        for marks in &found {
+            marks.stop.cancel();
+        }
         for marks in &found {
             let _ = timeout(NOTICE, marks.done.cancelled()).await;
         }
