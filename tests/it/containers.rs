@@ -158,7 +158,8 @@ fn a_database_in_a_container_is_made_whole_or_anew_and_no_other_version_touches_
     });
     let half = half.unwrap_or_else(|| panic!("{}", log()));
     podman.run(&["kill", "--signal", "KILL", &half]).unwrap();
-    let url = eventually(LONG, || {
+    // Made once more, and then the service is started: longer than anything else here on a loaded machine.
+    let url = eventually(3 * LONG, || {
         let listing = cli.run(&["resources", "-a", "shop", "--json"]).json();
         let db = listing.as_array()?.first()?.clone();
         (db["status"] == "running").then(|| db["url"].as_str().unwrap_or_default().to_owned())
