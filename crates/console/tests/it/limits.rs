@@ -284,7 +284,7 @@ fn strangers_who_sign_in_all_at_once_hold_up_nobody_who_is_known() {
             });
         }
         let is_full = || statuses.lock().unwrap().get(&429).is_some_and(|count| *count > 20);
-        let full = convox_testkit::eventually(std::time::Duration::from_secs(60), || is_full().then_some(()));
+        let full = convox_testkit::eventually(std::time::Duration::from_mins(1), || is_full().then_some(()));
         known.cookie = format!("__Host-convox-device={device}");
         let began = std::time::Instant::now();
         let known: Vec<u16> = (0..3).map(|_| known.sign_in("admin@example.com", PASSWORD).status).collect();

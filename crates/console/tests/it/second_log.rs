@@ -161,7 +161,7 @@ fn a_full_disk_is_one_too_many_only_when_both_are() {
     let ground = Ground::start_on(|data| disk = Some(Disk::mount(data)));
     let full = ground.door.data().join("full");
     // Until the database has used up what its files had left.
-    let used = eventually(Duration::from_secs(60), || {
+    let used = eventually(Duration::from_mins(1), || {
         fill(&full);
         assert_eq!(ground.delete("/apps/x").0, 200);
         ground.fault().contains("second log").then_some(())
