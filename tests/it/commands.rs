@@ -238,7 +238,8 @@ fn run_and_exec_give_bytes_exit_codes_and_a_real_terminal() {
         let ran = cli.terminal(&["run", "web", "-a", app, "trap 'exit 9' INT; echo ready; sleep 30 & wait"], 24, 80, b"\x03").unwrap();
         assert_eq!(ran.code, 9, "{way}: {}", ran.stdout);
         let ran = cli.terminal(&["run", "web", "-a", app, "seq 1 1300000; exit 3"], 24, 80, b"").unwrap();
-        let sent: String = (1..=1_300_000).map(|number| format!("{number}\r\n")).collect();
+        let numbers: Vec<String> = (1..=1_300_000).map(|number: u32| number.to_string()).collect();
+        let sent = format!("{}\r\n", numbers.join("\r\n"));
         assert!(sent.len() > 10 * 1024 * 1024);
         // The carriage return at the end is our client's, when it gives the terminal back.
         let shown = ran.stdout.strip_suffix('\r').unwrap_or(&ran.stdout);

@@ -373,7 +373,7 @@ mod tests {
     use super::*;
 
     fn hex(text: &str) -> String {
-        text.bytes().map(|byte| format!("\\x{byte:02x}")).collect()
+        text.bytes().flat_map(|byte| format!("\\x{byte:02x}").into_bytes()).map(char::from).collect()
     }
 
     /// A log is made, written and synced; then more is written, and another file made and renamed, and nothing of that is synced.
@@ -407,6 +407,9 @@ mod tests {
         Recording::read(base, dir, "t.db", &[file]).unwrap()
     }
 
+    /// The three bytes after what was synced, the length of the log, and whether the new file is there under either name.
+    type Found = (Option<Vec<u8>>, usize, bool, bool);
+
     #[test]
     fn what_was_synced_is_always_there_and_what_was_not_sometimes() {
         let dir = tempfile::tempdir().unwrap();
@@ -426,7 +429,7 @@ mod tests {
                 disk.files.contains_key("t.db-b"),
             ));
         }
-        let any = |what: &dyn Fn(&(Option<Vec<u8>>, usize, bool, bool)) -> bool| found.iter().any(what);
+        let any = |what: &dyn Fn(&Found) -> bool| found.iter().any(what);
         assert!(any(&|(three, ..)| three.as_deref() == Some(b"new")), "{found:?}");
         assert!(any(&|(three, length, ..)| three.is_none() && *length == 5), "nothing of it");
         assert!(any(&|(three, length, ..)| three.as_deref() == Some(&[0; 3]) && *length == 1032), "the later one without the earlier one");
