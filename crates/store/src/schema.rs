@@ -98,6 +98,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0031_wide_networks.sql"),
         postgres: include_str!("../migrations/postgres/0031_wide_networks.sql"),
     },
+    Migration {
+        name: "0032_key_successors",
+        sqlite: include_str!("../migrations/sqlite/0032_key_successors.sql"),
+        postgres: include_str!("../migrations/postgres/0032_key_successors.sql"),
+    },
 ];
 
 #[cfg(test)]
@@ -106,6 +111,19 @@ mod tests {
 
     /// From before there was a release: no server of an older version can be running.
     const BEFORE: &[&str] = &["0001_init", "0003_audit_org", "0007_changes", "0008_audit_chain", "0012_keys", "0017_key_rolls"];
+
+    #[test]
+    fn every_file_of_a_migration_is_applied_in_the_order_of_its_name() {
+        for kind in ["sqlite", "postgres"] {
+            let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(kind);
+            let mut files: Vec<String> = std::fs::read_dir(directory)
+                .unwrap()
+                .map(|file| file.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+                .collect();
+            files.sort();
+            assert_eq!(MIGRATIONS.iter().map(|migration| migration.name).collect::<Vec<_>>(), files, "{kind}");
+        }
+    }
 
     /// Statements of `text` that a server of the version before may trip over, but for those that say why they are safe.
     fn harmful(text: &str) -> Vec<String> {

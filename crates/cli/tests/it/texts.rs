@@ -161,7 +161,6 @@ fn errors_go_to_standard_error_with_exit_1_and_a_started_line_stays_unfinished()
         (&["releases", "manifest", "R0", "-a", "shop"], "no build for release: R0"),
         (&["apps", "params", "set", "A"], "Key=Value expected: A"),
         (&["scale", "--count", "1"], "service name required"),
-        (&["scale", "web"], "0 args required"),
         (&["rack", "params", "-g", "zzz"], "group 'zzz' not found"),
         (&["rack", "uninstall", "local", "x"], "no local rack has the name x"),
         (&["frobnicate"], "unknown command: frobnicate"),
