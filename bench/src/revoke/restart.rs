@@ -141,7 +141,7 @@ fn outage(ground: &Ground, postgres: &Postgres, away: Duration, mode: &'static s
     let (id, doomed) = ground.key(&mut admin, &format!("doomed-{number}"))?;
     let mut log = ground.at(NODES - 1)?;
     log.upgrade("/apps/web/logs", &living)?;
-    let ((stopped, back, refused, longest_s, confirmed, log_end), asked) = meanwhile(ground, &[&living, &doomed], |seen| {
+    let ((stopped, starting, back, refused, longest_s, confirmed, log_end), asked) = meanwhile(ground, &[&living, &doomed], |seen| {
         seen.until("both keys are served", |node| (LIVING..=DOOMED).all(|key| Seen::count(&seen.served, node, key) > 0))?;
         std::thread::scope(|scope| {
             postgres.stop(mode)?;
@@ -173,6 +173,8 @@ fn outage(ground: &Ground, postgres: &Postgres, away: Duration, mode: &'static s
                 }
             });
             std::thread::sleep(away.saturating_sub(stopped.elapsed()));
+            // It takes connections before whoever starts it hears of that.
+            let starting = Instant::now();
             postgres.run()?;
             let back = Instant::now();
             seen.is_again.store(true, SeqCst);
@@ -181,7 +183,7 @@ fn outage(ground: &Ground, postgres: &Postgres, away: Duration, mode: &'static s
             seen.until("the other key is served again", |node| seen.again.get(node).is_some_and(|again| again.load(SeqCst) > 0))?;
             seen.until("the revoked key is refused", |node| Seen::count(&seen.refused, node, DOOMED) >= ENOUGH)?;
             let log_end = log.map(std::thread::ScopedJoinHandle::join).transpose().map_err(|_| join("the log"))?;
-            Ok((stopped, back, refused, longest_s, confirmed, log_end))
+            Ok((stopped, starting, back, refused, longest_s, confirmed, log_end))
         })
     })?;
     found.note(&asked, DOOMED, confirmed);
@@ -191,7 +193,7 @@ fn outage(ground: &Ground, postgres: &Postgres, away: Duration, mode: &'static s
     };
     let mut outage = Outage {
         mode,
-        away_s: back.duration_since(stopped).as_secs_f64(),
+        away_s: starting.duration_since(stopped).as_secs_f64(),
         refused,
         longest_s,
         closed_s: [0.0; NODES],
@@ -199,10 +201,10 @@ fn outage(ground: &Ground, postgres: &Postgres, away: Duration, mode: &'static s
         log_s: log_end.as_ref().map(|(at, _)| at.saturating_duration_since(stopped).as_secs_f64()),
     };
     for ((asked, closed), again) in asked.iter().zip(&mut outage.closed_s).zip(&mut outage.again_ms) {
-        let last = served(asked, &|begun| begun < back, None).into_iter().max().context("nothing was served before")?;
+        let last = served(asked, &|begun| begun < starting, None).into_iter().max().context("nothing was served before")?;
         *closed = last.saturating_duration_since(stopped).as_secs_f64();
-        let next = served(asked, &|begun| begun >= back, Some(LIVING)).into_iter().min().context("nothing is served again")?;
-        *again = next.duration_since(back).as_secs_f64() * 1000.0;
+        let next = served(asked, &|begun| begun >= starting, Some(LIVING)).into_iter().min().context("nothing is served again")?;
+        *again = next.saturating_duration_since(back).as_secs_f64() * 1000.0;
         if away > TRUST {
             ensure!(*closed <= (TRUST + SLACK).as_secs_f64(), "served {closed:.2} s after the database was stopped");
             ensure!(asked.iter().any(|one| one.status == 503), "nothing was refused without the database");
