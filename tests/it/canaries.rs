@@ -1,9 +1,9 @@
 //! T31: every kind of key that there is, used as people use it, and then looked for where it must not be: in files (databases, their write-ahead
-//! logs, audit log, logs), in lists of processes, in the answers of commands and in their errors, in an export. A kind that is added to
-//! [`Credential`] and not here fails this test.
+//! logs, audit log, logs, a backup), in lists of processes, in the answers of commands and in their errors, in an export, in metrics and traces. A
+//! kind that is added to [`Credential`] and not here fails this test.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use convox_seal::{Credential, KeyKind, Secret, TotpSecret};
 use convox_testkit::go::{Generation, connect, form, read_reply};
 use convox_testkit::stack::RACK_PASSWORD;
-use convox_testkit::{Reply, Stack, binary};
+use convox_testkit::{Reply, Stack, binary, eventually};
 
 use crate::secrets::every_file;
 use crate::sign_in::hidden;
@@ -164,6 +164,35 @@ impl Said {
     }
 }
 
+/// Takes whatever is sent to it, as a collector of traces does, and keeps it.
+fn collector() -> (String, Arc<Mutex<Vec<u8>>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (url, kept) = (format!("http://{}", listener.local_addr().unwrap()), Arc::<Mutex<Vec<u8>>>::default());
+    let keeps = Arc::clone(&kept);
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            // The sender closes when it has waited for an answer in vain; all of it is here by then.
+            let _ = socket.set_read_timeout(Some(Duration::from_millis(300)));
+            let mut chunk = [0; 4096];
+            while let Ok(read @ 1..) = socket.read(&mut chunk) {
+                keeps.lock().unwrap().extend_from_slice(&chunk[..read]);
+            }
+            let _ =
+                socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}");
+        }
+    });
+    (url, kept)
+}
+
+/// What is there for monitoring.
+fn metrics(stack: &Stack) -> String {
+    let mut socket = std::net::TcpStream::connect(stack.console.metrics.as_deref().unwrap()).unwrap();
+    write!(socket, "GET /metrics HTTP/1.1\r\nHost: monitoring\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).unwrap();
+    text
+}
+
 /// The keys of somebody's command line and browser.
 fn of_people(stack: &Stack, planted: &mut Vec<(Credential, String)>, said: &mut Said) {
     let of = Credential::OfConsole;
@@ -283,7 +312,9 @@ fn every_kind_of_key_is_in_no_file_log_argument_answer_or_error() {
     std::fs::write(at("instances.json"), instance.to_string()).unwrap();
     let mail = format!("smtp://mailer:{MAIL}@127.0.0.1:1");
     let env = [("CONVOX_SMTP_URL", mail.as_str()), ("CONVOX_MAIL_FROM", "Console <console@example.com>")];
-    let stack = Stack::start_as(&["--instances", at("instances.json").to_str().unwrap()], &["--url", URL], &env).unwrap();
+    let (traces, traced) = collector();
+    let seen = ["--url", URL, "--metrics-listen", "127.0.0.1:0", "--otlp-endpoint", &traces];
+    let stack = Stack::start_as(&["--instances", at("instances.json").to_str().unwrap()], &seen, &env).unwrap();
     // The stage was set with a setup code as an argument.
     let processes = Processes::watch();
     let (mut planted, mut said) = (Vec::new(), Said::default());
@@ -340,11 +371,27 @@ fn every_kind_of_key_is_in_no_file_log_argument_answer_or_error() {
     assert!(export.status.success() && export.stdout.len() > 1000, "{}", String::from_utf8_lossy(&export.stderr));
     said.note(String::from_utf8_lossy(&export.stdout));
     said.note(processes.end());
+    let watched = metrics(&stack);
+    assert!(watched.contains("convox_console_"), "{watched}");
+    said.note(watched);
+    let told = eventually(Duration::from_secs(15), || {
+        let text = String::from_utf8_lossy(&traced.lock().unwrap()).into_owned();
+        text.contains("/system/jwt/token").then_some(text)
+    });
+    said.note(told.expect("spans of what was asked"));
+    let kept = Command::new(binary("convox-console"))
+        .args(["backup", "--data"])
+        .arg(&data)
+        .arg("--out")
+        .arg(at("console.backup"))
+        .output()
+        .unwrap();
+    assert!(kept.status.success(), "{}", String::from_utf8_lossy(&kept.stderr));
 
     let mut files = Vec::new();
     every_file(stack.dir(), &mut files);
     every_file(outside.path(), &mut files);
-    for suffix in ["console.db", "console.db-wal", "rack.db", "rack.db-wal", "console.log", "main.log"] {
+    for suffix in ["console.db", "console.db-wal", "rack.db", "rack.db-wal", "console.log", "main.log", "console.backup"] {
         assert!(files.iter().any(|file| file.ends_with(suffix)), "{suffix} is among them: {files:?}");
     }
     let canaries: Vec<(Canary, Vec<String>)> = canaries

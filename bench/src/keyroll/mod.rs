@@ -135,6 +135,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         trial.roll(api_key::ApiKey::of(api_key::Whose::Machine)).await?;
         trial.roll(seals::Seal::of_data()).await?;
         trial.roll(seals::Seal::of_root()).await?;
+        trial.roll(seals::Cookies::default()).await?;
         if arguments.quick {
             trial.crash("all of them").await?;
         }

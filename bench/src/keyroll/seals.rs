@@ -1,4 +1,5 @@
-//! The keys that seal: data keys and the root key, each rolled by a program beside the running servers, which tells of each step before it takes it.
+//! Keys of the Console itself, each rolled by a program beside the running servers: data keys and the root key, of which it tells each step before it
+//! takes it, and the key of device cookies.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
@@ -154,4 +155,56 @@ impl Roll for Seal {
 
 fn newest(keys: &[Value]) -> i64 {
     keys.iter().filter(|row| row["owner"] == super::ground::ORG).filter_map(|row| row["version"].as_i64()).max().unwrap_or(0)
+}
+
+/// The key of device cookies: one command, in effect on all servers when it ends.
+#[derive(Default)]
+pub(crate) struct Cookies {
+    running: Option<Child>,
+}
+
+impl Roll for Cookies {
+    fn key(&self) -> &'static str {
+        "key of device cookies"
+    }
+
+    fn steps(&self) -> &'static [&'static str] {
+        &["rolling"]
+    }
+
+    fn victims(&self, _: &str) -> &'static [Victim] {
+        &[Victim::Roller, Victim::Console(0)]
+    }
+
+    async fn begin(&mut self, ground: &Ground, _: Option<&'static str>) -> anyhow::Result<()> {
+        self.running = Some(ground.console_command(&["keys", "roll-cookies"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+        Ok(())
+    }
+
+    async fn step(&mut self, _: &Ground) -> anyhow::Result<Option<String>> {
+        let Some(running) = &mut self.running else { return Ok(None) };
+        match running.try_wait()? {
+            None => Ok(Some("rolling".to_owned())),
+            Some(status) if status.success() => {
+                self.running = None;
+                Ok(None)
+            }
+            Some(status) => bail!("it failed ({status})"),
+        }
+    }
+
+    async fn interrupt(&mut self, ground: &Ground) -> anyhow::Result<()> {
+        if let Some(mut running) = self.running.take() {
+            let _ = running.kill();
+            let _ = running.wait();
+        }
+        self.begin(ground, None).await
+    }
+
+    async fn check(&mut self, ground: &Ground) -> anyhow::Result<()> {
+        for console in 0..ground.consoles.len() {
+            ground.person(console)?.system().await.context("requests do not go on after the roll")?;
+        }
+        Ok(())
+    }
 }
