@@ -122,7 +122,20 @@ impl Snapshots {
         loop {
             // What is read is at least as fresh as the moment before the question.
             let asked_ms = self.elapsed_ms();
-            let fault = match tokio::time::timeout(LOOK, self.look(store)).await {
+            let mut look = std::pin::pin!(tokio::time::timeout(LOOK, self.look(store)));
+            let looked = loop {
+                let left = TRUST.saturating_sub(self.since_look()) + Duration::from_millis(1);
+                tokio::select! {
+                    looked = &mut look => break looked,
+                    // Those who are open do not wait for the end of a look that hangs.
+                    () = tokio::time::sleep(left), if trusted => if !self.is_trusted() {
+                        trusted = false;
+                        tracing::error!("the database does not answer: refusing everything that needs its memory");
+                        self.changed.send_modify(|_| ());
+                    }
+                }
+            };
+            let fault = match looked {
                 Ok(Ok(())) => {
                     self.looked_ms.store(asked_ms, Ordering::Relaxed);
                     None
