@@ -148,10 +148,12 @@ async fn a_caller_who_does_not_read_keeps_nothing_open() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_waits_for_its_answer_is_refused() {
     let (ended, mut end) = tokio::sync::mpsc::channel(1);
+    let (arrived, mut arrival) = tokio::sync::mpsc::channel(1);
     let rack = Rack::raw(move |_, mut raw, _| {
-        let ended = ended.clone();
+        let (ended, arrived) = (ended.clone(), arrived.clone());
         async move {
             raw.request().await;
+            let _ = arrived.send(()).await;
             raw.rest().await;
             let _ = ended.send(()).await;
         }
@@ -160,9 +162,7 @@ async fn a_call_that_waits_for_its_answer_is_refused() {
     let proxy = Proxy::before(rack.address).await;
     let mut raw = Raw::connect(proxy.address).await;
     raw.send(request("POST", "/promote", "alice", "Content-Length: 0\r\n")).await;
-    while rack.connections() == 0 {
-        tokio::task::yield_now().await;
-    }
+    arrival.recv().await.unwrap();
     let begun = Instant::now();
     proxy.state.revoke("alice");
     let reply = raw.reply().await.unwrap();
