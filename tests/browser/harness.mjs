@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { createHmac } from 'node:crypto';
-import { createWriteStream } from 'node:fs';
+import { createWriteStream, existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -93,15 +93,24 @@ export async function startConsole(t, { args = [], env = {}, listen = '127.0.0.1
     for (const id of await readdir(join(data, 'racks')).catch(() => [])) {
       const [pid] = (await readFile(join(data, 'racks', id, 'pid'), 'utf8')).split(' ');
       try { process.kill(Number(pid), 'SIGTERM'); } catch { /* It has ended. */ }
+      await stopApps(join(data, 'racks', id, 'data'));
     }
-    await new Promise((resolve) => setTimeout(resolve, 300));
   });
   return { url: `https://${host}`, host, fingerprint, code, data, dir, admin, crash, log };
+}
+
+/// Apps and the router of a Rack outlive it, as they should. This test's end with the test. Refused until the Rack itself has ended.
+async function stopApps(data) {
+  if (!existsSync(data)) return;
+  await eventually(`the apps and the router of ${data} have ended`, () =>
+    run(join(bin, 'convox-rack'), ['stop-apps', '--data', data]).then(() => true, () => false));
 }
 
 /// A Rack of its own.
 export async function startRack(t, name) {
   const dir = await scratch(t);
+  // Endings run in the other order: after the Rack's own.
+  later(t, () => stopApps(join(dir, 'rack')));
   await writeFile(join(dir, 'password'), 'correct-rack-password-1', { mode: 0o600 });
   const args = ['serve', '--listen', '127.0.0.1:0', '--data', join(dir, 'rack'), '--name', name, '--password-file', join(dir, 'password')];
   const running = await serve(t, 'convox-rack', args, {}, [/^listening on https:\/\/(\S+) fingerprint (\S+)/], join(dir, 'rack.log'));

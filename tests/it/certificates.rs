@@ -2,7 +2,7 @@
 //! one for the name that a caller asks for.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -10,13 +10,9 @@ use convox_testkit::{Cli, Stack, eventually};
 use convox_tls::Certificate;
 use rustls::{ClientConnection, StreamOwned};
 
-use crate::example;
+use crate::{by_name, example, free};
 
 const LONG: Duration = Duration::from_mins(1);
-
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
 
 /// The certificate that the router shows to who asks for `name`, and what it answers there.
 fn asked(router: SocketAddr, name: &str) -> (Certificate, String) {
@@ -182,16 +178,8 @@ fn a_name_of_an_app_gets_a_certificate_of_an_authority_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let trusted = dir.path().join("authority.pem");
     let url = format!("https://{directory}/dir");
-    let options = [
-        "--runtime",
-        "process",
-        "--domain",
-        "apps.example.org",
-        "--router-listen",
-        &http.to_string(),
-        "--router-tls-listen",
-        &https.to_string(),
-    ];
+    let (by_http, by_https) = (http.to_string(), https.to_string());
+    let options = by_name(&by_http, &by_https);
     let acme = ["--acme-directory", &url, "--acme-ca", trusted.to_str().unwrap(), "--acme-email", "ops@example.org"];
     let stack = Stack::start_rack_with(&[&options[..], &acme[..]].concat()).unwrap();
     let own = stack.rack_data().join("tls");

@@ -84,12 +84,6 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // The Rack's router outlives it by design, but not the test.
-        let _ = Command::new(convox_testkit::binary("convox-rack"))
-            .args(["stop-apps", "--data"])
-            .arg(self.at("rack"))
-            .stdout(Stdio::null())
-            .status();
         let _ = self.sshd.kill();
         let _ = self.sshd.wait();
     }

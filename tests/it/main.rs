@@ -48,6 +48,16 @@ pub(crate) fn both_ways(stack: &convox_testkit::Stack) -> [(&'static str, convox
     [("through the Console", stack.cli()), ("straight to the Rack", stack.direct())]
 }
 
+/// An address of this machine on which nobody listens yet.
+pub(crate) fn free() -> std::net::SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Options of a Rack that serves apps by name, at these addresses for HTTP and HTTPS.
+pub(crate) fn by_name<'a>(http: &'a str, https: &'a str) -> [&'a str; 8] {
+    ["--runtime", "process", "--domain", "apps.example.org", "--router-listen", http, "--router-tls-listen", https]
+}
+
 /// A folder with a copy of the example app `name`, so that a test may change it.
 pub(crate) fn example(stack: &convox_testkit::Stack, name: &str) -> std::path::PathBuf {
     let copy = stack.dir().join(format!("source-{name}"));

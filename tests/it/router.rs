@@ -2,14 +2,14 @@
 //! may have been acted on.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use convox_testkit::{Cli, Stack, eventually};
 
-use crate::example;
+use crate::{by_name, example, free};
 
 const LONG: Duration = Duration::from_mins(1);
 
@@ -36,10 +36,6 @@ while (1) {
 }
 "#;
 
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 fn deploy(cli: &Cli, app: &str, source: &Path) {
     cli.run(&["apps", "create", app]).ok();
     let said = cli.at(source).run(&["deploy", "-a", app, "--wait"]);
@@ -62,16 +58,8 @@ fn curl(to: SocketAddr, url: &str, more: &[&str]) -> String {
 #[test]
 fn apps_are_reached_by_their_names_in_every_way_that_browsers_know() {
     let (http, https) = (free(), free());
-    let options = [
-        "--runtime",
-        "process",
-        "--domain",
-        "apps.example.org",
-        "--router-listen",
-        &http.to_string(),
-        "--router-tls-listen",
-        &https.to_string(),
-    ];
+    let (by_http, by_https) = (http.to_string(), https.to_string());
+    let options = by_name(&by_http, &by_https);
     let stack = Stack::start_rack_with(&options).unwrap();
     let cli = stack.cli();
     deploy(&cli, "hello", &example(&stack, "hello-web"));

@@ -14,7 +14,7 @@
 //! server that was killed is ready again within two seconds. After each kind of key everything is killed at once, the database too; what was rolled or
 //! revoked before stays refused.
 //!
-//! **What is not here.** Sessions and cookies have no key of their own: each is random, and its keyed hash is under the lookup key. The lookup key and
+//! **What is not here.** Sessions have no key of their own: each is random, and its keyed hash is under the lookup key. The lookup key and
 //! a Rack's state key do not roll. Passwords of the mail and database servers and the KMS token are rolled where they come from.
 
 mod access;

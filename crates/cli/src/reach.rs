@@ -44,7 +44,8 @@ impl Ctx {
         Ok(Reached { client, target })
     }
 
-    async fn reach(&self, mut target: Target) -> Result<Reached, Failure> {
+    /// The Rack of a target that was decided on, connected.
+    pub(crate) async fn reach(&self, mut target: Target) -> Result<Reached, Failure> {
         let named = match (&target.rack, &target.host.source) {
             // The host is the Rack.
             (_, Source::Machine(_)) | (None, _) => None,

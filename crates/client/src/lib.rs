@@ -32,6 +32,6 @@ pub use exchange::{Client, Context};
 pub use key::Key;
 pub use look::Look;
 pub use probe::{Probed, inspect, probe};
-pub use proxy::Proxies;
+pub use proxy::{Proxies, is_loopback};
 pub use reply::Reply;
 pub use socket::{Piece, Socket, SocketReader, SocketWriter};

@@ -59,7 +59,8 @@ impl Proxies {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether a host is this machine, spoken to as itself: `localhost`, or a loopback address.
+pub fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 

@@ -365,7 +365,10 @@ impl Snapshot {
     pub(crate) fn is_proven(&self, known: &KnownKey, cli: Option<&KeyId>, about: About<'_>, now_ms: i64) -> bool {
         match known.kind {
             Some(KeyKind::Session) => known.factor.is_some() || !(known.has_factor || known.needs_factor),
-            Some(KeyKind::User) => !self.asks(known, about) || cli.is_some_and(|id| self.cli_session(id, known, now_ms).is_some()),
+            // Nearly nobody's organizations ask for one: then nothing is looked up.
+            Some(KeyKind::User) => {
+                !(known.needs_factor && self.asks(known, about)) || cli.is_some_and(|id| self.cli_session(id, known, now_ms).is_some())
+            }
             Some(KeyKind::Deploy) | None => true,
             Some(_) => false,
         }
@@ -377,13 +380,14 @@ impl Snapshot {
         // A key for one organization is about that one, whatever is asked with it.
         let only = scope.as_ref().and_then(|scope| scope.org.as_ref());
         let mut counts = grants.iter().filter(|grant| only.is_none_or(|only| *only == grant.org));
+        let is_strict = |grant: &Grant| self.strict.contains(&grant.org);
         match about {
-            About::Org(org) => counts.any(|grant| grant.org == *org && self.strict.contains(org)),
+            About::Org(org) => counts.any(|grant| grant.org == *org && is_strict(grant)),
             About::Reading if !known.has_factor => {
-                let (strict, others): (Vec<&Grant>, Vec<&Grant>) = counts.partition(|grant| self.strict.contains(&grant.org));
-                !strict.is_empty() && others.is_empty()
+                let mut counts = counts.peekable();
+                counts.peek().is_some() && counts.all(is_strict)
             }
-            About::Reading | About::Everything => counts.any(|grant| self.strict.contains(&grant.org)),
+            About::Reading | About::Everything => counts.any(is_strict),
         }
     }
 

@@ -198,7 +198,11 @@ async fn wanted(rack: &Rack) -> Result<Vec<(String, String, Option<String>)>, co
         for host in rack.scheduler.hosts(&app.name).into_iter().filter(|host| !host.starts_with('*')) {
             let covers = |row: &&CertificateRow| row.covers(&host);
             // One that somebody imported or had made here is that person's choice, to its end.
-            let is_good = |row: &CertificateRow| row.expires_ms > now_ms() + if row.issuer == Issuer::Acme { early(row) } else { 0 };
+            let is_good = |row: &CertificateRow| {
+                let left = row.expires_ms - now_ms();
+                // How long it lives is read from it only where that can matter: each is looked at every few seconds.
+                left > 0 && (row.issuer != Issuer::Acme || left > EARLY || left > early(row))
+            };
             if certificates.iter().filter(covers).any(is_good) {
                 continue;
             }

@@ -186,7 +186,8 @@ impl Store {
                     .bind(user.as_str())
                     .fetch_optional(&mut *tx)
                     .await?;
-            (row, read_register!(tx, &[register::of_user(user)]))
+            let places: Vec<_> = row.iter().map(|_| register::of_user(user)).collect();
+            (row, read_register!(tx, &places))
         });
         let judge = judging.by(register);
         Ok(row.map(|(secret, last_step, created_ms, used_ms)| TotpRow {
@@ -396,7 +397,8 @@ impl Store {
     }
 
     /// Counts one try of a code, before it is looked at: of many at the same time, on any server, [`MOST_TRIES`] go through in one window, and
-    /// windows grow while they are used up: 480 tries in the first day would be one in a thousand in a month. `Err` holds when the next window begins, milliseconds since 1970.
+    /// windows grow while they are used up: without that it would be 480 tries a day, so it is 35 in the first. `Err` holds when the next window
+    /// begins, milliseconds since 1970.
     ///
     /// # Errors
     /// [`StoreError::Database`].

@@ -241,7 +241,8 @@ impl Store {
             .bind(id.as_str())
             .fetch_optional(&mut *tx)
             .await?;
-            (row, read_register!(tx, &[register::password(id.as_str())]))
+            let places: Vec<_> = row.iter().map(|_| register::password(id.as_str())).collect();
+            (row, read_register!(tx, &places))
         });
         let judge = judging.by(register);
         Ok(row.map(|row| rack_row(row, &judge)))

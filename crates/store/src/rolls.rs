@@ -245,7 +245,8 @@ impl Store {
             .bind(rack.as_str())
             .fetch_optional(&mut *tx)
             .await?;
-            (row, read_register!(tx, &register::of_roll(rack)))
+            let places: Vec<_> = row.iter().flat_map(|_| register::of_roll(rack)).collect();
+            (row, read_register!(tx, &places))
         });
         let judge = judging.by(register);
         Ok(row.and_then(|row| roll_row(row, &judge)))

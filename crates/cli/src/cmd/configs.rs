@@ -4,7 +4,7 @@ use std::io::Read;
 
 use super::services;
 use crate::Ctx;
-use crate::args::{ConfigCommand, ConfigSet, Configs, Restart};
+use crate::args::{ConfigCommand, ConfigSet, Configs};
 use crate::error::Failure;
 use crate::table::Table;
 
@@ -54,7 +54,7 @@ async fn set(ctx: &Ctx, args: ConfigSet) -> Result<u8, Failure> {
     rack.client.app_config_set(&app, &args.name, &text).await?;
     ctx.out.ok()?;
     if args.restart {
-        services::restart_all(ctx, Restart { app: args.app, rack: args.rack }).await?;
+        services::restart_each(ctx, &rack, &app).await?;
         return Ok(0);
     }
     ctx.out.result(&args.name, &serde_json::json!({"app": app, "config": args.name}))?;

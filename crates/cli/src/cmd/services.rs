@@ -46,13 +46,18 @@ pub(super) async fn balancers(ctx: &Ctx, args: Balancers) -> Result<u8, Failure>
 pub(super) async fn restart_all(ctx: &Ctx, args: Restart) -> Result<u8, Failure> {
     let app = ctx.app(&args.app)?;
     let rack = ctx.rack(&args.rack).await?;
-    let mut names: Vec<String> = rack.client.services(&app).await?.into_iter().map(|service| service.name).collect();
+    restart_each(ctx, &rack, &app).await?;
+    Ok(0)
+}
+
+/// Restarts the services of an app, one after the other.
+pub(super) async fn restart_each(ctx: &Ctx, rack: &Reached, app: &str) -> Result<(), Failure> {
+    let mut names: Vec<String> = rack.client.services(app).await?.into_iter().map(|service| service.name).collect();
     names.sort();
     for name in &names {
-        restart(ctx, &rack, &app, name).await?;
+        restart(ctx, rack, app, name).await?;
     }
-    ctx.out.result("", &serde_json::json!({"app": app, "restarted": names}))?;
-    Ok(0)
+    ctx.out.result("", &serde_json::json!({"app": app, "restarted": names}))
 }
 
 async fn restart(ctx: &Ctx, rack: &Reached, app: &str, service: &str) -> Result<(), Failure> {

@@ -49,10 +49,10 @@ async fn here(ctx: &Ctx, flag: &RackFlag) -> Result<Reached, Failure> {
     let name = target.rack.as_ref().map(|rack| rack.value.as_str());
     let is_installed = target.host.source == Source::Machine("self-managed")
         && name.is_some_and(|name| local::stands_at(ctx, name, target.endpoint.authority()));
-    if !is_installed && !is_loopback(target.endpoint.host()) {
+    if !is_installed && !convox_client::is_loopback(target.endpoint.host()) {
         return Err(elsewhere(&target, "is not on this machine"));
     }
-    let rack = ctx.rack(flag).await?;
+    let rack = ctx.reach(target).await?;
     // A Console of this machine leads to Racks anywhere.
     match rack.client.racks().await {
         Ok(_) => return Err(elsewhere(&rack.target, "is behind a Console")),
@@ -64,10 +64,6 @@ async fn here(ctx: &Ctx, flag: &RackFlag) -> Result<Reached, Failure> {
         return Err(elsewhere(&rack.target, &format!("is a rack on {provider}")));
     }
     Ok(rack)
-}
-
-fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The app is there, if need be as of now.

@@ -51,7 +51,7 @@ pub(crate) enum Admin {
     /// Members of organizations and their roles
     #[command(subcommand)]
     Member(Member),
-    /// Invitations: links that make whoever opens them a member
+    /// Invitations: links that make one address a member, once
     #[command(subcommand)]
     Invitation(Invitation),
     /// API keys

@@ -13,7 +13,7 @@ use convox_store::{Page, StoreError};
 
 use super::factors::sealed_for;
 use super::rolls::{open_before, open_next, seal_next};
-use super::{Actor, Ops};
+use super::{Actor, Ops, OpsError};
 use crate::credentials::{open_password, seal_password};
 use crate::root::{Source, Use};
 
@@ -55,6 +55,16 @@ impl Owner {
 }
 
 impl Ops {
+    /// Data keys of an owner, the newest first; made with the first of them.
+    pub(super) async fn first_data_keys(&self, owner: &str) -> Result<Vec<DataKeyRow>, OpsError> {
+        let rows = self.store.data_keys(owner).await?;
+        if !rows.is_empty() {
+            return Ok(rows);
+        }
+        self.store.first_data_key(owner, &self.keyring.new_data_key(owner), self.clock.now_ms()).await?;
+        Ok(self.store.data_keys(owner).await?)
+    }
+
     /// Rolls a data key: a new one, everything sealed anew under it, the old one destroyed. Gives how many texts were sealed anew.
     pub(crate) async fn roll_data_key(&self, actor: &Actor, of: &Owner, tell: Progress<'_>) -> Result<usize> {
         let (owner, name) = (of.id(), of.name());

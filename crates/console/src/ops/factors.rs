@@ -226,11 +226,7 @@ impl Ops {
 
     /// The data keys under which secrets of people are sealed; made with the first of them.
     pub(super) async fn user_data_keys(&self) -> Result<DataKeys, OpsError> {
-        let mut rows = self.store.data_keys(USERS).await?;
-        if rows.is_empty() {
-            self.store.first_data_key(USERS, &self.keyring.new_data_key(USERS), self.clock.now_ms()).await?;
-            rows = self.store.data_keys(USERS).await?;
-        }
+        let rows = self.first_data_keys(USERS).await?;
         self.keyring.unwrap_data_keys(rows.iter().map(|row| &row.wrapped), USERS).map_err(|error| {
             tracing::error!(%error, "the data key of users cannot be opened");
             OpsError::Conflict("what is sealed for people cannot be opened; tell whoever runs this Console".to_owned())

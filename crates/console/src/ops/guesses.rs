@@ -13,6 +13,7 @@ use convox_store::data_keys::{COOKIES, DataKeyRow};
 use convox_store::guesses::Subject;
 
 use super::{Actor, Ops, OpsError};
+use crate::hex::hex;
 
 /// Tries are counted for so long from the first one on, milliseconds.
 pub(crate) const WINDOW_MS: i64 = 15 * 60 * 1000;
@@ -72,11 +73,7 @@ impl Ops {
     /// What a browser keeps after it signed in as `email`: something random, a seal by the lookup key, and one by the key of device cookies.
     pub(crate) async fn device(&self, email: &str) -> Result<String, OpsError> {
         let random = hex(&convox_seal::random_bytes::<16>());
-        let mut rows = self.store.data_keys(COOKIES).await?;
-        if rows.is_empty() {
-            self.store.first_data_key(COOKIES, &self.keyring.new_data_key(COOKIES), self.clock.now_ms()).await?;
-            rows = self.store.data_keys(COOKIES).await?;
-        }
+        let rows = self.first_data_keys(COOKIES).await?;
         let own = self.cookie_seal(rows.first(), email, &random)?;
         Ok(format!("{random}.{}.{own}", self.outer_seal(email, &random)))
     }
@@ -183,11 +180,6 @@ impl Ops {
 fn used_up_ms(subject: &Subject, now_ms: i64) -> Option<i64> {
     let known = USED_UP.lock().unwrap_or_else(PoisonError::into_inner).get(subject).copied();
     known.filter(|until_ms| *until_ms > now_ms)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or_default());
-    bytes.iter().flat_map(digits).collect()
 }
 
 #[cfg(test)]

@@ -3,10 +3,8 @@
 //!
 //! Only the same API key from the same address gets it: whoever has a stolen key and asks all the time gets nothing by its owner's answer.
 
-use convox_model::Event;
 use convox_seal::Secret;
 use convox_store::challenges::Purpose;
-use convox_store::{Act, StoreError};
 
 use super::cli_sessions::Shown;
 use super::proof::{Given, random_id};
@@ -58,17 +56,9 @@ impl Ops {
         let factor = self.prove(user, Purpose::ProveLetIn, given).await?;
         let proof = self.lookup.hash(&Secret::new(format!("let in {id}")));
         // Whoever answered has proven who they are, and need not be signed in.
-        let event = Event {
-            actor: shown.email.clone(),
-            actor_id: user.as_str().to_owned(),
-            key_last4: shown.key_last4.clone(),
-            rule: factor.as_str().to_owned(),
-            ..actor.event(&*self.clock, "CliLetIn", "/console/let-in".to_owned())
-        };
-        let act = Act { event: event.bounded(), key: None, needs: None };
-        match self.store.prove_let_in(&self.challenge_hash(id), &proof, factor, &act).await {
-            Err(StoreError::Conflict(words)) => Err(OpsError::Conflict(words)),
-            done => Ok(done?),
-        }
+        let mut act = actor.act_as(&*self.clock, user, &shown.email, "CliLetIn", "/console/let-in".to_owned(), factor.as_str());
+        act.event.actor.clone_from(&shown.email);
+        act.event.key_last4.clone_from(&shown.key_last4);
+        Ok(self.store.prove_let_in(&self.challenge_hash(id), &proof, factor, &act).await?)
     }
 }

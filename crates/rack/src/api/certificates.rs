@@ -34,10 +34,6 @@ fn unusable(error: &TlsServerError) -> ApiError {
     ApiError::bad(error.to_string())
 }
 
-async fn keep(rack: &Rack, id: String, chain: String, key: Secret, issuer: Issuer) -> Result<CertificateRow, ApiError> {
-    Ok(rack.keep_certificate(id, chain, key, issuer).await?)
-}
-
 /// One of the authority that the Rack asks.
 async fn order(rack: &Rack, domains: &[String]) -> Result<(String, Secret), ApiError> {
     let acme = rack.acme.as_ref().ok_or_else(|| {
@@ -64,7 +60,7 @@ pub(super) async fn create(rack: &Rack, call: &Call) -> Result<Answer, ApiError>
         return Err(ApiError::bad(format!("a certificate, its chain and its key have at most {LONGEST} bytes each")));
     }
     let chain = format!("{public}\n{}\n", chain.trim());
-    let row = keep(rack, CertificateRow::new_id(), chain, key, Issuer::Import).await?;
+    let row = rack.keep_certificate(CertificateRow::new_id(), chain, key, Issuer::Import).await?;
     Ok(Answer::json(&shape(&row)))
 }
 
@@ -93,7 +89,7 @@ pub(super) async fn generate(rack: &Rack, call: &Call) -> Result<Answer, ApiErro
         return Err(ApiError::bad(format!("must specify a domain: {domain:?} is none")));
     }
     let (chain, key) = if issuer == Issuer::Acme { order(rack, &domains).await? } else { own(&domains, life)? };
-    let row = keep(rack, CertificateRow::new_id(), chain, key, issuer).await?;
+    let row = rack.keep_certificate(CertificateRow::new_id(), chain, key, issuer).await?;
     Ok(Answer::json(&shape(&row)))
 }
 
@@ -177,7 +173,7 @@ pub(super) async fn renew(rack: &Rack, call: &Call) -> Result<Answer, ApiError> 
     }
     for row in rows {
         let (chain, key) = if row.issuer == Issuer::Acme { order(rack, &row.domains).await? } else { own(&row.domains, LIFE)? };
-        keep(rack, row.id, chain, key, row.issuer).await?;
+        rack.keep_certificate(row.id, chain, key, row.issuer).await?;
     }
     Ok(Answer::Ok)
 }

@@ -56,8 +56,9 @@ impl Local for Api {
         let headers = response.headers_mut();
         if is_error {
             id.name_error(headers);
+        } else {
+            headers.insert("request-id", id.header());
         }
-        headers.insert("request-id", id.header());
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
         response
     }

@@ -49,10 +49,10 @@ pub(super) struct Names {
 }
 
 impl Names {
-    fn site(&self, host: &str) -> Option<Site> {
+    fn site(&self, host: &str) -> Option<&Site> {
         let exact = self.sites.get(host);
         let wildcard = || host.split_once('.').and_then(|(_, parent)| self.sites.get(&format!("*.{parent}")));
-        exact.or_else(wildcard).cloned()
+        exact.or_else(wildcard)
     }
 }
 
@@ -80,10 +80,7 @@ impl Gate for Door {
         let Some(site) = names.site(&host) else {
             return Verdict::Reply(text(StatusCode::NOT_FOUND, "no app is served under this name\n"));
         };
-        let from = match peer.ip() {
-            IpAddr::V6(address) => address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4),
-            address @ IpAddr::V4(_) => address,
-        };
+        let from = peer.ip().to_canonical();
         if !site.lets_in(from) {
             return Verdict::Reply(text(StatusCode::FORBIDDEN, "this app is not served to your network\n"));
         }
@@ -91,7 +88,7 @@ impl Gate for Door {
         if self.scheme == "http" && https != 0 && !site.plain_http {
             return Verdict::Reply(to_https(&host, https, head));
         }
-        let pool = site.pool;
+        let pool = Arc::clone(&site.pool);
         let Some(counted) = pool.next_soon().await else {
             return Verdict::Reply(text(StatusCode::SERVICE_UNAVAILABLE, "no healthy process of this service; see `convox logs`\n"));
         };

@@ -199,9 +199,12 @@ impl Router {
                     Err(error) => failures.push((address, error.to_string())),
                 }
             }
-            let certificates = table.certificates.iter();
-            let certificates = certificates.map(|one| (&*one.domains, one.certificate.as_bytes(), one.key.as_bytes()));
-            self.tls.set_names(certificates);
+            // They are read and checked anew, which a process that comes or goes is no reason for.
+            if routed.table.certificates != table.certificates {
+                let certificates = table.certificates.iter();
+                let certificates = certificates.map(|one| (&*one.domains, one.certificate.as_bytes(), one.key.as_bytes()));
+                self.tls.set_names(certificates);
+            }
             self.names.store(Arc::new(names));
             routed.pools = pools;
             let closed = [(table.http, false), (table.https, true)].map(|(asked, is_tls)| {

@@ -382,7 +382,8 @@ impl Scheduler {
 
     /// Names under which an app's running release is served.
     pub(crate) fn hosts(&self, app: &str) -> Vec<String> {
-        self.served(Some(app)).into_iter().flat_map(|(_, _, hosts)| hosts).collect()
+        let desired = self.inner.apps().get(app).and_then(|entry| entry.desired.clone());
+        desired.map(|desired| self.inner.names(&desired)).unwrap_or_default()
     }
 
     /// The services of all running releases (or of this app's), with their apps and the names under which they are served.

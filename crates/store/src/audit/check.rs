@@ -132,34 +132,32 @@ impl<'k> Checker<'k> {
 
     /// Whether there was a register when this head was set.
     pub(crate) fn knew_a_register(&self, head: &Place) -> bool {
-        let (Some(key), Some(link)) = (self.key, Link::from_bytes(&head.link)) else { return false };
+        self.said_by(head).is_some_and(|(_, is_registered)| is_registered)
+    }
+
+    /// How many chains there were when this head was set, and whether there was a register. Most often as many as there are.
+    fn said_by(&self, head: &Place) -> Option<(i64, bool)> {
+        let (key, link) = (self.key?, Link::from_bytes(&head.link)?);
         let there = self.chains.unwrap_or(MOST_CHAINS);
-        let said = (0..=there).rev().chain(there + 1..=MOST_CHAINS).find_map(|chains| is_head(key, &self.name, head, &link, chains));
-        said.unwrap_or_default()
+        let is = |chains, is_registered| key.is_seal(&chain::head(chains, is_registered), &self.name, head.number, &link, &head.seal);
+        let either = |chains| [true, false].into_iter().find(|is_registered| is(chains, *is_registered));
+        (0..=there).rev().chain(there + 1..=MOST_CHAINS).find_map(|chains| Some((chains, either(chains)?)))
     }
 
     fn seal_of_head(&mut self, head: &Place) {
-        let Some(key) = self.key else { return };
-        let is = |link: &Link, chains: i64| is_head(key, &self.name, head, link, chains).is_some();
+        if self.key.is_none() {
+            return;
+        }
         let there = self.chains.unwrap_or(MOST_CHAINS);
-        // Most often as many as there are.
-        let said = Link::from_bytes(&head.link)
-            .and_then(|link| (0..=there).rev().chain(there + 1..=MOST_CHAINS).find(|chains| is(&link, *chains)));
-        match said {
+        match self.said_by(head) {
             None => self.fault(head.number, "", "the head of the chain was not set by this Console: the chain may have been written anew"),
-            Some(chains) if chains > there => {
+            Some((chains, _)) if chains > there => {
                 let words = format!("a chain was taken out as a whole: there were {chains} when this head was set, and there are {there}");
                 self.fault(head.number, "", words);
             }
             Some(_) => {}
         }
     }
-}
-
-/// Whether a head was sealed when there were so many chains, and whether there was a register then.
-fn is_head(key: &ChainKey, name: &str, head: &Place, link: &Link, chains: i64) -> Option<bool> {
-    let is = |is_registered| key.is_seal(&chain::head(chains, is_registered), name, head.number, link, &head.seal);
-    [true, false].into_iter().find(|is_registered| is(*is_registered))
 }
 
 /// A chain, as its row says.

@@ -10,6 +10,7 @@ use convox_store::rolls::{Kind, RollRow, Step};
 use convox_store::{Page, Store, StoreError};
 
 use super::racks::rack;
+use super::rolls::roll as roll_of;
 use super::{NOW, act, act_at, new_databases, org, user};
 
 /// A store that keeps the register from its beginning, and the database, as somebody who can write to it has it.
@@ -54,23 +55,7 @@ async fn added(store: &Store, org: &OrgId, name: &str) -> RackRow {
 }
 
 async fn begun(store: &Store, rack: &RackRow, next: Sealed) -> RollRow {
-    let roll = RollRow {
-        rack: rack.id.clone(),
-        step: Step::Begun,
-        kind: Kind::Phases,
-        next,
-        before: rack.password.clone(),
-        before_ms: rack.password_ms,
-        reason: "by hand".to_owned(),
-        started_by: "ada@example.com".to_owned(),
-        started_ms: NOW,
-        window_ms: 0,
-        cut: false,
-        step_ms: NOW,
-        step_seq: 0,
-        fault: String::new(),
-        tries: 0,
-    };
+    let roll = RollRow { window_ms: 0, cut: false, ..roll_of(rack, next) };
     store.begin_roll(rack, &roll, &act("RackRoll")).await.unwrap();
     store.find_roll(&rack.id).await.unwrap().unwrap()
 }

@@ -11,7 +11,7 @@ use convox_store::{Page, Store, StoreError};
 use super::racks::rack;
 use super::{NOW, act, act_at, key, on_each, org, user};
 
-fn roll(rack: &RackRow, next: Sealed) -> RollRow {
+pub(super) fn roll(rack: &RackRow, next: Sealed) -> RollRow {
     RollRow {
         rack: rack.id.clone(),
         step: Step::Begun,

@@ -122,7 +122,7 @@ pub(super) fn proxy(env: &Env, endpoint: &Endpoint, proxies: &Proxies, findings:
 
 /// Whether a host is one that a proxy could be for.
 fn proxies_matter(host: &str) -> bool {
-    !host.eq_ignore_ascii_case("localhost") && host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback()).eq(&false)
+    !convox_client::is_loopback(host)
 }
 
 #[cfg(test)]
