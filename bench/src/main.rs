@@ -13,6 +13,7 @@ mod measure;
 mod origin;
 mod pace;
 mod peers;
+mod profile;
 mod promote;
 mod rack;
 mod relay;
@@ -42,6 +43,8 @@ struct Arguments {
 enum What {
     /// Requests per second and CPU per request of each contender, in interleaved rounds.
     Relay(relay::Arguments),
+    /// Where the CPU time of a request goes, beside nginx.
+    Profile(profile::Arguments),
     /// Start-up time and memory of `convox switch` beside an empty program.
     Switch(switch::Arguments),
     /// Every key rolled under load, with `kill -9` at each step.
@@ -71,6 +74,7 @@ enum What {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().what {
         What::Relay(arguments) => relay::run(&arguments),
+        What::Profile(arguments) => profile::run(&arguments),
         What::Switch(arguments) => switch::run(&arguments),
         What::Keyroll(arguments) => keyroll::run(&arguments),
         What::Revoke(arguments) => revoke::run(&arguments),

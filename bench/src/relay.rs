@@ -170,7 +170,7 @@ fn at_half(
 }
 
 /// What the v2 command line sends.
-fn headers(contender: &Contender) -> Vec<String> {
+pub(crate) fn headers(contender: &Contender) -> Vec<String> {
     vec![
         format!("Authorization: {}", basic(&contender.secret)),
         "User-Agent: convox.go/dev".to_owned(),

@@ -1,18 +1,12 @@
-//! From an upstream to a connection that takes requests: look up, connect, TLS, HTTP.
+//! From an upstream to a connection that takes requests: look up, connect, TLS.
 //!
 //! Knows nothing of the credential: whatever fails here fails before a byte of it is sent.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -26,8 +20,8 @@ use crate::upstream::Upstream;
 /// Addresses of a name that are tried.
 const ADDRESSES: usize = 8;
 
-/// Opens a new connection. One that `upgrades` can become a tunnel.
-pub(crate) async fn open(upstream: &Upstream, limits: &Limits, upgrades: bool) -> Result<Connection, Fault> {
+/// Opens a new connection.
+pub(crate) async fn open(upstream: &Upstream, limits: &Limits) -> Result<Connection, Fault> {
     let tcp = dial(&upstream.host, upstream.port, limits.connect).await?;
     let _ = tcp.set_nodelay(true);
     keep_alive(&tcp);
@@ -45,16 +39,7 @@ pub(crate) async fn open(upstream: &Upstream, limits: &Limits, upgrades: bool) -
             Stream::Tls(Box::new(stream.into()))
         }
     };
-    let heard = Arc::new(AtomicBool::new(false));
-    let stream = TokioIo::new(Heard { stream, heard: Arc::clone(&heard) });
-    let (sender, connection) = http1::Builder::new().handshake(stream).await.map_err(|error| Fault::of_exchange(&error))?;
-    // How it ends is told to whoever waits for the reply.
-    let task = if upgrades {
-        tokio::spawn(async { drop(connection.with_upgrades().await) }).abort_handle()
-    } else {
-        tokio::spawn(async { drop(connection.await) }).abort_handle()
-    };
-    Ok(Connection { sender, task, heard, reused: false })
+    Ok(Connection { stream })
 }
 
 async fn dial(host: &str, port: u16, limit: Duration) -> Result<TcpStream, Fault> {
@@ -88,45 +73,4 @@ pub(crate) fn keep_alive(stream: &TcpStream) {
     let socket = socket2::SockRef::from(stream);
     let probes = socket2::TcpKeepalive::new().with_time(Duration::from_mins(1)).with_interval(Duration::from_secs(15)).with_retries(4);
     let _ = socket.set_tcp_keepalive(&probes);
-}
-
-/// Notes whether the upstream has said anything: a request may be sent again only if it has not.
-#[derive(Debug)]
-struct Heard {
-    stream: Stream,
-    heard: Arc<AtomicBool>,
-}
-
-impl AsyncRead for Heard {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            this.heard.store(true, Relaxed);
-        }
-        result
-    }
-}
-
-impl AsyncWrite for Heard {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, data)
-    }
-
-    fn poll_write_vectored(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, data)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
-    }
 }

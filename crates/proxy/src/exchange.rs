@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
-use crate::pool::{self, Connection};
+use crate::conversation::Conversation;
+use crate::pool;
 use crate::upload::Progress;
 use crate::upstream::Upstream;
 use crate::{Outcome, Permit};
@@ -21,8 +22,8 @@ pub(crate) struct Exchange<P: Permit> {
     pub(crate) bytes_up: u64,
     pub(crate) bytes_down: u64,
     pub(crate) complete: bool,
-    /// Used again if both the reply and the request went through whole.
-    pub(crate) connection: Option<(Arc<Upstream>, Connection)>,
+    /// Its connection is used again if both the reply and the request went through whole.
+    pub(crate) conversation: Option<(Arc<Upstream>, Conversation)>,
 }
 
 impl<P: Permit> Exchange<P> {
@@ -36,7 +37,7 @@ impl<P: Permit> Exchange<P> {
             bytes_up: 0,
             bytes_down: 0,
             complete: false,
-            connection: None,
+            conversation: None,
         }
     }
 
@@ -54,10 +55,9 @@ impl<P: Permit> Exchange<P> {
 
 impl<P: Permit> Drop for Exchange<P> {
     fn drop(&mut self) {
-        let uploaded = self.upload.as_ref().is_none_or(|progress| progress.is_complete());
-        if let Some((upstream, connection)) = self.connection.take()
-            && self.complete
-            && uploaded
+        if self.complete
+            && let Some((upstream, conversation)) = self.conversation.take()
+            && let Some(connection) = conversation.into_idle()
         {
             pool::give(&upstream, connection);
         }

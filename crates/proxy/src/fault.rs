@@ -67,17 +67,6 @@ impl Fault {
         let text = format!("{} (request {id})\n", self.text(upstream)).replace('%', " ");
         text_response(self.status(), text, Some(id))
     }
-
-    /// What a failed attempt to send a request or to read a reply means.
-    pub(crate) fn of_exchange(error: &hyper::Error) -> Self {
-        if error.is_parse() || error.is_parse_too_large() || error.is_parse_status() {
-            return Self::BadReply("it is not valid HTTP/1.1".to_owned());
-        }
-        if error.is_user() {
-            return Self::BadRequestBody;
-        }
-        Self::ClosedEarly
-    }
 }
 
 pub(crate) fn text_response(status: StatusCode, text: impl Into<Body>, id: Option<RequestId>) -> Response<Body> {

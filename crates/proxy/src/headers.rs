@@ -132,7 +132,6 @@ pub(crate) fn to_upstream(
     mut authorization: HeaderValue,
     add: Vec<(HeaderName, HeaderValue)>,
     websocket: bool,
-    chunked: bool,
 ) {
     let headers = &mut head.headers;
     if upstream.transparent {
@@ -158,10 +157,6 @@ pub(crate) fn to_upstream(
     if websocket {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    }
-    if chunked {
-        // Said here since hyper sends no body of unknown length with a GET otherwise.
-        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     head.version = Version::HTTP_11;
 }
@@ -270,7 +265,7 @@ mod tests {
     fn sent(headers: &[(&str, &str)]) -> Vec<(String, String)> {
         let mut head = head(headers);
         let actor = (HeaderName::from_static("convox-actor"), HeaderValue::from_static("ann@example.org"));
-        to_upstream(&mut head, &upstream(), HeaderValue::from_static("Basic ours"), vec![actor], false, false);
+        to_upstream(&mut head, &upstream(), HeaderValue::from_static("Basic ours"), vec![actor], false);
         let mut sent: Vec<_> = head.headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
         sent.sort();
         sent
@@ -323,7 +318,7 @@ mod tests {
         ]);
         let from = (HeaderName::from_static("x-forwarded-for"), HeaderValue::from_static("192.0.2.7"));
         let app = Upstream::new("app", 1, "127.0.0.1", 20_000, None).unwrap().transparent();
-        to_upstream(&mut head, &app, HeaderValue::from_static("unused"), vec![from], false, false);
+        to_upstream(&mut head, &app, HeaderValue::from_static("unused"), vec![from], false);
         let mut sent: Vec<_> = head.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         sent.sort_unstable();
         let expected = [

@@ -4,45 +4,29 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::task::{Context, Waker};
 
-use hyper::client::conn::http1::SendRequest;
-use tokio::task::AbortHandle;
+use tokio::io::{AsyncRead as _, ReadBuf};
 
 use crate::stats::{self, Stat};
-use crate::upload::Upload;
+use crate::stream::Stream;
 use crate::upstream::Upstream;
-
-/// How long a connection whose reply was read may take to be ready for the next request.
-const SETTLE: Duration = Duration::from_secs(1);
 
 /// A connection to an upstream. Dropping it closes it.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) sender: SendRequest<Upload>,
-    pub(crate) task: AbortHandle,
-    /// Set by the stream when it reads a byte.
-    pub(crate) heard: Arc<AtomicBool>,
-    /// Has carried a request before.
-    pub(crate) reused: bool,
+    pub(crate) stream: Stream,
 }
 
 impl Connection {
-    /// True if the upstream has sent anything since the last request began.
-    pub(crate) fn has_heard(&self) -> bool {
-        self.heard.load(Relaxed)
-    }
-
-    pub(crate) fn begin(&self) {
-        self.heard.store(false, Relaxed);
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
+    /// True while the upstream neither closes it nor says anything, as one does that has not been asked. Asks the system only if the runtime has heard of something;
+    /// nobody is woken for it from now on.
+    fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut context = Context::from_waker(Waker::noop());
+        Pin::new(&mut self.stream).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_pending()
     }
 }
 
@@ -85,8 +69,8 @@ pub(crate) fn take(upstream: &Upstream) -> Option<Connection> {
         if idle.generation != upstream.generation {
             return None;
         }
-        while let Some((_, connection)) = idle.connections.pop() {
-            if connection.sender.is_ready() {
+        while let Some((_, mut connection)) = idle.connections.pop() {
+            if connection.is_quiet() {
                 return Some(connection);
             }
         }
@@ -94,23 +78,11 @@ pub(crate) fn take(upstream: &Upstream) -> Option<Connection> {
     })
 }
 
-/// Keeps a connection whose exchange has ended well.
-pub(crate) fn give(upstream: &Arc<Upstream>, mut connection: Connection) {
-    if connection.sender.is_ready() {
-        put(upstream, connection);
-    } else if !connection.sender.is_closed() {
-        // The reply was read before the connection's own task took note of its end.
-        let upstream = Arc::clone(upstream);
-        tokio::spawn(async move {
-            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, connection.sender.ready()).await {
-                put(&upstream, connection);
-            }
-        });
+/// Keeps a connection whose exchange has ended well, unless its upstream has closed it or says more than it was asked.
+pub(crate) fn give(upstream: &Upstream, mut connection: Connection) {
+    if !connection.is_quiet() {
+        return;
     }
-}
-
-fn put(upstream: &Upstream, mut connection: Connection) {
-    connection.reused = true;
     POOL.with_borrow_mut(|pool| {
         let (now, bounds) = (pool.now, pool.bounds);
         let idle = match pool.upstreams.get_mut(&upstream.id) {
@@ -136,7 +108,7 @@ pub(crate) fn tick(now: u32) {
         pool.now = now;
         let age = pool.bounds.age;
         pool.upstreams.retain(|_, idle| {
-            idle.connections.retain(|(since, connection)| now.wrapping_sub(*since) <= age && !connection.sender.is_closed());
+            idle.connections.retain_mut(|(since, connection)| now.wrapping_sub(*since) <= age && connection.is_quiet());
             !idle.connections.is_empty()
         });
         stats::note(Stat::Idle, pool.upstreams.values().map(|idle| idle.connections.len()).sum());

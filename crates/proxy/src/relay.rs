@@ -10,26 +10,29 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, Response, StatusCode, Uri, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::conversation::{Conversation, Request};
 use crate::exchange::Exchange;
 use crate::fault::{Fault, REQUEST_ID};
 use crate::gate::{Forward, Permit};
-use crate::pool::{self, Connection};
+use crate::pool;
 use crate::reply::Reply;
+use crate::request_head::Length;
 use crate::stats::{self, Stat};
+use crate::tunnel::Opened;
 use crate::upload::{Progress, Upload};
 use crate::upstream::Upstream;
 use crate::watch::{Phase, Watch};
 use crate::websocket::{self, is_websocket};
-use crate::{Limits, RequestId, connect, headers, tunnel};
+use crate::{Limits, RequestId, connect, headers, request_head, tunnel};
 
-/// How long both sides of an upgrade may take to hand over their connection.
+/// How long the caller's side of an upgrade may take to hand over its connection.
 const HAND_OVER: Duration = Duration::from_secs(10);
 
 /// What a relay needs to know of its shard.
@@ -57,13 +60,17 @@ pub(crate) async fn relay<P: Permit>(context: Context<'_>, mut head: Parts, body
         let watch = (head.version == Version::HTTP_2).then(|| Arc::clone(context.watch));
         Upload::Body { incoming: body, progress, watch }
     };
-    let chunked = !upload.is_end_stream() && upload.size_hint().exact().is_none();
-    headers::to_upstream(&mut head, &upstream, authorization, add, upgrade.is_some(), chunked);
+    let length = match (&upload, upload.size_hint().exact()) {
+        (Upload::None, _) => Length::None,
+        (Upload::Body { .. }, Some(length)) => Length::Known(length),
+        (Upload::Body { .. }, None) => Length::Chunked,
+    };
+    headers::to_upstream(&mut head, &upstream, authorization, add, upgrade.is_some());
     if let Some(path_and_query) = path_and_query {
         head.uri = Uri::from(path_and_query);
     }
-    head.extensions.clear();
-    let request = Request::from_parts(head, upload);
+    let (is_head, is_idempotent) = (head.method == Method::HEAD, head.method.is_idempotent());
+    let request = Request { head: request_head::write(&head, length), upload, length, is_head, is_idempotent };
 
     context.watch.enter(Phase::Upstream);
     let sent = {
@@ -71,7 +78,7 @@ pub(crate) async fn relay<P: Permit>(context: Context<'_>, mut head: Parts, body
         watched(context.watch, exchange.permit(), attempt).await
     };
     match sent {
-        Ok((response, connection, upstream)) => answer(context, upstream, connection, response, exchange, upgrade, request_id),
+        Ok((response, conversation, upstream)) => answer(context, upstream, conversation, response, exchange, upgrade, request_id),
         Err(fault) => failed(context, &upstream, &fault, exchange, request_id),
     }
 }
@@ -105,46 +112,37 @@ async fn watched<P: Permit, T>(
     .await
 }
 
-/// An answer, the connection that it came on, and whose that is.
-type Sent = (Response<Incoming>, Connection, Arc<Upstream>);
+/// The head of an answer, the conversation whose rest its body is, and with whom.
+type Sent = (Response<()>, Conversation, Arc<Upstream>);
 
 async fn send<P: Permit>(
     upstream: &Arc<Upstream>,
     limits: &Limits,
     permit: Option<&P>,
-    mut request: Request<Upload>,
+    mut request: Request,
     upgrade: bool,
 ) -> Result<Sent, Fault> {
     // What the gate did last may have taken a while, in which the right may have ended.
     if permit.is_none_or(Permit::is_revoked) {
         return Err(Fault::RevokedBefore);
     }
-    if !upgrade && let Some(mut connection) = pool::take(upstream) {
-        let spare = (request.method().is_idempotent() && request.body().is_end_stream()).then(|| copy(&request));
-        connection.begin();
+    if !upgrade && let Some(connection) = pool::take(upstream) {
         stats::add(Stat::Reused, 1);
-        match connection.sender.try_send_request(request).await {
-            Ok(response) => return Ok((response, connection, Arc::clone(upstream))),
-            Err(mut error) => match (error.take_message(), spare) {
-                (Some(unsent), _) => request = unsent,
-                (None, Some(spare)) if !connection.has_heard() => request = spare,
-                (None, _) => return Err(Fault::of_exchange(&error.into_error())),
-            },
+        let again = request.again();
+        let mut conversation = Conversation::new(connection, request);
+        match (std::future::poll_fn(|context| conversation.poll_head(context)).await, again) {
+            (Ok(response), _) => return Ok((response, conversation, Arc::clone(upstream))),
+            (Err(Fault::ClosedEarly), Some(again)) if !conversation.has_heard() => request = again,
+            (Err(fault), _) => return Err(fault),
         }
     }
-    Box::pin(send_anew(upstream, limits, permit, request, upgrade)).await
+    Box::pin(send_anew(upstream, limits, permit, request)).await
 }
 
-async fn send_anew<P: Permit>(
-    upstream: &Arc<Upstream>,
-    limits: &Limits,
-    permit: Option<&P>,
-    request: Request<Upload>,
-    upgrade: bool,
-) -> Result<Sent, Fault> {
+async fn send_anew<P: Permit>(upstream: &Arc<Upstream>, limits: &Limits, permit: Option<&P>, request: Request) -> Result<Sent, Fault> {
     let mut upstream = Arc::clone(upstream);
-    let mut connection = loop {
-        match connect::open(&upstream, limits, upgrade).await {
+    let connection = loop {
+        match connect::open(&upstream, limits).await {
             Ok(connection) => break connection,
             // Nothing was sent, so another one may have it.
             Err(fault) => {
@@ -160,26 +158,16 @@ async fn send_anew<P: Permit>(
     if permit.is_none_or(Permit::is_revoked) {
         return Err(Fault::RevokedBefore);
     }
-    match connection.sender.send_request(request).await {
-        Ok(response) => Ok((response, connection, upstream)),
-        Err(error) => Err(Fault::of_exchange(&error)),
-    }
-}
-
-/// The same request again, for one without a body.
-fn copy(request: &Request<Upload>) -> Request<Upload> {
-    let mut copy = Request::new(Upload::None);
-    copy.method_mut().clone_from(request.method());
-    copy.uri_mut().clone_from(request.uri());
-    copy.headers_mut().clone_from(request.headers());
-    copy
+    let mut conversation = Conversation::new(connection, request);
+    let response = std::future::poll_fn(|context| conversation.poll_head(context)).await?;
+    Ok((response, conversation, upstream))
 }
 
 fn answer<P: Permit>(
     context: Context<'_>,
     upstream: Arc<Upstream>,
-    connection: Connection,
-    mut response: Response<Incoming>,
+    mut conversation: Conversation,
+    mut response: Response<()>,
     mut exchange: Exchange<P>,
     upgrade: Option<OnUpgrade>,
     request_id: RequestId,
@@ -190,7 +178,6 @@ fn answer<P: Permit>(
     } else {
         headers::to_caller(response.headers_mut())
     };
-    *response.version_mut() = Version::HTTP_11;
     match checked {
         Ok(true) => {}
         Ok(false) => {
@@ -203,23 +190,28 @@ fn answer<P: Permit>(
         Some(caller) if switched => {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
             response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-            let upstream = hyper::upgrade::on(&mut response);
+            let Some((stream, ahead)) = conversation.into_stream() else {
+                let fault = Fault::BadReply("it switched protocols before it had the whole request".to_owned());
+                return failed(context, &upstream, &fault, exchange, request_id);
+            };
             let (watch, cut, peer) = (Arc::clone(context.watch), context.cut.clone(), context.peer);
-            tokio::spawn(tunnel(caller, upstream, connection, exchange, watch, cut, peer));
-            response.map(|_| Reply::made(crate::Body::empty(), Arc::clone(context.watch)))
+            tokio::spawn(tunnel(caller, Opened::new(stream, ahead), exchange, watch, cut, peer));
+            response.map(|()| Reply::made(crate::Body::empty(), Arc::clone(context.watch)))
         }
         Some(_) => {
-            // What follows on the caller's connection may be meant for the tunnel that is not.
+            // What follows on the caller's connection may be meant for the tunnel that is not, and on the upstream's too.
             close(&mut response);
             context.watch.set_unread();
-            response.map(|incoming| Reply::relayed(incoming, exchange, Arc::clone(context.watch)))
+            conversation.give_up();
+            exchange.conversation = Some((upstream, conversation));
+            response.map(|()| Reply::relayed(exchange, Arc::clone(context.watch)))
         }
         None => {
             if exchange.upload.as_ref().is_some_and(|progress| !progress.is_complete()) {
                 context.watch.set_unread();
             }
-            exchange.connection = Some((upstream, connection));
-            response.map(|incoming| Reply::relayed(incoming, exchange, Arc::clone(context.watch)))
+            exchange.conversation = Some((upstream, conversation));
+            response.map(|()| Reply::relayed(exchange, Arc::clone(context.watch)))
         }
     }
 }
@@ -248,20 +240,16 @@ pub(crate) fn close<B>(response: &mut Response<B>) {
 
 async fn tunnel<P: Permit>(
     caller: OnUpgrade,
-    upstream: OnUpgrade,
-    connection: Connection,
+    upstream: Opened,
     mut exchange: Exchange<P>,
     watch: Arc<Watch>,
     cut: CancellationToken,
     peer: SocketAddr,
 ) {
-    let both = async { tokio::try_join!(caller, upstream) };
-    let Ok(Ok((caller, upstream))) = tokio::time::timeout(HAND_OVER, both).await else {
+    let Ok(Ok(caller)) = tokio::time::timeout(HAND_OVER, caller).await else {
         debug!(%peer, "a tunnel ended before it began");
         return;
     };
-    // Its task has handed the stream over and ended.
-    drop(connection);
     let Some(permit) = exchange.permit() else { return };
     let _open = stats::Open::new(Stat::Tunnels);
     let moved = tunnel::run(caller, upstream, permit, &watch, &cut).await;

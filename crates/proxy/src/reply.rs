@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
+use http_body::{Frame, SizeHint};
 
 use crate::exchange::Exchange;
 use crate::watch::{Cut, Phase, Watch};
@@ -22,6 +21,10 @@ pub(crate) struct Reply<P: Permit> {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are the large one, and in a box each request would pay for one more piece of memory"
+)]
 enum Kind<P: Permit> {
     Made(Body),
     Relayed(Relayed<P>),
@@ -45,7 +48,7 @@ impl<P: Permit> Cut for Long<P> {
         }
         // Not reused: the upstream is to hear of it.
         if let Some(mut relayed) = relayed.take() {
-            relayed.exchange.connection = None;
+            relayed.exchange.conversation = None;
         }
         true
     }
@@ -64,7 +67,6 @@ impl<P: Permit> fmt::Debug for Long<P> {
 }
 
 struct Relayed<P: Permit> {
-    incoming: Incoming,
     exchange: Exchange<P>,
     revoked: Option<Pin<Box<dyn Future<Output = Reason> + Send>>>,
 }
@@ -84,11 +86,12 @@ impl<P: Permit> Reply<P> {
         Self { kind: Kind::Made(body), turn: Turn(watch) }
     }
 
-    /// `complete` of the exchange is settled here; everything else of it is the caller's to set.
-    pub(crate) fn relayed(incoming: Incoming, mut exchange: Exchange<P>, watch: Arc<Watch>) -> Self {
+    /// The rest of the exchange's conversation. `complete` of the exchange is settled here; everything else of it is the caller's to set.
+    pub(crate) fn relayed(exchange: Exchange<P>, watch: Arc<Watch>) -> Self {
         watch.enter(Phase::Answering);
-        exchange.complete = http_body::Body::is_end_stream(&incoming);
-        Self { kind: Kind::Relayed(Relayed { incoming, exchange, revoked: None }), turn: Turn(watch) }
+        let mut relayed = Relayed { exchange, revoked: None };
+        relayed.exchange.complete = relayed.is_over();
+        Self { kind: Kind::Relayed(relayed), turn: Turn(watch) }
     }
 
     fn make_long(&mut self) {
@@ -124,26 +127,31 @@ impl<P: Permit> Relayed<P> {
             {
                 self.revoked = None;
                 // Not reused, and closed now: the upstream is to hear of it.
-                self.exchange.connection = None;
+                self.exchange.conversation = None;
                 return Poll::Ready(Some(Err(reason.text.into())));
             }
         }
-        loop {
-            match ready!(Pin::new(&mut self.incoming).poll_frame(context)) {
-                Some(Ok(frame)) => {
-                    // Trailers do not pass: nothing here needs them, and they are headers that nobody checked.
-                    let Some(data) = frame.data_ref() else { continue };
-                    self.exchange.bytes_down += data.len() as u64;
-                    self.exchange.complete = http_body::Body::is_end_stream(&self.incoming);
-                    return Poll::Ready(Some(Ok(frame)));
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-                None => {
-                    self.exchange.complete = true;
-                    return Poll::Ready(None);
-                }
+        let Some((_, conversation)) = &mut self.exchange.conversation else {
+            return Poll::Ready(Some(Err("it was revoked".into())));
+        };
+        let polled = ready!(conversation.poll_body(context));
+        match &polled {
+            Some(Ok(data)) => {
+                self.exchange.bytes_down += data.len() as u64;
+                self.exchange.complete = conversation.is_over();
             }
+            Some(Err(_)) => {}
+            None => self.exchange.complete = true,
         }
+        Poll::Ready(polled.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn is_over(&self) -> bool {
+        self.exchange.conversation.as_ref().is_some_and(|(_, conversation)| conversation.is_over())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.exchange.conversation.as_ref().map(|(_, conversation)| conversation.size_hint()).unwrap_or_default()
     }
 }
 
@@ -175,16 +183,16 @@ impl<P: Permit> http_body::Body for Reply<P> {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Made(body) => body.is_end_stream(),
-            Kind::Relayed(relayed) => relayed.incoming.is_end_stream(),
-            Kind::Long(long) => long.relayed().as_ref().is_some_and(|relayed| relayed.incoming.is_end_stream()),
+            Kind::Relayed(relayed) => relayed.is_over(),
+            Kind::Long(long) => long.relayed().as_ref().is_some_and(Relayed::is_over),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Made(body) => body.size_hint(),
-            Kind::Relayed(relayed) => relayed.incoming.size_hint(),
-            Kind::Long(long) => long.relayed().as_ref().map(|relayed| relayed.incoming.size_hint()).unwrap_or_default(),
+            Kind::Relayed(relayed) => relayed.size_hint(),
+            Kind::Long(long) => long.relayed().as_ref().map(Relayed::size_hint).unwrap_or_default(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::BufMut as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
@@ -15,7 +16,10 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<Socket>>),
 }
 
-/// A TCP socket that writes one buffer by `send`: HTTP and TLS hand over lists of buffers, mostly of one, and `writev` costs the kernel more.
+/// Bytes of a list of buffers that are put into one.
+const SMALL: usize = 2048;
+
+/// A TCP socket that writes by `send` where it can: HTTP and TLS hand over lists of buffers, mostly of one or of little, and `writev` costs the kernel more.
 #[derive(Debug)]
 pub(crate) struct Socket(pub(crate) TcpStream);
 
@@ -35,6 +39,15 @@ impl AsyncWrite for Socket {
         let mut some = data.iter().filter(|slice| !slice.is_empty());
         match (some.next(), some.next()) {
             (Some(only), None) => stream.poll_write(context, only),
+            _ if data.iter().map(|slice| slice.len()).sum::<usize>() <= SMALL => {
+                let mut one = [0; SMALL];
+                let mut room = &mut one[..];
+                for slice in data {
+                    room.put_slice(slice);
+                }
+                let free = room.len();
+                stream.poll_write(context, one.get(..SMALL - free).unwrap_or_default())
+            }
             _ => stream.poll_write_vectored(context, data),
         }
     }

@@ -4,34 +4,66 @@
 //! a close frame of its own. An idle tunnel owns no buffer: bytes are read into one that all tunnels of a thread share, and a
 //! tunnel keeps only what its receiver does not take at once.
 
-use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
 use crate::frames::{self, Frames};
+use crate::stream::Stream;
 use crate::watch::{Phase, Watch};
-use crate::{Permit, Reason};
-
-/// Read at a time, and so the most that a tunnel keeps for a slow receiver, each way.
-const BUFFER: usize = 16 * 1024;
-
-thread_local! {
-    /// What the tunnels of this thread read into; taken while one of them is polled.
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
+use crate::{Permit, Reason, scratch};
 
 /// How long a cut may take: to reach the end of a frame, and to say why.
 const CUT: Duration = Duration::from_millis(500);
 
-type Io = TokioIo<Upgraded>;
+type Caller = TokioIo<Upgraded>;
+
+/// The upstream's stream after its 101.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    stream: Stream,
+    /// What came with the 101.
+    ahead: Bytes,
+}
+
+impl Opened {
+    pub(crate) fn new(stream: Stream, ahead: Bytes) -> Self {
+        Self { stream, ahead }
+    }
+}
+
+impl AsyncRead for Opened {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.ahead.is_empty() {
+            return Pin::new(&mut this.stream).poll_read(context, buffer);
+        }
+        buffer.put_slice(&this.ahead.split_to(this.ahead.len().min(buffer.remaining())));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Opened {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
 
 /// What moved, and whether both sides ended it of their own accord.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,20 +74,8 @@ pub(crate) struct Moved {
 }
 
 /// Copies until the end. `stop` cuts tunnels that outlast the drain of the server.
-pub(crate) async fn run<P: Permit>(
-    caller: Upgraded,
-    upstream: Upgraded,
-    permit: &P,
-    watch: &Arc<Watch>,
-    stop: &CancellationToken,
-) -> Moved {
-    let mut tunnel = Tunnel {
-        caller: TokioIo::new(caller),
-        upstream: TokioIo::new(upstream),
-        up: Pipe::default(),
-        down: Pipe::default(),
-        frames: Frames::new(),
-    };
+pub(crate) async fn run<P: Permit>(caller: Upgraded, upstream: Opened, permit: &P, watch: &Arc<Watch>, stop: &CancellationToken) -> Moved {
+    let mut tunnel = Tunnel { caller: TokioIo::new(caller), upstream, up: Pipe::default(), down: Pipe::default(), frames: Frames::new() };
     watch.enter(Phase::Tunnel);
     let reason = tokio::select! {
         biased;
@@ -83,8 +103,8 @@ pub(crate) async fn run<P: Permit>(
 }
 
 struct Tunnel {
-    caller: Io,
-    upstream: Io,
+    caller: Caller,
+    upstream: Opened,
     up: Pipe,
     down: Pipe,
     /// Of what has been sent to the caller.
@@ -159,33 +179,35 @@ impl Pipe {
         }
     }
 
-    async fn read(&mut self, from: &mut Io) -> io::Result<usize> {
+    async fn read(&mut self, from: &mut Opened) -> io::Result<usize> {
         self.from = 0;
-        self.kept = vec![0; BUFFER];
+        self.kept = vec![0; scratch::SIZE];
         let count = from.read(&mut self.kept).await?;
         self.kept.truncate(count);
         Ok(count)
     }
 
     /// Copies what it can. Ready when `from` has ended, everything is sent, and `to` knows.
-    fn poll(&mut self, context: &mut Context<'_>, from: &mut Io, to: &mut Io, on_sent: impl FnMut(&[u8])) -> Poll<io::Result<()>> {
-        let mut scratch = SCRATCH.take();
-        if scratch.is_empty() {
-            scratch = vec![0; BUFFER];
-        }
-        let polled = self.poll_through(&mut scratch, context, from, to, on_sent);
-        SCRATCH.set(scratch);
-        polled
+    fn poll<F, T>(&mut self, context: &mut Context<'_>, from: &mut F, to: &mut T, on_sent: impl FnMut(&[u8])) -> Poll<io::Result<()>>
+    where
+        F: AsyncRead + Unpin,
+        T: AsyncWrite + Unpin,
+    {
+        scratch::lend(|scratch| self.poll_through(scratch, context, from, to, on_sent))
     }
 
-    fn poll_through(
+    fn poll_through<F, T>(
         &mut self,
         scratch: &mut [u8],
         context: &mut Context<'_>,
-        from: &mut Io,
-        to: &mut Io,
+        from: &mut F,
+        to: &mut T,
         mut on_sent: impl FnMut(&[u8]),
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<io::Result<()>>
+    where
+        F: AsyncRead + Unpin,
+        T: AsyncWrite + Unpin,
+    {
         loop {
             while !self.is_empty() {
                 let count = ready!(write(context, to, self.unsent()))?;
@@ -227,7 +249,7 @@ impl Pipe {
 }
 
 /// At least one byte of `data`.
-fn write(context: &mut Context<'_>, to: &mut Io, data: &[u8]) -> Poll<io::Result<usize>> {
+fn write(context: &mut Context<'_>, to: &mut (impl AsyncWrite + Unpin), data: &[u8]) -> Poll<io::Result<usize>> {
     match ready!(Pin::new(to).poll_write(context, data))? {
         0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
         count => Poll::Ready(Ok(count)),
