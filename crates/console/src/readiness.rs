@@ -1,54 +1,26 @@
-//! Whether this server should get requests, for whoever spreads them over servers: `/ready`. Unlike `/health`, which says only that the process
-//! lives.
+//! Whether this server should get requests, for whoever spreads them over servers.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
+use convox_wire::readiness::{Check, Readiness};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use serde::Serialize;
 
 use crate::state::App;
 
-/// One thing that was looked at.
-#[derive(Debug, Serialize)]
-pub(crate) struct Check {
-    name: &'static str,
-    ok: bool,
-    /// Without it, requests go elsewhere.
-    needed: bool,
-    /// What is wrong. Nothing secret, and no address.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    fault: String,
-}
-
-/// All of them.
-#[derive(Debug, Serialize)]
-pub(crate) struct Readiness {
-    ready: bool,
-    checks: Vec<Check>,
-}
-
-impl Readiness {
-    pub(crate) fn is_ready(&self) -> bool {
-        self.ready
-    }
-}
-
 /// Looks, in memory only.
 pub(crate) fn look(app: &App) -> Readiness {
-    let check = |name, needed, fault: Option<String>| Check { name, ok: fault.is_none(), needed, fault: fault.unwrap_or_default() };
     let lag = app.snapshots.since_look();
     let stale = || format!("the database was last read {:.1} s ago, so its memory is not trusted", lag.as_secs_f64());
-    let checks = vec![
-        check("database", true, (!app.snapshots.is_trusted()).then(stale)),
-        check("root_key", true, root_key(app)),
-        check("running", true, app.is_draining().then(|| "it ends: open requests finish, new ones go elsewhere".to_owned())),
+    Readiness::from(vec![
+        Check::new("database", true, (!app.snapshots.is_trusted()).then(stale)),
+        Check::new("root_key", true, root_key(app)),
+        Check::new("running", true, app.is_draining().then(|| "it ends: open requests finish, new ones go elsewhere".to_owned())),
         // Reads go on without the log; whoever takes all servers away for it takes those away too.
-        check("audit_log", false, audit_log(app)),
-    ];
-    Readiness { ready: checks.iter().all(|check| check.ok || !check.needed), checks }
+        Check::new("audit_log", false, audit_log(app)),
+    ])
 }
 
 /// What is wrong with the audit log, or with the second one.
@@ -88,7 +60,6 @@ fn root_key(app: &App) -> Option<String> {
 /// `GET /ready`
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     let readiness = look(&app);
-    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = serde_json::to_string(&readiness).unwrap_or_default() + "\n";
-    (status, [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body).into_response()
+    let status = StatusCode::from_u16(readiness.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    (status, [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], readiness.to_body()).into_response()
 }

@@ -1,14 +1,13 @@
-//! Whether this Rack should get requests, for whoever watches it: `GET /ready`; `GET /health` says only that the process lives. Neither asks for
-//! a credential, so nothing is told there that is anybody's business: no name, no address, no app.
+//! Whether this Rack should get requests, for whoever watches it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use convox_proxy::Body;
+use convox_wire::readiness::{ALIVE, Check, Readiness};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
-use serde::Serialize;
 
 use crate::rack::Rack;
 
@@ -40,25 +39,6 @@ impl Looked {
     }
 }
 
-/// One thing that was looked at.
-#[derive(Serialize)]
-struct Check {
-    name: &'static str,
-    ok: bool,
-    /// Without it, the Rack is not ready.
-    needed: bool,
-    /// What is wrong.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    fault: String,
-}
-
-/// All of them.
-#[derive(Serialize)]
-struct Readiness {
-    ready: bool,
-    checks: Vec<Check>,
-}
-
 /// Looks at the database for ever.
 pub(crate) async fn follow(rack: Arc<Rack>) {
     let mut interval = tokio::time::interval(LOOK);
@@ -80,27 +60,25 @@ pub(crate) fn answer(rack: &Rack, method: &Method, path: &str) -> Option<Respons
         return None;
     }
     match path {
-        "/health" => Some(response(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned())),
+        "/health" => Some(response(StatusCode::OK, "text/plain; charset=utf-8", ALIVE.to_owned())),
         "/ready" => {
             let readiness = look(rack);
-            let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            Some(response(status, "application/json", serde_json::to_string(&readiness).unwrap_or_default() + "\n"))
+            let status = StatusCode::from_u16(readiness.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+            Some(response(status, "application/json", readiness.to_body()))
         }
         _ => None,
     }
 }
 
 fn look(rack: &Rack) -> Readiness {
-    let check = |name, needed, fault: Option<String>| Check { name, ok: fault.is_none(), needed, fault: fault.unwrap_or_default() };
     let since = rack.looked.since();
     let failures = rack.scheduler.router_failures().len();
-    let checks = vec![
-        check("database", true, (since >= TRUST).then(|| format!("it was last read {:.1} s ago", since.as_secs_f64()))),
-        check("running", true, rack.ending.is_cancelled().then(|| "it ends: open requests finish, new ones are not taken".to_owned())),
+    Readiness::from(vec![
+        Check::new("database", true, (since >= TRUST).then(|| format!("it was last read {:.1} s ago", since.as_secs_f64()))),
+        Check::new("running", true, rack.ending.is_cancelled().then(|| "it ends: open requests finish, new ones are not taken".to_owned())),
         // Apps on other ports are reached.
-        check("router", false, (failures > 0).then(|| format!("it cannot listen on {failures} of its addresses; the log names them"))),
-    ];
-    Readiness { ready: checks.iter().all(|check| check.ok || !check.needed), checks }
+        Check::new("router", false, (failures > 0).then(|| format!("it cannot listen on {failures} of its addresses; the log names them"))),
+    ])
 }
 
 fn response(status: StatusCode, kind: &'static str, body: String) -> Response<Body> {

@@ -7,6 +7,7 @@
 //! - [`basic`], [`session`], [`error`]: the heads and bodies around them; [`trace`]: of which trace a request is part.
 //! - [`socket`], [`exit`]: frames of a stream, where they end, and the exit code at the end of all.
 //! - [`racks`], [`ids`]: which Rack a name means; names and ids.
+//! - [`readiness`]: whether a server should get requests.
 //!
 //! Two invariants: whatever is written reads back as it was, and no input panics. Both are tested by properties here and by `fuzz/`.
 
@@ -21,6 +22,7 @@ pub mod form;
 pub mod ids;
 pub mod options;
 pub mod racks;
+pub mod readiness;
 pub mod routes;
 pub mod session;
 pub mod socket;

@@ -37,7 +37,7 @@ const LOGIN: &str = "the command line opens /login/u2f and no other page below /
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/auth", get(auth))
-        .route("/health", get(async || plain(reply::text("ok\n"))))
+        .route("/health", get(async || plain(reply::text(convox_wire::readiness::ALIVE))))
         .route("/ready", get(crate::readiness::ready))
         .route("/", get(welcome))
         .route("/racks", get(racks).post(async |caller: Caller| unavailable(&caller, ADD)))

@@ -18,7 +18,7 @@ pub(crate) fn start(app: &Arc<App>, server: Server, mut taken: watch::Receiver<b
     let bound = server.local_addr();
     let router = Router::new()
         .route("/metrics", get(async |State(app): State<Arc<App>>| ([(CONTENT_TYPE, text::CONTENT_TYPE)], text::all(&app))))
-        .route("/health", get(async || "ok\n"))
+        .route("/health", get(async || convox_wire::readiness::ALIVE))
         .route("/ready", get(crate::readiness::ready))
         .with_state(Arc::clone(app));
     let taken = async move {
