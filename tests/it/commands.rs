@@ -296,23 +296,8 @@ fn switch_names_a_rack_exactly_and_says_which_source_won() {
     let stack = Stack::start().unwrap();
     let cli = stack.cli();
     stack.admin(&["rack", "rename", "main", "--org", "acme", "--to", "prod"]).unwrap();
-    let password = stack.password_file();
     for name in ["nonprod", "prod-eu"] {
-        stack
-            .admin(&[
-                "rack",
-                "add",
-                name,
-                "--org",
-                "acme",
-                "--host",
-                &stack.rack.host,
-                "--password-file",
-                password.to_str().unwrap(),
-                "--pin",
-                &stack.rack.fingerprint.to_string(),
-            ])
-            .unwrap();
+        stack.add_rack("acme", name).unwrap();
     }
     assert_eq!(cli.run(&["switch", "prod"]).ok(), "Switched to acme/prod\n");
     assert_eq!(cli.run(&["switch"]).ok(), "acme/prod\n");
@@ -325,21 +310,7 @@ fn switch_names_a_rack_exactly_and_says_which_source_won() {
     // A second organization makes `prod` ambiguous.
     stack.admin(&["org", "create", "beta"]).unwrap();
     stack.admin(&["member", "add", "admin@example.com", "--org", "beta", "--role", "administrator"]).unwrap();
-    stack
-        .admin(&[
-            "rack",
-            "add",
-            "prod",
-            "--org",
-            "beta",
-            "--host",
-            &stack.rack.host,
-            "--password-file",
-            password.to_str().unwrap(),
-            "--pin",
-            &stack.rack.fingerprint.to_string(),
-        ])
-        .unwrap();
+    stack.add_rack("beta", "prod").unwrap();
     let ambiguous = cli.run(&["switch", "prod"]).err();
     assert!(ambiguous.contains("ambiguous rack name: prod"), "{ambiguous}");
     assert!(ambiguous.contains("acme/prod") && ambiguous.contains("beta/prod"), "it names the candidates: {ambiguous}");

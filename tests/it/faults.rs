@@ -3,12 +3,11 @@
 use std::net::TcpListener;
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use convox_testkit::go::{Generation, read_reply};
 use convox_testkit::stack::{RACK_PASSWORD, start_rack};
-use convox_testkit::{Cli, Server, Stack, binary, eventually, repository};
+use convox_testkit::{Cli, Server, SmallDisk, Stack, eventually, repository};
 
 use crate::page;
 
@@ -145,7 +144,9 @@ fn a_person_without_rights_is_told_so_and_a_stranger_learns_nothing() {
 
 /// A Rack alone, on a small disk of its own.
 struct OnSmallDisk {
+    // In the order in which they go.
     rack: Server,
+    disk: SmallDisk,
     dir: tempfile::TempDir,
 }
 
@@ -154,41 +155,25 @@ impl OnSmallDisk {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("main");
         std::fs::create_dir(&data).unwrap();
-        let options = format!("size={size},mode=700");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&data).status();
-        assert!(mounted.is_ok_and(|status| status.success()), "run as root: this test mounts a small disk");
-        Self { rack: start_rack(dir.path(), "main").unwrap(), dir }
+        let disk = SmallDisk::mount(&data, size);
+        Self { rack: start_rack(dir.path(), "main").unwrap(), disk, dir }
     }
 
     fn data(&self) -> std::path::PathBuf {
         self.dir.path().join("main")
     }
-
-    /// To the last byte.
-    fn fill(&self) {
-        let mut file = std::fs::File::options().create(true).append(true).open(self.data().join("full")).unwrap();
-        for size in [65_536, 4096, 512, 1] {
-            while std::io::Write::write_all(&mut file, &vec![b'x'; size]).is_ok() {}
-        }
-    }
 }
 
 impl Drop for OnSmallDisk {
     fn drop(&mut self) {
-        self.rack.kill();
-        let _ = std::fs::remove_file(self.data().join("full"));
-        let _ = Command::new(binary("convox-rack")).args(["stop-apps", "--data"]).arg(self.data()).output();
-        let _ = Command::new("umount").arg("-l").arg(self.data()).status();
+        // Whoever stops its apps has room.
+        self.disk.empty();
     }
-}
-
-fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
 #[test]
 fn a_rack_with_a_full_disk_refuses_changes_serves_on_and_recovers() {
-    if !is_root() {
+    if !SmallDisk::is_possible() {
         return;
     }
     let small = OnSmallDisk::start("48m");
@@ -203,7 +188,7 @@ fn a_rack_with_a_full_disk_refuses_changes_serves_on_and_recovers() {
     let releases = |cli: &Cli| cli.run(&["releases", "-a", "shop", "--json"]).json().as_array().unwrap().len();
     let before = releases(&cli);
 
-    small.fill();
+    small.disk.fill();
     for change in [
         &["build", "-a", "shop"][..],
         &["deploy", "-a", "shop"],
@@ -211,7 +196,7 @@ fn a_rack_with_a_full_disk_refuses_changes_serves_on_and_recovers() {
         &["apps", "create", "other"],
         &["apps", "delete", "shop"],
     ] {
-        small.fill();
+        small.disk.fill();
         let said = cli.at(&source).run(change).err();
         assert!(said.contains("disk") && said.contains("full"), "{change:?}: {said}");
     }
@@ -223,7 +208,7 @@ fn a_rack_with_a_full_disk_refuses_changes_serves_on_and_recovers() {
     assert_eq!(cli.run(&["apps", "info", "shop", "--json"]).json()["status"], "running");
 
     // Room again, and all goes on by itself; what was cut off left nothing.
-    std::fs::remove_file(small.data().join("full")).unwrap();
+    small.disk.empty();
     cli.run(&["env", "set", "GREETING=late", "-a", "shop", "--promote", "--wait"]).ok();
     assert!(eventually(Duration::from_secs(20), || page(&address, "/").filter(|page| page.contains("late"))).is_some());
     cli.at(&source).run(&["deploy", "-a", "shop", "--wait"]).ok();

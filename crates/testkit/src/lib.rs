@@ -7,6 +7,7 @@
 //! - [`cli`]: runs `convox` with a configuration directory of its own, with pipes or under a real terminal.
 //! - [`go`]: the original clients' requests, byte by byte, and their WebSocket handshake.
 //! - [`power`]: a power cut, without cutting the power.
+//! - [`small_disk`]: a disk that can be full.
 //! - [`security_key`]: a security key in software, as a browser and as the original v2 client ask it.
 //!
 //! Everything here blocks: a test reads from top to bottom. Every wait has a deadline.
@@ -17,6 +18,7 @@ pub mod podman;
 pub mod power;
 pub mod security_key;
 pub mod server;
+pub mod small_disk;
 pub mod stack;
 
 pub use cli::{Cli, Ran};
@@ -24,6 +26,7 @@ pub use go::{GoClient, Reply};
 pub use podman::Podman;
 pub use security_key::SecurityKey;
 pub use server::Server;
+pub use small_disk::SmallDisk;
 pub use stack::Stack;
 
 use std::time::{Duration, Instant};

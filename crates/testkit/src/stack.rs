@@ -67,22 +67,7 @@ impl Stack {
         let code = stack.console.setup_code.clone().context("a new Console prints a setup code")?;
         let made = stack.admin(&["setup", "--code", &code, "--org", "acme", "--email", "admin@example.com"])?;
         made["api_key"].as_str().context("setup gives an API key")?.clone_into(&mut stack.key);
-        let host = stack.rack.host.clone();
-        let fingerprint = stack.rack.fingerprint.to_string();
-        let password = stack.password_file();
-        stack.admin(&[
-            "rack",
-            "add",
-            "main",
-            "--org",
-            "acme",
-            "--host",
-            &host,
-            "--password-file",
-            path_text(&password)?,
-            "--pin",
-            &fingerprint,
-        ])?;
+        stack.add_rack("acme", "main")?;
         Ok(stack)
     }
 
@@ -109,6 +94,14 @@ impl Stack {
     /// `convox-console ARGS --data .. --json`
     pub fn admin(&self, args: &[&str]) -> Result<serde_json::Value> {
         console_command(&self.console_data(), args, true)
+    }
+
+    /// The Rack, by that name in that organization; it may be known by others already.
+    pub fn add_rack(&self, org: &str, name: &str) -> Result<()> {
+        let (pin, password) = (self.rack.fingerprint.to_string(), self.password_file());
+        let place = ["--host", &self.rack.host, "--pin", &pin, "--password-file", path_text(&password)?];
+        self.admin(&[&["rack", "add", name, "--org", org][..], &place].concat())?;
+        Ok(())
     }
 
     /// A further user of `acme` with `role`, and their API key.

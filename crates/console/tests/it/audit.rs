@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use convox_testkit::eventually;
 use convox_testkit::go::Message;
+use convox_testkit::{SmallDisk, eventually};
 
 use crate::console::Database;
 use crate::{Door, Recorder};
@@ -103,38 +103,20 @@ fn a_request_waits_for_its_line_as_long_as_that_takes_a_moment_only() {
     assert_eq!(rack.hits_of("/apps/web?").len(), 1);
 }
 
-/// A small disk of its own; unmounted at the end.
-pub(crate) struct Disk(std::path::PathBuf);
-
-impl Disk {
-    pub(crate) fn mount(at: &std::path::Path) -> Self {
-        let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs"]).arg(at).status();
-        assert!(mounted.is_ok_and(|status| status.success()), "run as root: this test mounts a small disk");
-        Self(at.to_owned())
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn on_a_full_disk_nothing_but_reads_is_forwarded_and_the_log_stays_whole() {
-    if !is_root() {
+    if !SmallDisk::is_possible() {
         return;
     }
     let rack = Recorder::start("rackPassword1");
     let mut disk = None;
-    let door = Door::open_on(|data| disk = Some(Disk::mount(data)));
+    let door = Door::open_on(|data| disk = Some(SmallDisk::mount(data, "8m")));
+    let small = disk.as_ref().unwrap();
     door.add_rack("acme", "main", &rack);
     let client = door.client(&door.key, "acme/main");
-    let full = door.data().join("full");
-    let fill = || fill(&full);
     let (mut forwarded, mut refused) = (0, 0);
     for number in 0..3000 {
-        fill();
+        small.fill();
         let reply = client.raw("DELETE", &format!("/apps/a{number}"), &[], b"").unwrap();
         match reply.status {
             200 => forwarded += 1,
@@ -154,7 +136,7 @@ fn on_a_full_disk_nothing_but_reads_is_forwarded_and_the_log_stays_whole() {
     assert_eq!(hits(), forwarded, "what was refused reached no Rack");
 
     // Room again, and all goes on by itself.
-    std::fs::remove_file(&full).unwrap();
+    small.empty();
     let mut last = String::new();
     let again = eventually(Duration::from_secs(20), || {
         let reply = client.raw("DELETE", "/apps/again", &[], b"").unwrap();
@@ -166,18 +148,6 @@ fn on_a_full_disk_nothing_but_reads_is_forwarded_and_the_log_stays_whole() {
     assert!(written >= hits(), "{written} lines for {} requests at the Rack", hits());
     assert_eq!(door.admin(&["audit", "verify"])["whole"], true);
     drop((door, disk));
-}
-
-/// To the last byte, and again what was given back meanwhile.
-pub(crate) fn fill(path: &std::path::Path) {
-    let mut file = std::fs::File::options().create(true).append(true).open(path).unwrap();
-    for size in [65_536, 4096, 512, 1] {
-        while std::io::Write::write_all(&mut file, &vec![b'x'; size]).is_ok() {}
-    }
-}
-
-pub(crate) fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
 #[test]

@@ -6,11 +6,10 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use convox_testkit::{binary, eventually};
+use convox_testkit::{SmallDisk, binary, eventually};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::audit::{Disk, fill, is_root};
 use crate::console::Database;
 use crate::{Door, Recorder};
 
@@ -154,21 +153,21 @@ fn while_the_database_takes_no_events_the_second_log_does_and_service_goes_on() 
 
 #[test]
 fn a_full_disk_is_one_too_many_only_when_both_are() {
-    if !is_root() {
+    if !SmallDisk::is_possible() {
         return;
     }
     let mut disk = None;
-    let ground = Ground::start_on(|data| disk = Some(Disk::mount(data)));
-    let full = ground.door.data().join("full");
+    let ground = Ground::start_on(|data| disk = Some(SmallDisk::mount(data, "8m")));
+    let small = disk.as_ref().unwrap();
     // Until the database has used up what its files had left.
     let used = eventually(Duration::from_mins(1), || {
-        fill(&full);
+        small.fill();
         assert_eq!(ground.delete("/apps/x").0, 200);
         ground.fault().contains("second log").then_some(())
     });
     assert!(used.is_some());
     ground.delete_all("a", 20);
-    std::fs::remove_file(&full).unwrap();
+    small.empty();
     ground.carried();
     let lines = ground.lines();
     assert!((0..20).all(|number| lines.get(&format!("/apps/a{number}")) == Some(&1)), "{lines:?}");

@@ -6,17 +6,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use convox_rack::logs::LogQuery;
 use convox_rack::manifest::Manifest;
-use convox_rack::router::RouterConfig;
-use convox_rack::runtime::{ExecSpec, ProcessStatus, Runtime};
-use convox_rack::scheduler::{DesiredApp, Formation, PromoteOptions, Scheduler, SchedulerConfig};
+use convox_rack::runtime::{ExecSpec, ProcessStatus};
+use convox_rack::scheduler::{DesiredApp, Formation, PromoteOptions};
 use futures_util::StreamExt;
 
-use crate::support::{SOON, end_processes, is_running, runtime, wait_until};
+use crate::support::{SOON, end_processes, is_running, runtime, start, wait_until};
 
 const MANIFEST: &str = "
 environment: [MARK]
@@ -67,20 +65,6 @@ fn marked(dir: &Path) -> Vec<String> {
     found
 }
 
-async fn scheduler(dir: &Path, apps: Vec<DesiredApp>) -> (Arc<dyn Runtime>, Arc<Scheduler>) {
-    let (logs, runtime) = runtime(dir);
-    let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-    let config = SchedulerConfig {
-        rack: "test".into(),
-        dir: dir.join("scheduler"),
-        resources: dir.join("resources"),
-        program: env!("CARGO_BIN_EXE_convox-rack").into(),
-        router: RouterConfig::default(),
-    };
-    let scheduler = Scheduler::start(config, Arc::clone(&runtime), logs, apps, BTreeMap::new()).await.unwrap();
-    (runtime, scheduler)
-}
-
 /// The Rack that is killed: takes up release N, promotes N + 1, and goes on scaling, restarting
 /// and running commands until it is.
 #[tokio::test]
@@ -89,7 +73,7 @@ async fn host() {
     let Ok(dir) = std::env::var("HOST_DIR") else { return };
     let number: u32 = std::env::var("HOST_RELEASE").unwrap().parse().unwrap();
     let dir = Path::new(&dir);
-    let (_runtime, scheduler) = scheduler(dir, vec![release(dir, number)]).await;
+    let (_logs, _runtime, scheduler) = start(dir, vec![release(dir, number)], BTreeMap::new()).await;
     std::fs::write(dir.join("up"), "").unwrap();
     for round in 0..1000 {
         let _ = scheduler.promote(release(dir, number + 1 + round % 2), PromoteOptions::default()).await;
@@ -143,7 +127,7 @@ async fn killed_at_any_moment_it_finds_everything_again_and_nothing_is_left_over
         host.kill().unwrap();
         host.wait().unwrap();
     }
-    let (runtime, scheduler) = scheduler(dir, vec![release(dir, 99)]).await;
+    let (_logs, runtime, scheduler) = start(dir, vec![release(dir, 99)], BTreeMap::new()).await;
     wait_until("the wanted release runs and nothing else does", || {
         let processes = scheduler.processes("app");
         let is_good = |process: &convox_rack::runtime::ProcessState| process.release == "R99" && process.status == ProcessStatus::Running;

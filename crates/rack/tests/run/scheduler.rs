@@ -8,15 +8,14 @@ use std::time::Duration;
 
 use convox_rack::logs::{LogQuery, LogStore};
 use convox_rack::manifest::Manifest;
-use convox_rack::router::RouterConfig;
 use convox_rack::runtime::{ExecSpec, ProcessStatus, Runtime};
-use convox_rack::scheduler::{DesiredApp, Formation, OneOff, PromoteError, PromoteOptions, Scheduler, SchedulerConfig};
+use convox_rack::scheduler::{DesiredApp, Formation, OneOff, PromoteError, PromoteOptions, Scheduler};
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::{SOON, end_processes, is_running, runtime, wait_until};
+use crate::support::{self, SOON, end_processes, is_running, wait_until};
 
 /// Answers every request with its release and pid; `/health` with the status in the file `status`.
 const SERVER: &str = r#"
@@ -118,22 +117,7 @@ impl Bench {
 }
 
 async fn start(dir: &Path, apps: Vec<DesiredApp>) -> (LogStore, Arc<dyn Runtime>, Arc<Scheduler>) {
-    start_with(dir, apps, BTreeMap::new()).await
-}
-
-/// The same with apps whose active release cannot be read.
-async fn start_with(dir: &Path, apps: Vec<DesiredApp>, held: BTreeMap<String, String>) -> (LogStore, Arc<dyn Runtime>, Arc<Scheduler>) {
-    let (logs, runtime) = runtime(dir);
-    let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-    let config = SchedulerConfig {
-        rack: "test".into(),
-        dir: dir.join("scheduler"),
-        resources: dir.join("resources"),
-        program: env!("CARGO_BIN_EXE_convox-rack").into(),
-        router: RouterConfig::default(),
-    };
-    let scheduler = Scheduler::start(config, Arc::clone(&runtime), logs.clone(), apps, held).await.unwrap();
-    (logs, runtime, scheduler)
+    support::start(dir, apps, BTreeMap::new()).await
 }
 
 async fn get(port: u16) -> Result<String, String> {
@@ -357,7 +341,7 @@ async fn what_runs_of_an_app_that_cannot_be_read_runs_on_until_a_release_that_ca
     let (pids, port) = (bench.pids(), bench.port());
     bench.scheduler.shutdown().await;
     let held = BTreeMap::from([("app".to_owned(), "line 3, column 5: unknown key".to_owned())]);
-    let (_, _, second) = start_with(bench.dir.path(), Vec::new(), held.clone()).await;
+    let (_, _, second) = support::start(bench.dir.path(), Vec::new(), held.clone()).await;
     assert!(get(port).await.unwrap().starts_with("R1 "), "it is served as before");
     assert!(bench.log().await.contains("The active release cannot be read: line 3, column 5: unknown key"));
     let running = second.processes("app");

@@ -1,10 +1,14 @@
 //! What the tests of the runtime and the scheduler share.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use convox_rack::logs::{LogLimits, LogStore};
-use convox_rack::runtime::ProcessRuntime;
+use convox_rack::router::RouterConfig;
+use convox_rack::runtime::{ProcessRuntime, Runtime};
+use convox_rack::scheduler::{DesiredApp, Scheduler, SchedulerConfig};
 
 /// Longer than anything here takes on a loaded machine.
 pub(crate) const SOON: Duration = Duration::from_mins(1);
@@ -15,6 +19,25 @@ pub(crate) fn runtime(dir: &Path) -> (LogStore, ProcessRuntime) {
     let program = Path::new(env!("CARGO_BIN_EXE_convox-rack"));
     let runtime = ProcessRuntime::new(&dir.join("processes"), program, logs.clone()).unwrap();
     (logs, runtime)
+}
+
+/// A scheduler on them, with these apps, and others whose active release cannot be read.
+pub(crate) async fn start(
+    dir: &Path,
+    apps: Vec<DesiredApp>,
+    held: BTreeMap<String, String>,
+) -> (LogStore, Arc<dyn Runtime>, Arc<Scheduler>) {
+    let (logs, runtime) = runtime(dir);
+    let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+    let config = SchedulerConfig {
+        rack: "test".into(),
+        dir: dir.join("scheduler"),
+        resources: dir.join("resources"),
+        program: env!("CARGO_BIN_EXE_convox-rack").into(),
+        router: RouterConfig::default(),
+    };
+    let scheduler = Scheduler::start(config, Arc::clone(&runtime), logs.clone(), apps, held).await.unwrap();
+    (logs, runtime, scheduler)
 }
 
 /// Ends what still runs under a data directory: processes outlive a Rack by design, but not a

@@ -4,37 +4,19 @@ use convox_model::{OrgId, RackId, Role, UserId};
 use convox_seal::{Binding, DataKeys, KeyKind, Keyring, RootKey, Sealed, Secret};
 use convox_store::data_keys::DataKeyRow;
 use convox_store::racks::RackRow;
-use convox_store::rolls::{Kind, RollRow, Step};
+use convox_store::rolls::RollRow;
 use convox_store::{Store, StoreError};
 
-use super::racks::rack;
+use super::racks::{added, rack};
 use super::{NOW, act, act_at, key, on_each, org};
 
 const DAY: i64 = 24 * 3_600_000;
 
+/// One that begins by schedule.
 fn roll(rack: &RackRow, at_ms: i64) -> RollRow {
-    RollRow {
-        rack: rack.id.clone(),
-        step: Step::Begun,
-        kind: Kind::Phases,
-        next: Sealed::from_bytes(vec![7]),
-        before: rack.password.clone(),
-        before_ms: rack.password_ms,
-        reason: "schedule".to_owned(),
-        started_by: "console".to_owned(),
-        started_ms: at_ms,
-        window_ms: 0,
-        cut: false,
-        step_ms: 0,
-        step_seq: 0,
-        fault: String::new(),
-        tries: 0,
-    }
-}
-
-async fn added(store: &Store, org: &OrgId, name: &str) -> RackRow {
-    store.insert_rack(&rack(org, name), &act("RackAdd")).await.unwrap();
-    store.find_rack(org, name).await.unwrap().unwrap()
+    let (reason, started_by) = ("schedule".to_owned(), "console".to_owned());
+    let by_hand = super::rolls::roll(rack, Sealed::from_bytes(vec![7]));
+    RollRow { reason, started_by, started_ms: at_ms, window_ms: 0, cut: false, step_ms: 0, ..by_hand }
 }
 
 /// Begins a roll and ends it at once; gives whether it was to cut streams.

@@ -6,7 +6,7 @@ use convox_store::data_keys::DataKeyRow;
 use convox_store::racks::RackRow;
 use convox_store::{Page, Store, StoreError};
 
-use super::{NOW, act, act_at, act_by, key, on_each, org, user};
+use super::{NOW, act, act_at, act_by, key, member, on_each, org, user};
 
 async fn names(store: &Store, owner: &UserId) -> Vec<(String, String, bool)> {
     let rows = store.list_keys(Some(owner), &Page::first(100)).await.unwrap();
@@ -152,11 +152,7 @@ fn a_key_on_its_way_in_or_out_makes_no_other_and_goes_with_the_one_whose_place_i
 fn tokens_of_racks_go_on_with_a_key_that_is_rolled_and_end_with_one_that_is_revoked() {
     on_each(async |store| {
         let acme = org(&store, "acme").await;
-        let made = act("UserAdd").event;
-        let (ada, _) = store
-            .insert_member(&acme, &"ada@example.com".parse().unwrap(), Role::Administrator, (&UserId::new(), &made), &act("MemberAdd"))
-            .await
-            .unwrap();
+        let ada = member(&store, &acme, "ada@example.com", Role::Administrator).await;
         let main = super::racks::rack(&acme, "main");
         store.insert_rack(&main, &act("RackAdd")).await.unwrap();
         let [first, second, third, fourth] = std::array::from_fn(|_| key(&ada, "default", KeyKind::User));
@@ -180,16 +176,8 @@ fn tokens_of_racks_go_on_with_a_key_that_is_rolled_and_end_with_one_that_is_revo
 fn a_scope_is_kept_and_a_limited_key_changes_nothing() {
     on_each(async |store| {
         let acme = org(&store, "acme").await;
-        let made = act("UserAdd").event;
-        let (ada, _) = store
-            .insert_member(&acme, &"ada@example.com".parse().unwrap(), Role::Administrator, (&UserId::new(), &made), &act("MemberAdd"))
-            .await
-            .unwrap();
-        let made = act("UserAdd").event;
-        store
-            .insert_member(&acme, &"eve@example.com".parse().unwrap(), Role::Administrator, (&UserId::new(), &made), &act("MemberAdd"))
-            .await
-            .unwrap();
+        let ada = member(&store, &acme, "ada@example.com", Role::Administrator).await;
+        member(&store, &acme, "eve@example.com", Role::Administrator).await;
         let scope = Scope { org: Some(acme.clone()), apps: ["shop".to_owned()].into(), ..Scope::default() };
         let deploy = convox_store::keys::NewKey { scope: scope.clone(), ..key(&ada, "ci", KeyKind::Deploy) };
         let limited = convox_store::keys::NewKey { scope: scope.clone(), ..key(&ada, "mine", KeyKind::User) };
@@ -209,11 +197,7 @@ fn a_scope_is_kept_and_a_limited_key_changes_nothing() {
         }
         // Whoever made a key for an organization knows it: it ends with their membership, even where others go on.
         let other = org(&store, "other").await;
-        let made = act("UserAdd").event;
-        store
-            .insert_member(&other, &"ada@example.com".parse().unwrap(), Role::Developer, (&UserId::new(), &made), &act("MemberAdd"))
-            .await
-            .unwrap();
+        member(&store, &other, "ada@example.com", Role::Developer).await;
         store.delete_member(&acme, &ada, &act("MemberRemove")).await.unwrap();
         assert_eq!(names(&store, &ada).await.into_iter().map(|(_, name, _)| name).collect::<Vec<_>>(), ["whole"]);
     });

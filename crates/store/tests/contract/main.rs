@@ -19,7 +19,7 @@ mod web;
 use std::future::Future;
 
 use convox_db::Db;
-use convox_model::{Event, KeyId, OrgId, OrgName, Scope, UserId};
+use convox_model::{Event, KeyId, OrgId, OrgName, Role, Scope, UserId};
 use convox_seal::{KeyKind, Keyring, RootKey, WrappedDataKey};
 use convox_store::keys::NewKey;
 use convox_store::sessions::NewSession;
@@ -111,6 +111,12 @@ async fn user(store: &Store, email: &str) -> UserId {
     let id = UserId::new();
     store.insert_user(&id, &email.parse().unwrap(), &act("UserAdd")).await.unwrap();
     id
+}
+
+/// Somebody new, or somebody who is there.
+async fn member(store: &Store, org: &OrgId, email: &str, role: Role) -> UserId {
+    let made = act("UserAdd").event;
+    store.insert_member(org, &email.parse().unwrap(), role, (&UserId::new(), &made), &act("MemberAdd")).await.unwrap().0
 }
 
 fn key(user: &UserId, name: &str, kind: KeyKind) -> NewKey {

@@ -3,14 +3,9 @@
 use convox_model::{KeyId, OrgId, Role, UserId};
 use convox_seal::KeyKind;
 use convox_store::setup::Setup;
-use convox_store::{Page, Store, StoreError};
+use convox_store::{Page, StoreError};
 
-use super::{act, act_by, data_key, key, on_each, org, user};
-
-async fn member(store: &Store, org: &OrgId, email: &str, role: Role) -> UserId {
-    let made = act("UserAdd").event;
-    store.insert_member(org, &email.parse().unwrap(), role, (&UserId::new(), &made), &act("MemberAdd")).await.unwrap().0
-}
+use super::{act, act_by, data_key, key, member, on_each, org, user};
 
 #[test]
 fn a_change_moves_the_feed_and_is_in_the_log() {

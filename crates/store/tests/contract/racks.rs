@@ -3,7 +3,7 @@
 use convox_model::{OrgId, RackId};
 use convox_seal::Sealed;
 use convox_store::racks::RackRow;
-use convox_store::{Page, StoreError};
+use convox_store::{Page, Store, StoreError};
 
 use super::{NOW, act, act_at, on_each, org};
 
@@ -22,6 +22,11 @@ pub(crate) fn rack(org: &OrgId, name: &str) -> RackRow {
         protected: false,
         password_ms: 0,
     }
+}
+
+pub(crate) async fn added(store: &Store, org: &OrgId, name: &str) -> RackRow {
+    store.insert_rack(&rack(org, name), &act("RackAdd")).await.unwrap();
+    store.find_rack(org, name).await.unwrap().unwrap()
 }
 
 #[test]

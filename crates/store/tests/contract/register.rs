@@ -9,7 +9,7 @@ use convox_store::racks::RackRow;
 use convox_store::rolls::{Kind, RollRow, Step};
 use convox_store::{Page, Store, StoreError};
 
-use super::racks::rack;
+use super::racks::{added, rack};
 use super::rolls::roll as roll_of;
 use super::{NOW, act, act_at, new_databases, org, user};
 
@@ -47,11 +47,6 @@ async fn run(db: &Db, text: &'static str) {
 
 fn sealed(byte: u8) -> Sealed {
     Sealed::from_bytes(vec![byte; 60])
-}
-
-async fn added(store: &Store, org: &OrgId, name: &str) -> RackRow {
-    store.insert_rack(&rack(org, name), &act("RackAdd")).await.unwrap();
-    store.find_rack(org, name).await.unwrap().unwrap()
 }
 
 async fn begun(store: &Store, rack: &RackRow, next: Sealed) -> RollRow {

@@ -8,8 +8,8 @@ use convox_store::racks::RackRow;
 use convox_store::rolls::{Kind, RollRow, Step};
 use convox_store::{Page, Store, StoreError};
 
-use super::racks::rack;
-use super::{NOW, act, act_at, key, on_each, org, user};
+use super::racks::{added, rack};
+use super::{NOW, act, act_at, key, member, on_each, org, user};
 
 pub(super) fn roll(rack: &RackRow, next: Sealed) -> RollRow {
     RollRow {
@@ -29,11 +29,6 @@ pub(super) fn roll(rack: &RackRow, next: Sealed) -> RollRow {
         fault: String::new(),
         tries: 0,
     }
-}
-
-async fn added(store: &Store, org: &OrgId, name: &str) -> RackRow {
-    store.insert_rack(&rack(org, name), &act("RackAdd")).await.unwrap();
-    store.find_rack(org, name).await.unwrap().unwrap()
 }
 
 async fn rolling(store: &Store, rack: &RackId) -> RollRow {
@@ -164,11 +159,7 @@ fn tokens_are_dead_with_the_key_the_role_or_the_membership_of_who_asked_and_are_
     on_each(async |store| {
         let acme = org(&store, "acme").await;
         let main = added(&store, &acme, "main").await;
-        let made = act("UserAdd").event;
-        let (ada, _) = store
-            .insert_member(&acme, &"ada@example.com".parse().unwrap(), Role::Administrator, (&UserId::new(), &made), &act("MemberAdd"))
-            .await
-            .unwrap();
+        let ada = member(&store, &acme, "ada@example.com", Role::Administrator).await;
         let keys = ["one", "two"].map(|name| key(&ada, name, KeyKind::User));
         let mut ends = key(&ada, "ends", KeyKind::User);
         ends.expires_ms = Some(NOW + 500);
@@ -186,11 +177,7 @@ fn tokens_are_dead_with_the_key_the_role_or_the_membership_of_who_asked_and_are_
         assert_eq!(dead(NOW).await, of(&["t0"]));
         store.forget_token("t0").await.unwrap();
         assert_eq!(dead(NOW).await, []);
-        let made = act("UserAdd").event;
-        store
-            .insert_member(&acme, &"eve@example.com".parse().unwrap(), Role::Administrator, (&UserId::new(), &made), &act("MemberAdd"))
-            .await
-            .unwrap();
+        member(&store, &acme, "eve@example.com", Role::Administrator).await;
         store.update_member(&acme, &ada, Role::Operator, &act("MemberRole")).await.unwrap();
         assert_eq!(dead(NOW).await, of(&["t1", "t2"]), "no administrator makes any, none keeps any");
         store.forget_ended_tokens(NOW + 999).await.unwrap();
