@@ -11,8 +11,10 @@ use convox_client::Call;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::ground::{Ground, done, free_port};
+use super::ground::Ground;
 use super::{Roll, Victim};
+use crate::contender::free_port;
+use crate::postgres::done;
 
 pub(crate) struct Host {
     directory: PathBuf,
@@ -132,7 +134,7 @@ impl Roll for HostKey {
             bail!("there is a moment without any key");
         }
         let asks = self.asked.as_ref().is_some_and(|asked| !asked.is_finished());
-        let works = std::fs::read_dir(ground.path("rack/ssh")).is_ok_and(|mut files| files.next().is_some());
+        let works = std::fs::read_dir(ground.site.path("rack/ssh")).is_ok_and(|mut files| files.next().is_some());
         Ok(match (keys == self.before, keys.len()) {
             (true, _) if asks || works => Some("asked".to_owned()),
             (true, _) => {

@@ -44,7 +44,7 @@ impl Roll for Password {
         for console in 0..ground.consoles.len() {
             ground.person(console)?.system().await.context("the new password does not work")?;
         }
-        let file = std::fs::read_to_string(ground.path("rack.password"))?;
+        let file = std::fs::read_to_string(ground.site.password())?;
         match ground.doors.straight("convox", &file)?.auth().await {
             Err(error) if error.is_about_the_key() => {
                 if self.rolls == 1 {

@@ -40,7 +40,7 @@ impl Seal {
 
     fn launch(&mut self, ground: &Ground, kill_at: Option<&'static str>) -> anyhow::Result<()> {
         let command = if self.of_root { "roll-root" } else { "roll-data" };
-        let mut child = ground.console_command(&["keys", command]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut child = ground.site.command(&["keys", command]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let stderr = child.stderr.take().context("nothing to read")?;
         let child = Arc::new(Mutex::new(child));
         let (send, told) = mpsc::channel();
@@ -60,7 +60,7 @@ impl Seal {
     }
 
     fn keys(ground: &Ground) -> anyhow::Result<Vec<Value>> {
-        ground.admin(&["keys", "list"])?.as_array().cloned().context("no list")
+        ground.site.admin(&["keys", "list"])?.as_array().cloned().context("no list")
     }
 }
 
@@ -84,7 +84,7 @@ impl Roll for Seal {
     }
 
     async fn begin(&mut self, ground: &Ground, kill_at: Option<&'static str>) -> anyhow::Result<()> {
-        self.before = std::fs::read_to_string(ground.path("root.key"))?;
+        self.before = std::fs::read_to_string(ground.site.path("root.key"))?;
         self.version = newest(&Self::keys(ground)?);
         self.said.clear();
         self.launch(ground, kill_at)
@@ -120,22 +120,22 @@ impl Roll for Seal {
     }
 
     async fn check(&mut self, ground: &Ground) -> anyhow::Result<()> {
-        let (keys, now) = (Self::keys(ground)?, std::fs::read_to_string(ground.path("root.key"))?);
+        let (keys, now) = (Self::keys(ground)?, std::fs::read_to_string(ground.site.path("root.key"))?);
         let said = || self.said.join("; ");
         if self.of_root {
             let roots: std::collections::BTreeSet<_> = keys.iter().map(|row| row["root_key"].to_string()).collect();
             if roots.len() != 1 || now.lines().count() != 1 || now == self.before {
                 bail!("half done: {roots:?}, {} lines; it said: {}", now.lines().count(), said());
             }
-            let left = std::fs::read_dir(ground.path(""))?
+            let left = std::fs::read_dir(ground.site.path(""))?
                 .flatten()
                 .filter(|entry| entry.file_name().to_string_lossy().starts_with(".convox-root-"));
             if left.count() > 0 {
                 bail!("a file with root keys was left behind");
             }
-            let old = ground.path("old.key");
+            let old = ground.site.path("old.key");
             std::fs::write(&old, &self.before)?;
-            let output = ground.console_command_with(&["keys", "list"], &old).output()?;
+            let output = ground.site.command_with(&["keys", "list"], &old).output()?;
             std::fs::remove_file(&old)?;
             if output.status.success() {
                 bail!("the old root key still opens the database");
@@ -177,7 +177,7 @@ impl Roll for Cookies {
     }
 
     async fn begin(&mut self, ground: &Ground, _: Option<&'static str>) -> anyhow::Result<()> {
-        self.running = Some(ground.console_command(&["keys", "roll-cookies"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+        self.running = Some(ground.site.command(&["keys", "roll-cookies"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
         Ok(())
     }
 

@@ -27,9 +27,9 @@ impl Certificate {
     fn place(&self, ground: &Ground) -> (PathBuf, PathBuf, String) {
         if self.of_console {
             let host = ground.consoles.first().map(|console| console.host.clone()).unwrap_or_default();
-            (ground.bin.join("convox-console"), ground.path("console0"), host)
+            (ground.site.bin.join("convox-console"), ground.site.path("console0"), host)
         } else {
-            (ground.bin.join("convox-rack"), ground.path("rack"), ground.rack.host.clone())
+            (ground.site.bin.join("convox-rack"), ground.site.path("rack"), ground.rack.host.clone())
         }
     }
 

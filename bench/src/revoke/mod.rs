@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use self::ground::Ground;
 use self::race::{Plan, Tally, races};
 use self::streams::{Times, streams};
-use crate::keyroll::ground::Postgres;
+use crate::postgres::Postgres;
 use crate::{Output, measure};
 
 #[derive(clap::Args)]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::ground::Ground;
 use super::{PROMISE_MS, quantile};
-use crate::keyroll::ground::Postgres;
+use crate::postgres::Postgres;
 
 pub(super) const ON: &str = "three Consoles on PostgreSQL that restarts";
 const NODES: usize = 3;

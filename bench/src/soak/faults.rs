@@ -94,9 +94,9 @@ fn rack(ground: &mut Ground, number: usize) -> anyhow::Result<Thing> {
 }
 
 async fn database(ground: &Ground, mode: &str, away: Duration) -> anyhow::Result<Thing> {
-    ground.postgres.stop(mode)?;
+    ground.site.postgres.stop(mode)?;
     tokio::time::sleep(away).await;
-    ground.postgres.run()?;
+    ground.site.postgres.run()?;
     // It is felt until every Console can write to it again.
     for console in 0..CONSOLES {
         let mut caller = Caller::new(ground.door(console, 0)?);

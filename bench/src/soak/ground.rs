@@ -1,17 +1,15 @@
-//! What everything runs on: a PostgreSQL of its own, two Consoles on it, organizations with a real Rack each, and a clock that can jump.
+//! What everything runs on: two Consoles, organizations with a real Rack each, and a clock that can jump.
 //!
 //! Every Rack has the same name and apps of its own, whose names say whose they are: an answer from a wrong one shows.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
-use serde_json::Value;
-use tempfile::TempDir;
 
 use super::caller::{Caller, Door};
-use crate::keyroll::ground::{Postgres, Server};
+use crate::server::Server;
+use crate::site::{Site, key};
 
 pub(super) const CONSOLES: usize = 2;
 /// Organizations, each with one Rack. The first one's is never killed, so that its memory can be followed.
@@ -66,41 +64,29 @@ impl Clock {
 pub(super) struct Ground {
     pub(super) consoles: Vec<Server>,
     pub(super) racks: Vec<Server>,
-    pub(super) postgres: Postgres,
     pub(super) clock: Clock,
     /// Of somebody in each organization.
     pub(super) keys: Vec<String>,
-    bin: PathBuf,
-    directory: TempDir,
+    // Last: it goes when nothing stands on it any more.
+    pub(super) site: Site,
 }
 
 impl Ground {
     pub(super) async fn start(bin: &Path, jumps: bool) -> anyhow::Result<Self> {
-        let bin = bin.canonicalize().with_context(|| format!("no {}", bin.display()))?;
-        let directory = tempfile::tempdir()?;
-        let at = |name: &str| directory.path().join(name);
-        let text = |name: &str| at(name).display().to_string();
-        let clock = Clock::new(at("clock"), jumps)?;
-        let postgres = Postgres::start(&at("postgres"))?;
-        std::fs::write(at("password"), "soakRackPasswordSoakRackPassword12345678")?;
-        let mut racks = Vec::new();
+        let mut site = Site::new(bin, "soakRackPasswordSoakRackPassword12345678")?;
+        let clock = Clock::new(site.path("clock"), jumps)?;
+        site.env = clock.env()?;
+        let mut ground = Self { consoles: Vec::new(), racks: Vec::new(), clock, keys: Vec::new(), site };
         for number in 0..RACKS {
-            let (name, data) = (format!("rack{number}"), text(&format!("rack{number}")));
-            let args = ["serve", "--runtime", "process", "--name", &name, "--data", &data, "--password-file", &text("password")];
-            let log = at(&format!("rack{number}.log"));
-            racks.push(Server::start(bin.join("convox-rack"), args.map(str::to_owned).to_vec(), clock.env()?, log, false)?);
+            let place = place(number);
+            ground.racks.push(ground.site.rack(&place, &place, &["--runtime", "process"])?);
         }
-        let made = Command::new(bin.join("convox-console")).args(["root-key", "--out", &text("root.key")]).output()?;
-        if !made.status.success() {
-            bail!("convox-console root-key failed: {}", String::from_utf8_lossy(&made.stderr));
-        }
-        let mut ground = Self { consoles: Vec::new(), racks, postgres, clock, keys: Vec::new(), bin, directory };
         for number in 0..CONSOLES {
-            ground.add_console(number)?;
+            let console = ground.site.console(number)?;
             if number == 0 {
-                let code = ground.consoles.first().and_then(|console| console.setup_code.clone()).context("no setup code")?;
-                ground.admin(&["setup", "--code", &code, "--org", "org0", "--email", "user0@example.com"])?;
+                ground.site.set_up(&console, "org0", "user0@example.com")?;
             }
+            ground.consoles.push(console);
         }
         for number in 0..RACKS {
             ground.add_org(number).with_context(|| format!("organization {number}"))?;
@@ -109,42 +95,15 @@ impl Ground {
         Ok(ground)
     }
 
-    fn path(&self, name: &str) -> String {
-        self.directory.path().join(name).display().to_string()
-    }
-
-    fn add_console(&mut self, number: usize) -> anyhow::Result<()> {
-        let (data, root_key) = (self.path(&format!("console{number}")), self.path("root.key"));
-        let args = ["serve", "--data", &data, "--root-key-file", &root_key, "--shards", "1"].map(str::to_owned).to_vec();
-        let env = [self.clock.env()?, vec![("CONVOX_DATABASE".to_owned(), self.postgres.url.clone())]].concat();
-        let log = PathBuf::from(self.path(&format!("console{number}.log")));
-        self.consoles.push(Server::start(self.bin.join("convox-console"), args, env, log, number == 0)?);
-        Ok(())
-    }
-
-    /// `convox-console ARGS --json`, on the database of both.
-    fn admin(&self, args: &[&str]) -> anyhow::Result<Value> {
-        let mut command = Command::new(self.bin.join("convox-console"));
-        command.args(args).args(["--json", "--data", &self.path("console0"), "--root-key-file", &self.path("root.key")]);
-        let output = command.env("CONVOX_DATABASE", &self.postgres.url).output().context("cannot run convox-console")?;
-        if !output.status.success() {
-            bail!("convox-console {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(serde_json::from_slice(&output.stdout)?)
-    }
-
     fn add_org(&mut self, number: usize) -> anyhow::Result<()> {
         let (org, email) = (format!("org{number}"), format!("user{number}@example.com"));
         if number > 0 {
-            self.admin(&["org", "create", &org])?;
-            self.admin(&["user", "add", &email])?;
-            self.admin(&["member", "add", &email, "--org", &org, "--role", "administrator"])?;
+            self.site.admin(&["org", "create", &org])?;
+            self.site.admin(&["user", "add", &email])?;
+            self.site.admin(&["member", "add", &email, "--org", &org, "--role", "administrator"])?;
         }
-        let rack = self.racks.get(number).context("no such Rack")?;
-        let (host, pin) = (rack.host.clone(), rack.pin.to_string());
-        self.admin(&["rack", "add", "main", "--org", &org, "--host", &host, "--pin", &pin, "--password-file", &self.path("password")])?;
-        let made = self.admin(&["key", "create", "--email", &email, "--name", "soak"])?;
-        self.keys.push(made["api_key"].as_str().context("no API key")?.to_owned());
+        self.site.add(self.racks.get(number).context("no such Rack")?, "main", &org)?;
+        self.keys.push(key(&self.site.admin(&["key", "create", "--email", &email, "--name", "soak"])?)?);
         Ok(())
     }
 
@@ -179,13 +138,14 @@ impl Ground {
 impl Drop for Ground {
     fn drop(&mut self) {
         for (number, rack) in self.racks.iter_mut().enumerate() {
-            rack.kill();
-            let data = self.directory.path().join(format!("rack{number}"));
-            // Its router outlives it by design, but not the trial.
-            let mut command = Command::new(self.bin.join("convox-rack"));
-            let _ = command.args(["stop-apps", "--data"]).arg(data).stdout(std::process::Stdio::null()).status();
+            self.site.end(rack, &place(number));
         }
     }
+}
+
+/// Where a Rack keeps its data, and its own name.
+fn place(rack: usize) -> String {
+    format!("rack{rack}")
 }
 
 /// Name of an app that only this Rack has.
