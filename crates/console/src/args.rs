@@ -2,6 +2,9 @@
 
 pub(crate) mod admin;
 pub(crate) mod audit;
+pub(crate) mod keys;
+pub(crate) mod people;
+pub(crate) mod racks;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

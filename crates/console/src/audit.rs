@@ -6,7 +6,9 @@
 //!
 //! Where there is a second log ([`spill`], ADR 0036), it takes what the database does not take, and [`writer`] carries it there afterwards.
 
+mod database;
 mod rate;
+mod second;
 pub(crate) mod spill;
 mod writer;
 
@@ -21,8 +23,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::meters::{Count, Meters, Timing};
 use crate::ops::guesses::network;
 use rate::{LeftOut, Rate};
+pub(crate) use second::Standing;
 use spill::Spill;
-pub(crate) use writer::{Standing, Writer};
+pub(crate) use writer::Writer;
 
 /// Events that may wait; beyond that, audited requests are refused.
 pub(crate) const QUEUE: usize = 8192;

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use convox_model::UserId;
-use convox_store::factors::{Factor, PasskeyRow};
+use convox_store::factors::Factor;
+use convox_store::passkeys::PasskeyRow;
 use serde_json::Value;
 use webauthn_rs::prelude::{
     AuthenticationResult, Credential, DiscoverableAuthentication, DiscoverableKey, Passkey, PasskeyRegistration, PublicKeyCredential,

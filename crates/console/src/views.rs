@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use convox_client::Probed;
 use convox_model::{Event, Preset, RackId, Scope};
+use convox_store::due::RollRule;
 use convox_store::invitations::InvitationRow;
 use convox_store::keys::KeyRow;
 use convox_store::members::MemberRow;
 use convox_store::orgs::OrgRow;
 use convox_store::racks::RackRow;
-use convox_store::rolls::{RollRow, RollRule};
+use convox_store::rolls::RollRow;
 use convox_store::users::UserRow;
 use serde_json::{Value, json};
 

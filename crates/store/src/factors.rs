@@ -1,4 +1,5 @@
-//! The second factors of people: passkeys and security keys, an authenticator app, recovery codes; and how many codes were tried.
+//! The second factors of people: an authenticator app, recovery codes, and what holds for all of them; [`crate::passkeys`] has the others, and
+//! [`crate::tries`] counts how many codes were tried.
 //!
 //! Whoever gets or loses a factor gets a session with a new id in the same transaction.
 
@@ -9,20 +10,9 @@ use convox_seal::Sealed;
 
 use crate::data_keys::{USERS, sealed_under_a_living_key};
 use crate::register::{self, enter, read_register};
-use crate::sessions::{NewSession, insert_session};
+use crate::sessions::NewSession;
 use crate::snapshot::moment;
 use crate::{Act, Store, StoreError, change};
-
-/// So many codes may be tried in vain in one window.
-pub const MOST_TRIES: i64 = 5;
-/// Length of the first window, milliseconds. One that was used up makes the next twice as long, up to [`MOST_DOUBLED`] times.
-pub const WINDOW_MS: i64 = 15 * 60_000;
-/// So often a window is doubled at most: to 16 hours.
-pub const MOST_DOUBLED: i64 = 6;
-/// So long after the beginning of the last window the next is short again, milliseconds: a day.
-pub const FORGIVEN_MS: i64 = 24 * 3_600_000;
-/// So many passkeys and security keys a person has at most.
-pub const MOST_PASSKEYS: i64 = 20;
 
 /// By what somebody proved who they are, beside a password or an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,44 +53,6 @@ impl fmt::Display for Factor {
     }
 }
 
-/// A new passkey or security key.
-#[derive(Clone, Debug)]
-pub struct NewPasskey {
-    /// Its id.
-    pub id: String,
-    /// Whose.
-    pub user: UserId,
-    /// [`Factor::Passkey`] or [`Factor::SecurityKey`].
-    pub kind: Factor,
-    /// Unique among those of the user.
-    pub name: String,
-    /// The id that the authenticator gave it.
-    pub credential_id: Vec<u8>,
-    /// Public key, counter and flags, as JSON.
-    pub credential: String,
-}
-
-/// A passkey or security key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PasskeyRow {
-    /// Its id.
-    pub id: String,
-    /// Whose.
-    pub user: UserId,
-    /// [`Factor::Passkey`] or [`Factor::SecurityKey`].
-    pub kind: Factor,
-    /// Its name.
-    pub name: String,
-    /// The id that the authenticator gave it.
-    pub credential_id: Vec<u8>,
-    /// Public key, counter and flags, as JSON.
-    pub credential: String,
-    /// When it was added, milliseconds since 1970.
-    pub created_ms: i64,
-    /// Last use, milliseconds since 1970.
-    pub used_ms: Option<i64>,
-}
-
 /// An authenticator app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TotpRow {
@@ -139,9 +91,10 @@ macro_rules! renew {
             sqlx::query("DELETE FROM keys WHERE id = $1 AND kind = 'session'").bind(before.as_str()).execute(&mut *$tx).await?;
         }
         let session = &$renewal.session;
-        insert_session!($tx, session, $at_ms);
+        $crate::sessions::insert_session!($tx, session, $at_ms);
     };
 }
+pub(crate) use renew;
 
 /// Replaces the recovery codes inside a transaction.
 macro_rules! put_codes {
@@ -156,24 +109,9 @@ macro_rules! put_codes {
         }
     };
 }
+pub(crate) use put_codes;
 
 impl Store {
-    /// Passkeys and security keys of a user, the oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn list_passkeys(&self, user: &UserId) -> Result<Vec<PasskeyRow>, StoreError> {
-        let rows: Vec<Row> = convox_db::query!(&self.db, |pool| {
-            sqlx::query_as(
-            "SELECT id, user_id, kind, name, credential_id, credential, created_ms, used_ms FROM passkeys WHERE user_id = $1 ORDER BY id"
-        )
-        .bind(user.as_str())
-        .fetch_all(pool)
-        .await
-        })?;
-        Ok(rows.into_iter().filter_map(passkey_row).collect())
-    }
-
     /// The authenticator app of a user.
     ///
     /// # Errors
@@ -209,97 +147,6 @@ impl Store {
                 .fetch_one(pool)
                 .await)?;
         Ok(count)
-    }
-
-    /// Keeps a new passkey or security key; with `codes` also recovery codes, in place of those that are there.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] when the name is taken, the authenticator is known already, or there are too many.
-    pub async fn insert_passkey(
-        &self,
-        new: &NewPasskey,
-        codes: Option<&[[u8; 32]]>,
-        renewal: &Renewal,
-        act: &Act,
-    ) -> Result<i64, StoreError> {
-        let taken = || format!("{} is the name of another one, or this one was added before", new.name);
-        self.insert_passkey_row(new, codes, renewal, act).await.map_err(|error| error.taken(taken))
-    }
-
-    async fn insert_passkey_row(
-        &self,
-        new: &NewPasskey,
-        codes: Option<&[[u8; 32]]>,
-        renewal: &Renewal,
-        act: &Act,
-    ) -> Result<i64, StoreError> {
-        let ((), seq) = change!(self, act, |tx| {
-            let (count,): (i64,) =
-                sqlx::query_as("SELECT COUNT(*) FROM passkeys WHERE user_id = $1").bind(new.user.as_str()).fetch_one(&mut *tx).await?;
-            if count >= MOST_PASSKEYS {
-                return Err(StoreError::Conflict(format!("{MOST_PASSKEYS} are the most: remove one that you do not use")));
-            }
-            sqlx::query(
-                "INSERT INTO passkeys (id, user_id, kind, name, credential_id, credential, created_ms) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-            )
-            .bind(new.id.as_str())
-            .bind(new.user.as_str())
-            .bind(new.kind.as_str())
-            .bind(new.name.as_str())
-            .bind(&new.credential_id[..])
-            .bind(new.credential.as_str())
-            .bind(act.event.at_ms)
-            .execute(&mut *tx)
-            .await?;
-            if let Some(codes) = codes {
-                put_codes!(tx, new.user, codes);
-            }
-            renew!(tx, renewal, act.event.at_ms);
-        });
-        Ok(seq)
-    }
-
-    /// Gives a passkey or security key another name.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] when the name is taken, [`StoreError::Missing`].
-    pub async fn rename_passkey(&self, user: &UserId, id: &str, name: &str, act: &Act) -> Result<i64, StoreError> {
-        let taken = || format!("{name} is the name of another one");
-        self.rename_passkey_row(user, id, name, act).await.map_err(|error| error.taken(taken))
-    }
-
-    async fn rename_passkey_row(&self, user: &UserId, id: &str, name: &str, act: &Act) -> Result<i64, StoreError> {
-        let ((), seq) = change!(self, act, |tx| {
-            let done = sqlx::query("UPDATE passkeys SET name = $3 WHERE user_id = $1 AND id = $2")
-                .bind(user.as_str())
-                .bind(id)
-                .bind(name)
-                .execute(&mut *tx)
-                .await?;
-            if done.rows_affected() == 0 {
-                return Err(StoreError::Missing("it was removed meanwhile".to_owned()));
-            }
-        });
-        Ok(seq)
-    }
-
-    /// Writes down that a passkey was used, with its new counter. Of two uses at the same time the higher counter stays. No event: what it
-    /// was used for has one.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn use_passkey(&self, id: &str, before: &str, credential: &str, used_ms: i64) -> Result<bool, StoreError> {
-        let done = convox_db::transaction!(&self.db, |tx| {
-            sqlx::query("UPDATE passkeys SET credential = $3, used_ms = $4 WHERE id = $1 AND credential = $2")
-                .bind(id)
-                .bind(before)
-                .bind(credential)
-                .bind(used_ms)
-                .execute(&mut *tx)
-                .await?
-                .rows_affected()
-        });
-        Ok(done == 1)
     }
 
     /// Keeps an authenticator app in place of the one that is there, with which ends what was signed in by that: all sessions of the user but
@@ -396,52 +243,6 @@ impl Store {
         Ok(done == 1)
     }
 
-    /// Counts one try of a code, before it is looked at: of many at the same time, on any server, [`MOST_TRIES`] go through in one window, and
-    /// windows grow while they are used up: without that it would be 480 tries a day, so it is 35 in the first. `Err` holds when the next window
-    /// begins, milliseconds since 1970.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn take_try(&self, user: &UserId, now_ms: i64) -> Result<Result<(), i64>, StoreError> {
-        // In the text as a number: of a parameter, PostgreSQL would have to guess how wide it is. A test compares it.
-        let (tries, window_ms, level) = convox_db::transaction!(&self.db, |tx| {
-            let row: (i64, i64, i64) = sqlx::query_as(
-                "INSERT INTO factor_tries (user_id, window_ms, tries, level) VALUES ($1, $2, 1, 0) ON CONFLICT (user_id) DO UPDATE SET \
-                 tries = CASE WHEN factor_tries.window_ms + (900000 << CAST(factor_tries.level AS INTEGER)) <= $2 THEN 1 \
-                 ELSE factor_tries.tries + 1 END, \
-                 level = CASE WHEN factor_tries.window_ms + (900000 << CAST(factor_tries.level AS INTEGER)) > $2 THEN factor_tries.level \
-                 WHEN factor_tries.window_ms <= $3 THEN 0 \
-                 WHEN factor_tries.tries >= $4 AND factor_tries.level < $5 THEN factor_tries.level + 1 ELSE factor_tries.level END, \
-                 window_ms = CASE WHEN factor_tries.window_ms + (900000 << CAST(factor_tries.level AS INTEGER)) <= $2 THEN $2 \
-                 ELSE factor_tries.window_ms END RETURNING tries, window_ms, level",
-            )
-            .bind(user.as_str())
-            .bind(now_ms)
-            .bind(now_ms - FORGIVEN_MS)
-            .bind(MOST_TRIES)
-            .bind(MOST_DOUBLED)
-            .fetch_one(&mut *tx)
-            .await?;
-            row
-        });
-        Ok(if tries <= MOST_TRIES { Ok(()) } else { Err(window_ms + (WINDOW_MS << level.clamp(0, MOST_DOUBLED))) })
-    }
-
-    /// Takes one try back: the code was right. What failed before goes on counting, so that somebody's own success does not help others to
-    /// guess.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn give_try_back(&self, user: &UserId) -> Result<(), StoreError> {
-        convox_db::transaction!(&self.db, |tx| {
-            sqlx::query("UPDATE factor_tries SET tries = tries - 1 WHERE user_id = $1 AND tries > 0")
-                .bind(user.as_str())
-                .execute(&mut *tx)
-                .await?;
-        });
-        Ok(())
-    }
-
     /// Removes a factor. What was signed in by it ends: all sessions of the user but `renewal`'s. The recovery codes go with the last factor.
     ///
     /// # Errors
@@ -531,11 +332,4 @@ impl Store {
         });
         Ok(seq)
     }
-}
-
-type Row = (String, String, String, String, Vec<u8>, String, i64, Option<i64>);
-
-fn passkey_row((id, user, kind, name, credential_id, credential, created_ms, used_ms): Row) -> Option<PasskeyRow> {
-    let kind = Factor::from_name(&kind)?;
-    Some(PasskeyRow { id, user: UserId::from_text(user), kind, name, credential_id, credential, created_ms, used_ms })
 }

@@ -118,7 +118,7 @@ impl Store {
     pub async fn update_member(&self, org: &OrgId, user: &UserId, role: Role, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
             if role == Role::Developer {
-                crate::rolls::want_rolls!(tx, user, org.as_str());
+                crate::due::want_rolls!(tx, user, org.as_str());
             }
             let done = sqlx::query("UPDATE members SET role = $3 WHERE org_id = $1 AND user_id = $2")
                 .bind(org.as_str())
@@ -142,7 +142,7 @@ impl Store {
     /// [`StoreError::Missing`]; [`StoreError::Conflict`] for the last administrator.
     pub async fn delete_member(&self, org: &OrgId, user: &UserId, act: &Act) -> Result<i64, StoreError> {
         let ((), seq) = change!(self, act, |tx| {
-            crate::rolls::want_rolls!(tx, user, org.as_str());
+            crate::due::want_rolls!(tx, user, org.as_str());
             let done = sqlx::query("DELETE FROM members WHERE org_id = $1 AND user_id = $2")
                 .bind(org.as_str())
                 .bind(user.as_str())

@@ -60,7 +60,7 @@ impl Store {
             if let Some((org,)) = alone.first() {
                 return Err(StoreError::Conflict(format!("{org} would have no administrator: make somebody else one first")));
             }
-            crate::rolls::want_rolls!(tx, id, "");
+            crate::due::want_rolls!(tx, id, "");
             let done = sqlx::query("DELETE FROM users WHERE id = $1").bind(id.as_str()).execute(&mut *tx).await?;
             if done.rows_affected() == 0 {
                 return Err(StoreError::Missing("the user is gone".to_owned()));

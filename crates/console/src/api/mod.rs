@@ -255,16 +255,7 @@ impl Caller {
 }
 
 fn refused(wants_json: bool, error: &OpsError) -> Refused {
-    let status = match error {
-        OpsError::Input(_) => StatusCode::BAD_REQUEST,
-        OpsError::Forbidden(_) | OpsError::Denied(_) => StatusCode::FORBIDDEN,
-        OpsError::Limited { .. } | OpsError::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
-        OpsError::Missing(_) => StatusCode::NOT_FOUND,
-        OpsError::Conflict(_) => StatusCode::CONFLICT,
-        OpsError::Rack(_) => StatusCode::BAD_GATEWAY,
-        OpsError::Store(error) if error.is_unavailable() => StatusCode::SERVICE_UNAVAILABLE,
-        OpsError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
+    let status = error.status();
     let message = match error {
         // What exactly is wrong with the database is for the log.
         OpsError::Store(inner) => {

@@ -1,5 +1,8 @@
 //! The Console's own API. Every answer is JSON; lists take `limit` and `after` (the id of the last row of the page before).
 
+mod keys;
+mod racks;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -10,17 +13,13 @@ use convox_model::{OrgId, Role};
 use convox_seal::Secret;
 use convox_store::Page;
 use convox_store::audit::Filter;
-use convox_store::keys::KeyRow;
 use http::StatusCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Caller, Holder, Refused, anonymous, plain, refused};
+use super::{Caller, Refused, anonymous, plain, refused};
 use crate::ops::OpsError;
-use crate::ops::keys::{Roll, Wanted};
-use crate::ops::racks::Pin;
-use crate::ops::rolls::{self, Manner};
 use crate::reply;
 use crate::state::App;
 use crate::views;
@@ -31,14 +30,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/setup", post(setup))
         .route("/me", get(me))
-        .route("/keys", get(list_keys).post(create_key))
-        .route("/keys/current", get(current_key))
-        .route("/keys/regenerate", post(regenerate_key))
-        .route("/keys/roll", post(begin_roll))
-        .route("/keys/roll/finish", post(finish_roll))
-        .route("/keys/{id}", delete(revoke_key))
-        .route("/keys/{id}/roll", post(roll_key))
-        .route("/racks", get(my_racks))
+        .merge(keys::routes())
+        .merge(racks::routes())
         .route("/organizations", get(list_orgs).post(create_org))
         .route("/organizations/{org}", put(rename_org))
         .route("/organizations/{org}/members", get(list_members).post(add_member))
@@ -47,15 +40,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/organizations/{org}/invitations/{id}", delete(uninvite))
         .route("/invitations/open", post(open_invitation))
         .route("/invitations/accept", post(accept_invitation))
-        .route("/organizations/{org}/members/{email}/keys", get(list_members_keys))
-        .route("/organizations/{org}/members/{email}/keys/{id}", delete(revoke_members_key))
-        .route("/organizations/{org}/keys", get(list_deploy_keys).post(create_deploy_key))
-        .route("/organizations/{org}/keys/{id}", delete(revoke_deploy_key))
-        .route("/organizations/{org}/keys/{id}/roll", post(roll_deploy_key))
-        .route("/organizations/{org}/racks", get(list_racks).post(add_rack))
-        .route("/organizations/{org}/racks/{rack}", put(rename_rack).delete(remove_rack))
-        .route("/organizations/{org}/racks/{rack}/probe", post(probe_rack))
-        .route("/organizations/{org}/racks/{rack}/password", get(roll_status).post(roll).put(schedule_rolls).delete(undo_roll))
         .route("/organizations/{org}/audit", get(audit))
 }
 
@@ -136,112 +120,6 @@ async fn me(State(app): State<Arc<App>>, caller: Caller) -> Answer {
 async fn body_or_default<T: DeserializeOwned + Default>(caller: &Caller, request: Request) -> Result<T, Refused> {
     let bytes = bytes(caller, request).await?;
     if bytes.is_empty() { Ok(T::default()) } else { parsed(caller, &bytes) }
-}
-
-async fn create_key(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Answer {
-    let wanted: Wanted = body(&caller, request).await?;
-    let made = app.ops().create_key(&caller.actor, None, &wanted).await.map_err(|error| caller.refused(&error))?;
-    done(&app, made.seq, views::made_key(&made)).await
-}
-
-async fn create_deploy_key(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, request: Request) -> Answer {
-    let wanted: Wanted = body(&caller, request).await?;
-    let wanted = Wanted { kind: "deploy".to_owned(), organization: Some(org), ..wanted };
-    let made = app.ops().create_key(&caller.actor, None, &wanted).await.map_err(|error| caller.refused(&error))?;
-    done(&app, made.seq, views::made_key(&made)).await
-}
-
-async fn regenerate_key(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Answer {
-    let roll: Roll = body_or_default(&caller, request).await?;
-    let made = app.ops().regenerate_key(&caller.actor, None, roll).await.map_err(|error| caller.refused(&error))?;
-    done(&app, made.seq, views::made_key(&made)).await
-}
-
-/// A new key beside the one that asks. The old one is good until the new one says that it was kept.
-async fn begin_roll(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Answer {
-    let roll: Roll = body_or_default(&caller, request).await?;
-    let made = app.ops().begin_key_roll(&caller.actor, roll).await.map_err(|error| caller.refused(&error))?;
-    done(&app, made.seq, views::made_key(&made)).await
-}
-
-/// A key that is recognised is enough: a second factor is asked for what it is used for, and here it only takes its place.
-async fn finish_roll(State(app): State<Arc<App>>, caller: Holder) -> Answer {
-    let seq = app.ops().finish_key_roll(&caller.actor).await.map_err(|error| caller.refused(&error))?;
-    done(&app, seq, json!({ "rolled": true })).await
-}
-
-async fn roll_key(State(app): State<Arc<App>>, caller: Caller, Path(id): Path<String>, request: Request) -> Answer {
-    let roll: Roll = body_or_default(&caller, request).await?;
-    let made = app.ops().roll_key(&caller.actor, None, &id, roll).await.map_err(|error| caller.refused(&error))?;
-    done(&app, made.seq, views::made_key(&made)).await
-}
-
-async fn roll_deploy_key(State(app): State<Arc<App>>, caller: Caller, Path((org, id)): Path<(String, String)>, request: Request) -> Answer {
-    let roll: Roll = body_or_default(&caller, request).await?;
-    let made = app.ops().roll_key(&caller.actor, Some(&org), &id, roll).await.map_err(|error| caller.refused(&error))?;
-    done(&app, made.seq, views::made_key(&made)).await
-}
-
-async fn revoke_key(State(app): State<Arc<App>>, caller: Caller, Path(id): Path<String>) -> Answer {
-    let seq = app.ops().revoke_key(&caller.actor, None, &id).await.map_err(|error| caller.refused(&error))?;
-    done(&app, seq, json!({ "revoked": id })).await
-}
-
-async fn revoke_deploy_key(State(app): State<Arc<App>>, caller: Caller, Path((org, id)): Path<(String, String)>) -> Answer {
-    let seq = app.ops().revoke_key(&caller.actor, Some(&org), &id).await.map_err(|error| caller.refused(&error))?;
-    done(&app, seq, json!({ "revoked": id })).await
-}
-
-/// Keys as they are shown, with their last use as this server knows it.
-async fn shown(app: &App, caller: &Caller, mut rows: Vec<KeyRow>) -> Result<Value, Refused> {
-    let snapshot = app.snapshots.now().clone();
-    for row in &mut rows {
-        row.used_ms = row.used_ms.max(Some(snapshot.key_used_ms(&row.id))).filter(|used_ms| *used_ms > 0);
-    }
-    let names = app.ops().rack_names(&rows).await.map_err(|error| caller.refused(&error))?;
-    Ok(rows.iter().map(|row| views::key(row, &names)).collect())
-}
-
-async fn list_keys(State(app): State<Arc<App>>, caller: Caller, Query(paging): Query<Paging>) -> Answer {
-    let rows = app.ops().list_keys(&caller.actor, None, &paging.page()).await.map_err(|error| caller.refused(&error))?;
-    Ok(ok(&shown(&app, &caller, rows).await?))
-}
-
-async fn current_key(State(app): State<Arc<App>>, caller: Caller) -> Answer {
-    let row = app.ops().own(&caller.actor).await.map_err(|error| caller.refused(&error))?;
-    let names = app.ops().rack_names(std::slice::from_ref(&row)).await.map_err(|error| caller.refused(&error))?;
-    let mut value = views::key(&row, &names);
-    value["scope"] = json!(views::scope(&row, &names));
-    Ok(ok(&value))
-}
-
-async fn list_deploy_keys(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, Query(paging): Query<Paging>) -> Answer {
-    let rows = app.ops().list_deploy_keys(&caller.actor, &org, &paging.page()).await.map_err(|error| caller.refused(&error))?;
-    Ok(ok(&shown(&app, &caller, rows).await?))
-}
-
-async fn list_members_keys(
-    State(app): State<Arc<App>>,
-    caller: Caller,
-    Path((org, email)): Path<(String, String)>,
-    Query(paging): Query<Paging>,
-) -> Answer {
-    let rows = app.ops().list_members_keys(&caller.actor, &org, &email, &paging.page()).await;
-    let rows = rows.map_err(|error| caller.refused(&error))?;
-    Ok(ok(&shown(&app, &caller, rows).await?))
-}
-
-async fn revoke_members_key(State(app): State<Arc<App>>, caller: Caller, Path((org, email, id)): Path<(String, String, String)>) -> Answer {
-    let seq = app.ops().revoke_members_key(&caller.actor, &org, &email, &id).await.map_err(|error| caller.refused(&error))?;
-    done(&app, seq, json!({ "revoked": id })).await
-}
-
-async fn my_racks(State(app): State<Arc<App>>, caller: Caller) -> Answer {
-    let snapshot = app.snapshots.now();
-    let principal = caller.who.principal();
-    let racks = principal.grants.iter().flat_map(|grant| snapshot.racks_of(&grant.org));
-    let racks = racks.filter(|rack| principal.sees(&rack.row.org, &rack.row.id));
-    Ok(ok(&racks.map(|rack| views::rack(&rack.row)).collect()))
 }
 
 async fn list_orgs(State(app): State<Arc<App>>, caller: Caller, Query(paging): Query<Paging>) -> Answer {
@@ -347,97 +225,6 @@ async fn accept_invitation(State(app): State<Arc<App>>, caller: Caller, request:
 async fn uninvite(State(app): State<Arc<App>>, caller: Caller, Path((org, id)): Path<(String, String)>) -> Answer {
     let seq = app.ops().uninvite(&caller.actor, &org, &id).await.map_err(|error| caller.refused(&error))?;
     done(&app, seq, json!({ "withdrawn": id })).await
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RackBody {
-    name: String,
-    host: String,
-    password: String,
-    #[serde(default)]
-    pin: Option<String>,
-    #[serde(default)]
-    trust_on_first_use: bool,
-}
-
-async fn add_rack(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, request: Request) -> Answer {
-    let body: RackBody = body(&caller, request).await?;
-    let password = Secret::new(body.password);
-    let pin = match (body.pin.as_deref().map(str::parse), body.trust_on_first_use) {
-        (Some(Ok(pin)), _) => Pin::Exactly(pin),
-        (Some(Err(error)), _) => return Err(caller.error(StatusCode::BAD_REQUEST, error.to_string())),
-        (None, true) => Pin::FirstUse,
-        (None, false) => Pin::Verified,
-    };
-    let added = app.ops().add_rack(&caller.actor, &org, &body.name, &body.host, &password, pin).await;
-    let added = added.map_err(|error| caller.refused(&error))?;
-    done(&app, added.seq, views::added(&added)).await
-}
-
-async fn rename_rack(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>, request: Request) -> Answer {
-    let body: NameBody = body(&caller, request).await?;
-    let seq = app.ops().rename_rack(&caller.actor, &org, &rack, &body.name).await.map_err(|error| caller.refused(&error))?;
-    done(&app, seq, json!({ "name": body.name })).await
-}
-
-async fn remove_rack(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>) -> Answer {
-    let (seq, tokens) = app.ops().remove_rack(&caller.actor, &org, &rack).await.map_err(|error| caller.refused(&error))?;
-    done(&app, seq, json!({ "removed": rack, "tokens_left": tokens })).await
-}
-
-async fn list_racks(State(app): State<Arc<App>>, caller: Caller, Path(org): Path<String>, Query(paging): Query<Paging>) -> Answer {
-    let rows = app.ops().list_racks(&caller.actor, Some(&org), &paging.page()).await.map_err(|error| caller.refused(&error))?;
-    Ok(ok(&rows.iter().map(views::rack).collect()))
-}
-
-async fn probe_rack(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>) -> Answer {
-    let probed = app.ops().probe_rack(&caller.actor, &org, &rack).await.map_err(|error| caller.refused(&error))?;
-    Ok(ok(&views::probed(&probed)))
-}
-
-async fn roll_status(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>) -> Answer {
-    let (roll, rule) = app.ops().roll_status(&caller.actor, &org, &rack).await.map_err(|error| caller.refused(&error))?;
-    Ok(ok(&views::roll(roll.as_ref(), &rule)))
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RollBody {
-    window_seconds: Option<u64>,
-    cut_streams: bool,
-}
-
-/// Begins to roll the password; it is carried on by itself, and GET says how far it is.
-async fn roll(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>, request: Request) -> Answer {
-    let body: RollBody = body(&caller, request).await?;
-    let window = body.window_seconds.map_or(rolls::WINDOW, std::time::Duration::from_secs);
-    let manner = Manner { window, cut: body.cut_streams };
-    let (_, seq) = app.ops().begin_roll(&caller.actor, &org, &rack, manner).await.map_err(|error| caller.refused(&error))?;
-    done(&app, seq, json!({ "step": "begun", "window_seconds": window.as_secs(), "cut_streams": body.cut_streams })).await
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ScheduleBody {
-    every_days: i64,
-}
-
-async fn schedule_rolls(
-    State(app): State<Arc<App>>,
-    caller: Caller,
-    Path((org, rack)): Path<(String, String)>,
-    request: Request,
-) -> Answer {
-    let body: ScheduleBody = body(&caller, request).await?;
-    let seq = app.ops().schedule_rolls(&caller.actor, &org, &rack, body.every_days).await.map_err(|error| caller.refused(&error))?;
-    done(&app, seq, json!({ "every_days": body.every_days })).await
-}
-
-async fn undo_roll(State(app): State<Arc<App>>, caller: Caller, Path((org, rack)): Path<(String, String)>) -> Answer {
-    let holder = format!("undo {}", caller.actor.request_id);
-    let (_, seq) = app.ops().undo_roll(&caller.actor, &org, &rack, &holder).await.map_err(|error| caller.refused(&error))?;
-    done(&app, seq, json!({ "step": "reverted" })).await
 }
 
 #[derive(Debug, Default, Deserialize)]

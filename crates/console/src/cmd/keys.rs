@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::output::Output;
 use super::{Desk, secret};
-use crate::args::admin::KeysCommand;
+use crate::args::keys::KeysCommand;
 use crate::ops::Ops;
 use crate::ops::data_keys::Owner;
 use crate::root::Source;

@@ -20,9 +20,12 @@ use serde_json::{Value, json};
 
 use self::output::Output;
 use crate::args::Common;
-use crate::args::admin::{Admin, Invitation, KeyCommand, Member, Org, Rack, ScopeFlags, User};
+use crate::args::admin::Admin;
+use crate::args::keys::{KeyCommand, ScopeFlags};
+use crate::args::people::{Invitation, Member, Org, User};
+use crate::args::racks::Rack;
 use crate::ops::keys::{Roll, Wanted};
-use crate::ops::racks::Pin;
+use crate::ops::racks::{NewRack, Pin};
 use crate::ops::{Actor, Ops, OpsError};
 use crate::root::{Source, kms};
 use crate::views;
@@ -293,7 +296,8 @@ async fn rack(command: Rack) -> Result<()> {
                 (None, true) => Pin::FirstUse,
                 (None, false) => Pin::Verified,
             };
-            let added = desk.ops.add_rack(&desk.actor, &org, &name, &host, &password, pin).await?;
+            let new = NewRack { org: &org, name: &name, host: &host, password: &password, pin };
+            let added = desk.ops.add_rack(&desk.actor, new).await?;
             let certificate = match (&added.row.pin, added.probed.fingerprint) {
                 (Some(pin), _) => format!("\nPinned certificate: {pin}"),
                 (None, Some(fingerprint)) => format!("\nCertificate, verified by this machine's authorities: {fingerprint}"),

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::Desk;
-use crate::args::admin::Rack;
+use crate::args::racks::Rack;
 use crate::ops::OpsError;
 use crate::ops::rolls::{Manner, Stand};
 use crate::views;

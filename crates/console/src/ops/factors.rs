@@ -5,7 +5,8 @@ use convox_model::{Principal, Role, UserId};
 use convox_seal::{ApiKey, Binding, DataKeys, OpenError, Sealed, Secret, TotpSecret, generate_recovery_code, read_recovery_code};
 use convox_store::StoreError;
 use convox_store::challenges::Purpose;
-use convox_store::factors::{Factor, FactorId, NewPasskey, PasskeyRow, Renewal, TotpRow};
+use convox_store::factors::{Factor, FactorId, Renewal, TotpRow};
+use convox_store::passkeys::{NewPasskey, PasskeyRow};
 
 use super::proof::{is_recent, random_id};
 use super::sessions::{Browser, SignedIn};

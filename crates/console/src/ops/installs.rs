@@ -14,7 +14,7 @@ use convox_seal::{Secret, generate_password};
 use convox_store::installs::InstallRow;
 use convox_tls::Fingerprint;
 
-use super::racks::{Added, Pin};
+use super::racks::{Added, NewRack, Pin};
 use super::{Actor, Entered, Ops, OpsError};
 use crate::credentials::open_password;
 
@@ -184,7 +184,9 @@ impl Ops {
         let (host, fingerprint) = ready.map_err(|words| cannot("the Rack did not start", &words))?;
         say(&format!("It listens on {host} with the certificate {fingerprint}.")).await?;
         say("Asking it with its password, over the pinned certificate.").await?;
-        self.add_rack_as(actor, &entered.org.name, name.as_str(), &host, &password, Pin::Exactly(fingerprint), id.clone()).await
+        let pin = Pin::Exactly(fingerprint);
+        let new = NewRack { org: &entered.org.name, name: name.as_str(), host: &host, password: &password, pin };
+        self.add_rack_as(actor, new, id.clone()).await
     }
 
     /// One installation with its log, for who may add Racks.

@@ -6,6 +6,7 @@
 pub(crate) mod authorizations;
 pub(crate) mod cli_sessions;
 pub(crate) mod data_keys;
+mod dead_tokens;
 pub(crate) mod factors;
 pub(crate) mod guesses;
 mod hashing;
@@ -31,6 +32,7 @@ use convox_model::{Clock, Event, NameError, OrgId, Principal, Role};
 use convox_seal::{Keyring, LookupKey};
 use convox_store::orgs::OrgRow;
 use convox_store::{Act, Store, StoreError};
+use http::StatusCode;
 
 use crate::feed::TRUST;
 use crate::passkeys::Passkeys;
@@ -100,6 +102,22 @@ pub(crate) enum OpsError {
     /// The database, or something of ours.
     #[error("the Console's database cannot be used: {0}")]
     Store(StoreError),
+}
+
+impl OpsError {
+    /// What it is in HTTP.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Input(_) => StatusCode::BAD_REQUEST,
+            Self::Forbidden(_) | Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::Limited { .. } | Self::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Missing(_) => StatusCode::NOT_FOUND,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Rack(_) => StatusCode::BAD_GATEWAY,
+            Self::Store(error) if error.is_unavailable() => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
 }
 
 impl From<StoreError> for OpsError {

@@ -7,7 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use convox_model::{KeyId, UserId};
 use convox_seal::{Secret, TotpSecret, read_recovery_code};
 use convox_store::challenges::{ChallengeRow, NewChallenge, Purpose};
-use convox_store::factors::{Factor, PasskeyRow};
+use convox_store::factors::Factor;
+use convox_store::passkeys::PasskeyRow;
 
 use super::factors::sealed_for;
 use super::sessions::{Browser, SignedIn};

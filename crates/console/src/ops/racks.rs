@@ -34,6 +34,15 @@ pub(crate) struct Added {
     pub(crate) seq: i64,
 }
 
+/// A Rack that is to be added.
+pub(crate) struct NewRack<'a> {
+    pub(crate) org: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) host: &'a str,
+    pub(crate) password: &'a Secret,
+    pub(crate) pin: Pin,
+}
+
 impl Ops {
     /// Asks a Rack for itself with its password; gives what it said and the pin to keep. The password is sent only to a server whose
     /// certificate was accepted.
@@ -48,30 +57,13 @@ impl Ops {
     }
 
     /// Adds a Rack after it answered.
-    pub(crate) async fn add_rack(
-        &self,
-        actor: &Actor,
-        org: &str,
-        name: &str,
-        host: &str,
-        password: &Secret,
-        pin: Pin,
-    ) -> Result<Added, OpsError> {
-        self.add_rack_as(actor, org, name, host, password, pin, RackId::new()).await
+    pub(crate) async fn add_rack(&self, actor: &Actor, new: NewRack<'_>) -> Result<Added, OpsError> {
+        self.add_rack_as(actor, new, RackId::new()).await
     }
 
     /// The same under an id that is known already.
-    #[expect(clippy::too_many_arguments, reason = "all of them are what a Rack is")]
-    pub(super) async fn add_rack_as(
-        &self,
-        actor: &Actor,
-        org: &str,
-        name: &str,
-        host: &str,
-        password: &Secret,
-        pin: Pin,
-        id: RackId,
-    ) -> Result<Added, OpsError> {
+    pub(super) async fn add_rack_as(&self, actor: &Actor, new: NewRack<'_>, id: RackId) -> Result<Added, OpsError> {
+        let NewRack { org, name, host, password, pin } = new;
         let name: RackName = name.parse()?;
         let entered = self.enter(actor, org, Role::Operator).await?;
         let org = &entered.org;

@@ -4,36 +4,34 @@
 //! nothing. So whoever is killed, Console or Rack, at whatever moment: the next server that takes the roll up finds out where it stands, and
 //! goes on or back.
 
+pub(super) mod asking;
+mod work;
+
 use std::time::Duration;
 
-use convox_client::{Call, Client, Context, Endpoint, Error as ClientError, Key};
+use convox_client::{Call, Error as ClientError};
 use convox_model::{RackId, Role};
 use convox_seal::{Binding, DataKeys, OpenError, Sealed, Secret, generate_password};
 use convox_store::Act;
+use convox_store::due::{Due, RollRule};
 use convox_store::racks::RackRow;
-use convox_store::rolls::{Due, Kind, RollRow, RollRule, Step};
+use convox_store::rolls::{Kind, RollRow, Step};
 use convox_wire::api::System;
-use convox_wire::form::Params;
-use convox_wire::options::{PasswordRetireOptions, SystemUpdateOptions};
 
+use self::asking::{broken, call, is_accepted, send, with_password};
+use self::work::Work;
 use super::{Actor, Entered, Ops, OpsError};
-use crate::credentials::{open_password, seal_password, trust};
+use crate::credentials::open_password;
 
-/// How long a Rack may take to answer one step.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a server may hold a roll without saying so again, milliseconds: more than [`STEP`].
 const HOLD_MS: i64 = 12_000;
 /// A step that takes longer is given up, and done again by whoever holds the roll then.
 const STEP: Duration = Duration::from_secs(10);
-/// How often a Rack is asked whether it still knows the new password, while it knows both, milliseconds.
-const LOOK_AGAIN_MS: i64 = 5_000;
 /// After a step in vain it is tried again after so long, longer each time, milliseconds.
 const AGAIN_MS: i64 = 1_000;
 const AGAIN_AT_MOST_MS: i64 = 60_000;
 /// More steps than a roll has: whoever takes more is going in a circle.
 const MOST_STEPS: u32 = 16;
-/// How often a Rack that knows but one password is asked which one that is, milliseconds.
-const ASK_MS: i64 = 1_000;
 
 /// Both passwords are accepted for at least so long after every server uses the new one: a request that was given the old one may still be
 /// connecting.
@@ -46,8 +44,6 @@ pub(crate) const LONGEST_WINDOW: Duration = Duration::from_hours(31 * 24);
 const MOST_DAYS: i64 = 3660;
 /// A roll that could not even begin is tried again by itself after so long, milliseconds.
 const BEGIN_AGAIN_MS: i64 = 10 * 60_000;
-/// A Rack that could not be told of a revocation is told again after so long, milliseconds.
-const REVOKE_AGAIN_MS: i64 = 5_000;
 /// What a Rack that is told by nobody says of itself.
 const CANNOT: &str = "this Rack cannot be told of another password: change it where it was installed, and add the Rack again";
 
@@ -302,253 +298,8 @@ impl Ops {
     }
 }
 
-/// One step of one roll.
-struct Work<'a> {
-    ops: &'a Ops,
-    entered: &'a Entered,
-    row: &'a RackRow,
-    roll: &'a RollRow,
-    /// The new password; `None` only where it is not needed.
-    next: Option<&'a Secret>,
-}
-
-impl Work<'_> {
-    fn act(&self, action: &str) -> Act {
-        self.ops.by_console(self.entered, action, self.row)
-    }
-
-    fn fault(&self, error: &ClientError) -> OpsError {
-        OpsError::Rack(format!("{}: {error}", self.row.path()))
-    }
-
-    fn next(&self) -> Result<&Secret, OpsError> {
-        self.next.ok_or_else(|| OpsError::Rack(format!("the new password of {} cannot be opened", self.row.path())))
-    }
-
-    /// Hands the new password to the Rack, which knows one beside its present one at most. Another one there was put by somebody who knows the
-    /// present one, or knew it: left alone, it would keep every later roll away and open the Rack all the same. It is taken away.
-    async fn put(&self, client: &Client) -> Result<Result<(), ClientError>, OpsError> {
-        let Self { ops, row, .. } = self;
-        let form = Params::new().with("password", self.next()?.expose());
-        let put = async || send(row, client.done(call(Call::put(&["system", "password"]))?.form(&form))).await;
-        match put().await? {
-            Err(ClientError::Server { status: 409, message, .. }) => {
-                tracing::warn!(rack.name = %row.path(), message, "another password was waiting at the Rack; it is taken away");
-                ops.store.note_roll(&self.act("RackPasswordOtherRemoved")).await?;
-                match send(row, client.done(call(Call::delete(&["system", "password"]))?)).await? {
-                    Ok(()) => put().await,
-                    Err(error) => Ok(Err(error)),
-                }
-            }
-            other => Ok(other),
-        }
-    }
-
-    /// First phase: the Rack accepts the new password beside the old one.
-    async fn tell(&self, data_key: &DataKeys) -> Result<Went, OpsError> {
-        let Self { ops, row, roll, .. } = self;
-        let next = self.next()?;
-        let before = open_before(row, roll, data_key)?;
-        let client = with_password(row, &before)?;
-        match self.put(&client).await? {
-            Ok(()) => {
-                ops.store.roll_accepted(roll, Kind::Phases, &self.act("RackPasswordAccepted")).await?;
-                Ok(Went::On)
-            }
-            Err(error) if error.is_not_found() => self.tell_original(&client).await,
-            // It may have gone further than was written down.
-            Err(error) if error.is_about_the_key() => {
-                if !is_accepted(row, next).await? {
-                    return Err(OpsError::Rack(format!(
-                        "{} refused its password; if it was changed there, take the roll back and add the Rack again",
-                        row.path()
-                    )));
-                }
-                ops.store.roll_accepted(roll, Kind::Phases, &self.act("RackPasswordAccepted")).await?;
-                Ok(Went::On)
-            }
-            Err(error) => Err(self.fault(&error)),
-        }
-    }
-
-    /// A Rack that is not ours: v2 has its password as a parameter, v3 has it where it was installed and nowhere else.
-    async fn tell_original(&self, client: &Client) -> Result<Went, OpsError> {
-        let Self { ops, row, roll, .. } = self;
-        let next = self.next()?;
-        let system: System = send(row, client.system()).await?.map_err(|error| self.fault(&error))?;
-        if !system.parameters.contains_key("Password") {
-            ops.store.end_roll(roll, CANNOT, &self.act("RackPasswordRollRefused")).await?;
-            tracing::error!(rack.name = %row.path(), words = CANNOT, "a roll ended before it began");
-            return Ok(Went::Over);
-        }
-        // Written down before: whether it was sent or not, both passwords are tried from now on.
-        ops.store.roll_accepted(roll, Kind::Parameter, &self.act("RackPasswordAccepted")).await?;
-        let parameters = [("Password".to_owned(), next.expose().to_owned())].into();
-        let options = SystemUpdateOptions { parameters: Some(parameters), ..SystemUpdateOptions::default() };
-        send(row, client.system_update(&options)).await?.map_err(|error| self.fault(&error))?;
-        Ok(Went::On)
-    }
-
-    /// The Console uses the new password, after it has seen the Rack accept it.
-    async fn switch(&self, data_key: &DataKeys) -> Result<Went, OpsError> {
-        let Self { row, roll, .. } = self;
-        let next = self.next()?;
-        if !is_accepted(row, next).await? {
-            // Somebody took it away meanwhile: the same again.
-            let before = open_before(row, roll, data_key)?;
-            self.put(&with_password(row, &before)?).await?.map_err(|error| self.fault(&error))?;
-            if !is_accepted(row, next).await? {
-                return Err(OpsError::Rack(format!("{} refuses the new password, which it had accepted", row.path())));
-            }
-        }
-        self.use_next(data_key, roll).await
-    }
-
-    async fn use_next(&self, data_key: &DataKeys, roll: &RollRow) -> Result<Went, OpsError> {
-        let Self { ops, row, .. } = self;
-        let sealed = seal_password(data_key, &row.org, &row.id, &row.host, row.pin.as_deref(), self.next()?);
-        ops.store.roll_switched(row, roll, Step::Switched, &sealed, &self.act("RackPasswordSwitched")).await?;
-        Ok(Went::On)
-    }
-
-    /// For a Rack with one password: switches when the new one is accepted and the old one is not.
-    async fn ask_which(&self, data_key: &DataKeys) -> Result<Went, OpsError> {
-        let Self { ops, row, roll, .. } = self;
-        let next = self.next()?;
-        let before = open_before(row, roll, data_key)?;
-        let (new, old) = (is_accepted(row, next).await?, is_accepted(row, &before).await?);
-        match (new, old) {
-            (true, _) => self.use_next(data_key, roll).await,
-            // Perhaps it never heard of it: the same again changes nothing.
-            (false, true) => {
-                let waited_ms = ops.clock.now_ms() - roll.step_ms;
-                if waited_ms > 60_000 && roll.tries == 0 && waited_ms % (10 * 60_000) < ASK_MS {
-                    let parameters = [("Password".to_owned(), next.expose().to_owned())].into();
-                    let options = SystemUpdateOptions { parameters: Some(parameters), ..SystemUpdateOptions::default() };
-                    send(row, with_password(row, &before)?.system_update(&options)).await?.map_err(|error| self.fault(&error))?;
-                }
-                Ok(Went::Waits(ASK_MS, "the Rack is taking the new password over".to_owned()))
-            }
-            (false, false) => Err(OpsError::Rack(format!("{} refuses both passwords; was it changed there?", row.path()))),
-        }
-    }
-
-    /// Second phase: when every server has used the new password for the window, the old one dies.
-    async fn retire(&self, data_key: &DataKeys) -> Result<Went, OpsError> {
-        let Self { ops, row, roll, .. } = self;
-        let next = self.next()?;
-        if ops.store.nodes_behind(roll.step_seq).await? > 0 {
-            return Ok(Went::Waits(100, "not every server of the Console uses the new password yet".to_owned()));
-        }
-        let left_ms = roll.step_ms + roll.window_ms - ops.clock.now_ms();
-        if left_ms > 0 && is_accepted(row, next).await? {
-            let words = "both passwords are accepted until the window ends".to_owned();
-            return Ok(Went::Waits(left_ms.min(LOOK_AGAIN_MS), words));
-        }
-        match send(row, with_password(row, next)?.done(self.retired()?)).await? {
-            Ok(()) => self.over("", "RackPasswordRolled").await,
-            Err(error) if error.is_about_the_key() => self.once_more(data_key).await,
-            Err(error) => Err(self.fault(&error)),
-        }
-    }
-
-    fn retired(&self) -> Result<Call, OpsError> {
-        let options = PasswordRetireOptions { cut: Some(self.roll.cut) };
-        call(Call::post(&["system", "password", "retire"]))?.options(&options).map_err(|error| self.fault(&error))
-    }
-
-    /// Somebody with the old password had the Rack forget the new one, which every server of the Console uses by now: it is handed over again, and
-    /// the old one dies at once. Whoever did that would do it again.
-    async fn once_more(&self, data_key: &DataKeys) -> Result<Went, OpsError> {
-        let Self { ops, row, roll, .. } = self;
-        let before = open_before(row, roll, data_key)?;
-        tracing::warn!(rack.name = %row.path(), "the new password was taken back at the Rack while the Console used it; it is handed over again");
-        ops.store.note_roll(&self.act("RackPasswordTakenBackElsewhere")).await?;
-        match self.put(&with_password(row, &before)?).await? {
-            Ok(()) => {}
-            Err(error) if error.is_about_the_key() => {
-                return Err(OpsError::Rack(format!("{} refuses both passwords; if it was changed there, add the Rack again", row.path())));
-            }
-            Err(error) => return Err(self.fault(&error)),
-        }
-        send(row, with_password(row, self.next()?)?.done(self.retired()?)).await?.map_err(|error| self.fault(&error))?;
-        self.over("", "RackPasswordRolled").await
-    }
-
-    async fn over(&self, fault: &str, action: &str) -> Result<Went, OpsError> {
-        self.ops.store.end_roll(self.roll, fault, &self.act(action)).await?;
-        tracing::info!(rack.name = %self.row.path(), action, "a roll of a Rack's password is over");
-        Ok(Went::Over)
-    }
-
-    /// The way back: the Rack forgets the new password.
-    async fn take_back(&self, data_key: &DataKeys) -> Result<Went, OpsError> {
-        let Self { ops, row, roll, next, .. } = self;
-        if ops.store.nodes_behind(roll.step_seq).await? > 0 {
-            return Ok(Went::Waits(100, "not every server of the Console uses the old password yet".to_owned()));
-        }
-        // 0 where nothing was switched.
-        let left_ms = roll.step_ms + roll.window_ms - ops.clock.now_ms();
-        if left_ms > 0 {
-            return Ok(Went::Waits(left_ms, "both passwords are accepted until the window ends".to_owned()));
-        }
-        let before = open_before(row, roll, data_key)?;
-        let undone = self.over("it was taken back", "RackPasswordUndone");
-        match send(row, with_password(row, &before)?.done(call(Call::delete(&["system", "password"]))?)).await? {
-            Ok(()) => undone.await,
-            Err(error) if error.is_not_found() => undone.await,
-            Err(error) if error.is_about_the_key() => match next {
-                // There is no way back any more.
-                Some(next) if is_accepted(row, next).await? => self.use_next(data_key, roll).await,
-                _ => undone.await,
-            },
-            Err(error) => Err(self.fault(&error)),
-        }
-    }
-}
-
-/// A client of the Rack with this password.
-fn with_password(row: &RackRow, password: &Secret) -> Result<Client, OpsError> {
-    let broken = |error: &dyn std::fmt::Display| broken(row, error);
-    let endpoint = Endpoint::console(&row.host, Key::new(password.expose())).map_err(|error| broken(&error))?;
-    Ok(Client::new(endpoint, trust(row.pin.as_deref()).map_err(|error| broken(&error))?, Context::default()))
-}
-
-/// Whether the Rack lets this password in; an error when it does not say.
-async fn is_accepted(row: &RackRow, password: &Secret) -> Result<bool, OpsError> {
-    let client = with_password(row, password)?;
-    match send(row, client.done(call(Call::get(&["auth"]))?)).await? {
-        Ok(()) => Ok(true),
-        Err(error) if error.is_about_the_key() => Ok(false),
-        Err(error) => Err(OpsError::Rack(error.to_string())),
-    }
-}
-
-/// Whether the Rack answers as one does, and does not know the routes that only ours have.
-async fn is_original(row: &RackRow, client: &Client) -> Result<bool, OpsError> {
-    if send(row, client.system()).await?.is_err() {
-        return Ok(false);
-    }
-    let passwords = send(row, client.done(call(Call::get(&["system", "password"]))?)).await?;
-    Ok(passwords.is_err_and(|error| error.is_not_found()))
-}
-
 pub(super) fn open_before(row: &RackRow, roll: &RollRow, data_key: &DataKeys) -> Result<Secret, OpsError> {
     open_password(&RackRow { password: roll.before.clone(), ..row.clone() }, data_key).map_err(|error| broken(row, &error))
-}
-
-fn broken(row: &RackRow, error: &dyn std::fmt::Display) -> OpsError {
-    OpsError::Rack(format!("the stored credential of {} cannot be used: {error}; add the Rack again", row.path()))
-}
-
-fn call(call: Result<Call, ClientError>) -> Result<Call, OpsError> {
-    call.map_err(|error| OpsError::Input(error.to_string()))
-}
-
-/// What a Rack answered, if it did in time.
-async fn send<T>(row: &RackRow, answer: impl Future<Output = Result<T, ClientError>>) -> Result<Result<T, ClientError>, OpsError> {
-    let silent = |_| OpsError::Rack(format!("{} did not answer within {} s", row.path(), PATIENCE.as_secs()));
-    tokio::time::timeout(PATIENCE, answer).await.map_err(silent)
 }
 
 /// The new password has a place of its own: it cannot be taken for the one that counts.
@@ -562,78 +313,4 @@ pub(super) fn seal_next(key: &DataKeys, row: &RackRow, password: &Secret) -> Sea
 
 pub(super) fn open_next(key: &DataKeys, row: &RackRow, sealed: &Sealed) -> Result<Secret, OpenError> {
     key.open(&Binding { org: row.org.as_str(), rack: row.id.as_str(), field: &next_field(row) }, sealed)
-}
-
-impl Ops {
-    /// Racks with tokens whose makers have lost the right to them, those first that wait longest.
-    pub(crate) async fn racks_of_dead_tokens(&self) -> Result<Vec<RackId>, OpsError> {
-        let mut racks = Vec::new();
-        for token in self.store.dead_tokens(None, self.clock.now_ms()).await? {
-            if !racks.contains(&token.rack) {
-                racks.push(token.rack);
-            }
-        }
-        Ok(racks)
-    }
-
-    /// Revokes them at one Rack. What cannot be done there is tried again after a while: it holds up no other Rack, and no other token.
-    pub(crate) async fn revoke_dead_tokens(&self, rack: &RackId) -> Result<(), OpsError> {
-        let (row, client) = match self.client_of(rack).await {
-            Ok(Some(found)) => found,
-            Ok(None) => return Ok(()),
-            Err(error) => return self.defer_tokens(rack, None, &error).await,
-        };
-        for token in self.store.dead_tokens(Some(rack), self.clock.now_ms()).await? {
-            let early = Params::new().with("beforehand", "true");
-            let revoke = call(Call::delete(&["system", "jwt", "tokens", &token.id]))?.query(&early);
-            match send(&row, client.done(revoke)).await {
-                Ok(Ok(())) => {
-                    tracing::info!(rack.name = %row.path(), token = token.id, "a token was revoked: its maker lost the right to it");
-                    self.note_token(&row, "RackTokenRevoked", &token.id).await?;
-                }
-                Ok(Err(error)) if error.is_not_found() => {
-                    // Something on the way may have said so.
-                    if !is_original(&row, &client).await? {
-                        self.defer_tokens(rack, None, &OpsError::Rack(error.to_string())).await?;
-                        return Ok(());
-                    }
-                    let hint = "rotate its signing key: `convox rack access key rotate`";
-                    tracing::warn!(rack.name = %row.path(), hint, "this Rack cannot revoke a single token");
-                    self.note_token(&row, "RackTokenNotRevocable", &token.id).await?;
-                }
-                // It said something about this one.
-                Ok(Err(error @ (ClientError::Server { .. } | ClientError::Forbidden { .. }))) => {
-                    self.defer_tokens(rack, Some(&token.id), &OpsError::Rack(error.to_string())).await?;
-                    continue;
-                }
-                Ok(Err(error)) => return self.defer_tokens(rack, None, &OpsError::Rack(error.to_string())).await,
-                Err(error) => return self.defer_tokens(rack, None, &error).await,
-            }
-            self.store.forget_token(&token.id).await?;
-        }
-        Ok(())
-    }
-
-    /// Writes down what became of a token whose maker lost the right to it.
-    async fn note_token(&self, row: &RackRow, action: &str, id: &str) -> Result<(), OpsError> {
-        let entered = self.enter(&Actor::host(), &row.org_name, Role::Administrator).await?;
-        let mut act = self.act_in(&Actor::host(), &entered, action, &row.name, &format!("racks/{}/tokens/{id}", row.name));
-        "console".clone_into(&mut act.event.actor);
-        Ok(self.store.note_roll(&act).await.map(|_| ())?)
-    }
-
-    async fn defer_tokens(&self, rack: &RackId, id: Option<&str>, error: &OpsError) -> Result<(), OpsError> {
-        tracing::warn!(rack.id = %rack, token = id, %error, "tokens could not be revoked; it is tried again");
-        Ok(self.store.defer_tokens(rack, id, self.clock.now_ms() + REVOKE_AGAIN_MS).await?)
-    }
-
-    /// A client of a Rack with its password; `None` when the Rack is gone.
-    async fn client_of(&self, rack: &RackId) -> Result<Option<(RackRow, Client)>, OpsError> {
-        let Some(row) = self.store.find_rack_by_id(rack).await? else { return Ok(None) };
-        let entered = self.enter(&Actor::host(), &row.org_name, Role::Administrator).await?;
-        let data_key = self.data_keys(&entered.org).await?;
-        let password = open_password(&row, &data_key).map_err(|error| broken(&row, &error))?;
-        let client = with_password(&row, &password)?;
-        Ok(Some((row, client)))
-    }
 }

@@ -1,4 +1,4 @@
-//! Second factors: one's own passkeys, security keys, authenticator app and recovery codes; and proving who one is by them.
+//! Second factors: one's own passkeys, security keys, authenticator app and recovery codes. [`super::prove`] asks for them.
 //!
 //! What changes an account asks for a proof that is not older than ten minutes, and goes on in a session with a new id.
 
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{FromRequestParts, Path, Query, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Form, Router};
 use convox_seal::{Secret, TotpSecret};
@@ -19,14 +19,13 @@ use serde::Deserialize;
 
 use super::page::{Fault, Frame, Problem, go, sentence, show, show_with, status_and_words};
 use super::person::{Entrant, NotIn, with_session};
-use super::sign::own_page;
 use super::words::{When, when};
 use crate::ops::OpsError;
 use crate::ops::factors::FactorAdded;
-use crate::ops::proof::{Given, is_recent};
+use crate::ops::proof::is_recent;
 use crate::state::App;
 
-const HERE: &str = "/console/account/factors";
+pub(super) const HERE: &str = "/console/account/factors";
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -37,7 +36,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/account/factors/totp", get(ask_totp).post(add_totp))
         .route("/account/factors/totp/remove", post(remove_totp))
         .route("/account/factors/recovery-codes", post(renew_codes))
-        .route("/prove", get(ask_proof).post(prove))
 }
 
 /// Somebody who may look at their factors: they have proven one, or have none to prove yet.
@@ -113,7 +111,7 @@ async fn page(entrant: &Entrant, status: StatusCode, done: &'static str, problem
     let (ops, now_ms) = (entrant.app.ops(), entrant.app.clock.now_ms());
     let factors = ops.list_factors(&entrant.actor).await?;
     let is_forced = entrant.is_pending() && !factors.are_there();
-    let line = |row: convox_store::factors::PasskeyRow| PasskeyLine {
+    let line = |row: convox_store::passkeys::PasskeyRow| PasskeyLine {
         id: row.id,
         name: row.name,
         kind: if row.kind == Factor::SecurityKey { "security key" } else { "passkey" },
@@ -340,92 +338,5 @@ async fn renew_codes(State(app): State<Arc<App>>, Recent(entrant): Recent) -> Re
             Ok(show(&CodesPage { frame, codes }))
         }
         Err(error) => again(&entrant, error).await,
-    }
-}
-
-#[derive(Template)]
-#[template(path = "prove.html")]
-struct ProvePage {
-    frame: Frame,
-    next: String,
-    /// Whether there is a second factor; the password is asked for if not.
-    has_factor: bool,
-    has_totp: bool,
-    has_codes: bool,
-    /// A ceremony for a passkey or a security key, if they have one: id and options.
-    passkey: Option<(String, String)>,
-    problem: Problem,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Next {
-    next: String,
-}
-
-async fn ask_proof(entrant: Entrant, Query(Next { next }): Query<Next>) -> Result<Response, Fault> {
-    prove_page(&entrant, StatusCode::OK, &next, Problem::default()).await
-}
-
-async fn prove_page(entrant: &Entrant, status: StatusCode, next: &str, problem: Problem) -> Result<Response, Fault> {
-    let ops = entrant.app.ops();
-    let factors = ops.list_factors(&entrant.actor).await?;
-    let passkey = ops.start_proof(&entrant.actor).await?.map(|started| (started.id, started.options.to_string()));
-    let page = ProvePage {
-        frame: entrant.frame("account"),
-        next: own_page(next).to_owned(),
-        has_factor: factors.are_there(),
-        has_totp: factors.totp.is_some(),
-        has_codes: factors.codes > 0,
-        passkey,
-        problem,
-    };
-    Ok(show_with(status, &page))
-}
-
-#[derive(Deserialize)]
-struct ProveForm {
-    #[serde(default)]
-    next: String,
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    password: String,
-    #[serde(default)]
-    id: String,
-    #[serde(default)]
-    answer: String,
-}
-
-async fn prove(State(app): State<Arc<App>>, entrant: Entrant, Form(form): Form<ProveForm>) -> Result<Response, Fault> {
-    let ProveForm { next, code, password, id, answer } = form;
-    let (code, password) = (Secret::new(code), Secret::new(password));
-    let (ops, Entrant { actor, browser, .. }) = (app.ops(), &entrant);
-    let (field, proven) = if !answer.is_empty() {
-        ("answer", ops.prove_session(actor, browser, Given::Answer { id: &id, answer: &answer }).await)
-    } else if !password.is_empty() {
-        ("password", ops.prove_by_password(actor, browser, &password).await)
-    } else {
-        ("code", ops.prove_session(actor, browser, Given::Code(&code)).await)
-    };
-    match proven {
-        Ok(signed_in) => {
-            app.settle(signed_in.seq).await;
-            let next = own_page(&next);
-            let done = if next == HERE { "?done=proven" } else { "" };
-            Ok(with_session(go(&format!("{next}{done}")), &signed_in.session, app.rules.longest_ms))
-        }
-        Err(error @ OpsError::Store(_)) => Err(error.into()),
-        Err(error) => {
-            let (status, words) = status_and_words(&error);
-            prove_page(&entrant, status, &next, Problem::new(field, sentence(&words))).await
-        }
-    }
-}
-
-/// For whoever was not let in.
-impl IntoResponse for NotIn {
-    fn into_response(self) -> Response {
-        go(&self.0)
     }
 }

@@ -22,6 +22,7 @@ mod let_in;
 mod organizations;
 mod page;
 mod person;
+mod prove;
 mod rack;
 mod rack_add;
 mod racks;
@@ -55,6 +56,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
                 .merge(sign::routes())
                 .merge(account::routes())
                 .merge(factors::routes())
+                .merge(prove::routes())
                 .merge(authorize::routes())
                 .merge(device::routes())
                 .merge(let_in::routes())

@@ -174,16 +174,7 @@ impl Fault {
 
 /// What a use case's error is in HTTP, in words for whoever asked.
 pub(crate) fn status_and_words(error: &OpsError) -> (StatusCode, String) {
-    let status = match error {
-        OpsError::Input(_) => StatusCode::BAD_REQUEST,
-        OpsError::Forbidden(_) | OpsError::Denied(_) => StatusCode::FORBIDDEN,
-        OpsError::Limited { .. } | OpsError::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
-        OpsError::Missing(_) => StatusCode::NOT_FOUND,
-        OpsError::Conflict(_) => StatusCode::CONFLICT,
-        OpsError::Rack(_) => StatusCode::BAD_GATEWAY,
-        OpsError::Store(error) if error.is_unavailable() => StatusCode::SERVICE_UNAVAILABLE,
-        OpsError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
+    let status = error.status();
     let words = match error {
         OpsError::Store(inner) => {
             // What exactly is wrong with the database is for the log.

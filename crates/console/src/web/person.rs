@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts, OriginalUri};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use convox_model::Principal;
 use convox_seal::ApiKey;
 use http::header::{COOKIE, SET_COOKIE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::page::Frame;
+use super::page::{Frame, go};
 use crate::api::anonymous;
 use crate::authn::{self, Recognised, Verified};
 use crate::ops::Actor;
@@ -98,6 +98,12 @@ impl NotIn {
     /// To prove who they are.
     pub(super) fn prove(next: &str) -> Self {
         Self(format!("/console/prove?next={}", escaped(next)))
+    }
+}
+
+impl IntoResponse for NotIn {
+    fn into_response(self) -> Response {
+        go(&self.0)
     }
 }
 

@@ -17,7 +17,7 @@ use super::person::Person;
 use super::racks::orgs_with;
 use super::words::{When, when};
 use crate::ops::OpsError;
-use crate::ops::racks::Pin;
+use crate::ops::racks::{NewRack, Pin};
 use crate::state::App;
 
 pub(super) fn routes() -> Router<Arc<App>> {
@@ -95,7 +95,8 @@ async fn add(State(app): State<Arc<App>>, person: Person, Form(form): Form<AddFo
         },
         Some(pin) => {
             let password = Secret::new(form.password.clone());
-            match ops.add_rack(&person.actor, &form.organization, &form.name, &form.host, &password, pin).await {
+            let new = NewRack { org: &form.organization, name: &form.name, host: &form.host, password: &password, pin };
+            match ops.add_rack(&person.actor, new).await {
                 Ok(added) => {
                     app.settle(added.seq).await;
                     return Ok(go(&format!("/console/racks/{}?done=added", added.row.path())));

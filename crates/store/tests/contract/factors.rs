@@ -3,8 +3,10 @@
 use convox_model::{KeyId, Role, UserId};
 use convox_seal::{KeyKind, Sealed};
 use convox_store::challenges::{NewChallenge, Purpose};
-use convox_store::factors::{FORGIVEN_MS, Factor, FactorId, MOST_DOUBLED, MOST_TRIES, NewPasskey, Renewal, WINDOW_MS};
+use convox_store::factors::{Factor, FactorId, Renewal};
+use convox_store::passkeys::NewPasskey;
 use convox_store::sessions::NewSession;
+use convox_store::tries::{FORGIVEN_MS, MOST_DOUBLED, MOST_TRIES, WINDOW_MS};
 use convox_store::{Page, Store, StoreError};
 
 use super::{NOW, act, key, on_each, org, session, user};
