@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use crate::output::{Form, Printer, Style};
+
 /// Between two drawings.
 const PAUSE: Duration = Duration::from_millis(250);
 /// What is smaller is over before anybody has read a line.
@@ -15,24 +17,26 @@ pub(crate) struct Progress {
     count: u64,
     drawn: Option<Instant>,
     is_shown: bool,
-    /// `LABEL... ` stands on the terminal already, and `OK` is to follow it.
-    is_inline: bool,
+    /// What stood on the line before, and `OK` is to follow.
+    before: String,
 }
 
 impl Progress {
-    /// Of the line that [`crate::output::Printer::start`] has begun with the same text.
-    pub(crate) fn of(label: &str, total: Option<u64>) -> Self {
-        Self::new(label, total, io::stdout().is_terminal())
+    /// Of the line that `out` has [started](Printer::start) with the same text, wherever that went.
+    pub(crate) fn of(out: &Printer, label: &str, total: Option<u64>) -> Self {
+        // With `--json` and `--id` it went to standard error, where this is drawn.
+        let is_inline = out.form() != Form::Text || io::stdout().is_terminal();
+        Self::new(label, total, if is_inline { format!("{}... ", out.paint(Style::Start, label)) } else { String::new() })
     }
 
     /// With a line of its own, which is gone at the end.
     pub(crate) fn alone(label: &str, total: Option<u64>) -> Self {
-        Self::new(label, total, false)
+        Self::new(label, total, String::new())
     }
 
-    fn new(label: &str, total: Option<u64>, is_inline: bool) -> Self {
+    fn new(label: &str, total: Option<u64>, before: String) -> Self {
         let is_shown = io::stderr().is_terminal();
-        Self { label: label.to_owned(), total: total.filter(|total| *total > 0), count: 0, drawn: None, is_shown, is_inline }
+        Self { label: label.to_owned(), total: total.filter(|total| *total > 0), count: 0, drawn: None, is_shown, before }
     }
 
     /// So many bytes more.
@@ -58,8 +62,7 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.drawn.is_some() {
-            let rest = if self.is_inline { format!("{}... ", self.label) } else { String::new() };
-            let _ = write!(io::stderr().lock(), "\r\u{1b}[K{rest}");
+            let _ = write!(io::stderr().lock(), "\r\u{1b}[K{}", self.before);
         }
     }
 }

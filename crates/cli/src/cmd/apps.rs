@@ -155,7 +155,8 @@ async fn params_set(ctx: &Ctx, app: &AppFlag, rack: &Reached, words: &[String], 
         ctx.out.progress("\n")?;
         wait::app_with_logs(&rack.client, &ctx.out, &app, false).await?;
         let now = rack.client.app(&app).await?.parameters;
-        if parameters.iter().any(|(key, value)| now.get(key) != Some(value)) {
+        // An empty value takes one away.
+        if parameters.iter().any(|(key, value)| now.get(key).map_or("", String::as_str) != value) {
             return Err(Failure::new("rollback").hint(format!("see why: convox logs -a {app} --no-follow --since 10m")));
         }
     }

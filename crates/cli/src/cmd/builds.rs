@@ -136,13 +136,13 @@ pub(super) async fn make(out: &Printer, rack: &Reached, app: &str, args: &BuildO
     // Asked first, so that a key or a session is refused before the source has travelled.
     rack.client.app(app).await?;
     out.start("Packaging source")?;
-    let packaged = package(Path::new(dir), Progress::of("Packaging source", None))?;
+    let packaged = package(Path::new(dir), Progress::of(out, "Packaging source", None))?;
     out.ok()?;
     out.start("Uploading source")?;
     let key = format!("{}.tgz", upload_key()?);
     let object = rack
         .client
-        .object_store(app, &["tmp", &key], stream_of(packaged.file, Progress::of("Uploading source", Some(packaged.length))))
+        .object_store(app, &["tmp", &key], stream_of(packaged.file, Progress::of(out, "Uploading source", Some(packaged.length))))
         .await?;
     out.ok()?;
     out.start("Starting build")?;
@@ -286,18 +286,18 @@ async fn export(ctx: &Ctx, rack: &Reached, app: &str, build: &str, file: Option<
         return passed_on(&out, rack.client.build_export(app, build).await?, "Exporting build").await;
     };
     out.start("Exporting build")?;
-    saved(rack.client.build_export(app, build).await?, path, "Exporting build").await?;
+    saved(&out, rack.client.build_export(app, build).await?, path, "Exporting build").await?;
     out.ok()?;
     out.result(build, &serde_json::json!({"app": app, "build": build, "file": path}))
 }
 
 /// Writes a body to `path`, whole or not at all: a cut download must not look like an archive.
-pub(super) async fn saved(mut reply: Reply, path: &str, label: &str) -> Result<(), Failure> {
+pub(super) async fn saved(out: &Printer, mut reply: Reply, path: &str, label: &str) -> Result<(), Failure> {
     let cannot = |error: &std::io::Error| Failure::new(format!("could not write {path}: {error}"));
     let target = Path::new(path);
     let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut part = tempfile::NamedTempFile::new_in(dir).map_err(|error| cannot(&error))?;
-    let mut progress = Progress::of(label, length(&reply));
+    let mut progress = Progress::of(out, label, length(&reply));
     while let Some(piece) = reply.chunk().await? {
         part.write_all(&piece).map_err(|error| cannot(&error))?;
         progress.add(piece.len());
@@ -338,10 +338,10 @@ async fn import(ctx: &Ctx, rack: &Reached, app: &str, args: &BuildsImport) -> Re
         Some(path) => {
             let file = std::fs::File::open(path).map_err(|error| Failure::new(format!("could not read {path}: {error}")))?;
             let total = size(&file);
-            stream_of(file, Progress::of("Importing build", total))
+            stream_of(file, Progress::of(&out, "Importing build", total))
         }
         None if ctx.env.stdin_is_terminal => return Err(Failure::new("pipe a file into this command or specify --file")),
-        None => stream_of(std::io::stdin(), Progress::of("Importing build", None)),
+        None => stream_of(std::io::stdin(), Progress::of(&out, "Importing build", None)),
     };
     // Asked first, so that a key or a session is refused before the archive has travelled.
     rack.client.app(app).await?;

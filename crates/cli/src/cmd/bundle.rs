@@ -52,7 +52,7 @@ pub(super) async fn export(ctx: &Ctx, rack: &Reached, app: &str, file: Option<&s
             out.start(&format!("Exporting build {}", out.paint(Style::Build, &release.build)))?;
             let path = dir.path().join("build.tgz");
             let label = format!("Exporting build {}", release.build);
-            saved(rack.client.build_export(app, &release.build).await?, &path.to_string_lossy(), &label).await?;
+            saved(&out, rack.client.build_export(app, &release.build).await?, &path.to_string_lossy(), &label).await?;
             out.ok()?;
         }
     }
@@ -97,7 +97,7 @@ async fn export_resources(out: &Printer, rack: &Reached, app: &str, dir: &Path) 
         out.start(&label)?;
         match rack.client.resource_export(app, &name).await {
             Ok(reply) => {
-                saved(reply, &dir.join(format!("{name}.tgz")).to_string_lossy(), &label).await?;
+                saved(out, reply, &dir.join(format!("{name}.tgz")).to_string_lossy(), &label).await?;
                 out.ok()?;
             }
             Err(error) if cannot_be_carried(&error) => {
@@ -203,7 +203,7 @@ pub(super) async fn import(ctx: &Ctx, rack: &Reached, app: &str, file: Option<&s
     if let Ok(build) = File::open(dir.path().join("build.tgz")) {
         out.start("Importing build")?;
         let total = size(&build);
-        release = rack.client.build_import(app, stream_of(build, Progress::of("Importing build", total))).await?.release;
+        release = rack.client.build_import(app, stream_of(build, Progress::of(&out, "Importing build", total))).await?.release;
         out.ok_with(&out.paint(Style::Release, &release))?;
     }
     if let Ok(env) = fs::read_to_string(dir.path().join("env")) {
@@ -223,14 +223,42 @@ pub(super) async fn import(ctx: &Ctx, rack: &Reached, app: &str, file: Option<&s
         import_resource(&out, rack, app, name, dir.path(), what).await?;
     }
     let now = rack.client.app(app).await?.parameters;
+    let mut left_out = Vec::new();
     if exported.parameters.iter().any(|(key, value)| now.get(key) != Some(value)) {
-        out.start("Updating parameters")?;
-        let options = AppUpdateOptions { parameters: Some(exported.parameters), ..AppUpdateOptions::default() };
-        rack.client.app_update(app, &options).await?;
-        wait::app_running(&rack.client, app, false).await?;
-        out.ok()?;
+        left_out = import_parameters(&out, rack, app, exported.parameters).await?;
     }
-    out.result(app, &serde_json::json!({"app": app, "release": release, "resources": resources, "target": rack.target.describe()}))
+    let target = rack.target.describe();
+    out.result(app, &serde_json::json!({"app": app, "release": release, "resources": resources, "left_out": left_out, "target": target}))
+}
+
+/// Gives an app its parameters; those that this Rack refuses are left out and named, since the app is there.
+async fn import_parameters(
+    out: &Printer,
+    rack: &Reached,
+    app: &str,
+    parameters: std::collections::BTreeMap<String, String>,
+) -> Result<Vec<String>, Failure> {
+    let is_refused = |error: &convox_client::Error| matches!(error, convox_client::Error::Server { status: 400..=499, .. });
+    let options = |parameters| AppUpdateOptions { parameters: Some(parameters), ..AppUpdateOptions::default() };
+    out.start("Updating parameters")?;
+    let mut notices = Vec::new();
+    match rack.client.app_update(app, &options(parameters.clone())).await {
+        Err(error) if is_refused(&error) => {
+            for (name, value) in parameters {
+                match rack.client.app_update(app, &options([(name.clone(), value.clone())].into())).await {
+                    Err(error) if is_refused(&error) => notices.push((name, value, error.to_string())),
+                    outcome => outcome?,
+                }
+            }
+        }
+        outcome => outcome?,
+    }
+    wait::app_running(&rack.client, app, false).await?;
+    out.ok()?;
+    for (name, value, why) in &notices {
+        out.talk(&format!("NOTICE: {name}={value} was left out: {why}"));
+    }
+    Ok(notices.into_iter().map(|(name, ..)| name).collect())
 }
 
 async fn import_resource(out: &Printer, rack: &Reached, app: &str, name: &str, dir: &Path, what: &str) -> Result<(), Failure> {
@@ -238,7 +266,7 @@ async fn import_resource(out: &Printer, rack: &Reached, app: &str, name: &str, d
     let data = File::open(dir.join(format!("{RESOURCES}/{name}.tgz"))).map_err(|error| cannot("read the unpacked export", &error))?;
     out.start(&label)?;
     let total = size(&data);
-    let sent = rack.client.resource_import(app, name, stream_of(data, Progress::of(&label, total))).await;
+    let sent = rack.client.resource_import(app, name, stream_of(data, Progress::of(out, &label, total))).await;
     sent.map_err(|error| {
         Failure::from(error).while_doing(&format!("the app is there, and the data of its resource {name} is not")).hint(format!(
             "take {RESOURCES}/{name}.tgz out of {what} with tar, and send it again: convox resources import {name} -a {app} -f {name}.tgz"

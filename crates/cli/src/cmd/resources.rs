@@ -101,7 +101,7 @@ async fn export(ctx: &Ctx, rack: &Reached, app: &str, resource: &str, file: Opti
         return passed_on(&out, rack.client.resource_export(app, resource).await?, "Exporting resource data").await;
     };
     out.start("Exporting resource data")?;
-    saved(rack.client.resource_export(app, resource).await?, path, "Exporting resource data").await?;
+    saved(&out, rack.client.resource_export(app, resource).await?, path, "Exporting resource data").await?;
     out.ok()?;
     out.result(resource, &serde_json::json!({"app": app, "resource": resource, "file": path}))
 }
@@ -111,10 +111,10 @@ async fn import(ctx: &Ctx, rack: &Reached, app: &str, resource: &str, file: Opti
         Some(path) => {
             let file = std::fs::File::open(path).map_err(|error| Failure::new(format!("could not read {path}: {error}")))?;
             let total = size(&file);
-            stream_of(file, Progress::of("Importing resource data", total))
+            stream_of(file, Progress::of(&ctx.out, "Importing resource data", total))
         }
         None if ctx.env.stdin_is_terminal => return Err(Failure::new("pipe a file into this command or specify --file")),
-        None => stream_of(std::io::stdin(), Progress::of("Importing resource data", None)),
+        None => stream_of(std::io::stdin(), Progress::of(&ctx.out, "Importing resource data", None)),
     };
     // Asked first, so that a key or a session is refused before the data has travelled.
     rack.client.resource(app, resource).await?;

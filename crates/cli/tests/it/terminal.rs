@@ -24,6 +24,11 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn start(person: &Person, args: &[&str]) -> Self {
+        Self::start_into(person, args, None)
+    }
+
+    /// With standard output somewhere else, as in `convox ... > FILE`.
+    fn start_into(person: &Person, args: &[&str], output: Option<std::fs::File>) -> Self {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
         let master: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
@@ -39,7 +44,7 @@ impl Session {
             command.env(key, value.unwrap_or_default());
         }
         let end = || slave.try_clone().unwrap();
-        let child = command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let child = command.env("TERM", "xterm").stdin(end()).stdout(output.unwrap_or_else(end)).stderr(end()).spawn().unwrap();
         let typist = std::fs::File::from(master);
         let mut reading = typist.try_clone().unwrap();
         let (send, shown) = mpsc::channel();
@@ -368,10 +373,23 @@ fn what_takes_its_time_says_how_far_it_is_and_leaves_the_line_as_it_was() {
         let drawn = text.split('\r').filter(|part| part.starts_with(&format!("\u{1b}[K{label}... ")) && part.ends_with(total)).count();
         assert!(drawn > 0, "{args:?}: {text:?}");
         // The line stands as if nothing had been drawn, and OK follows it.
-        assert!(text.contains(&format!("\r\u{1b}[K{label}... \u{1b}[38;5;46mOK")), "{args:?}: {text:?}");
+        assert!(text.contains(&format!("\r\u{1b}[K\u{1b}[38;5;247m{label}\u{1b}[0m... \u{1b}[38;5;46mOK")), "{args:?}: {text:?}");
     }
     let text = shown(&person, &["cp", "large", "web-1:/tmp/large"]);
     assert!(text.contains("Sending files... ") && text.ends_with("\r\u{1b}[K"), "{text:?}");
+    // Where standard output is a file, the line is drawn over where it stands: with `--id` and `--json` on the terminal, else in the file.
+    for (form, line, told) in [
+        (Some("--id"), "\r\u{1b}[KImporting build... OK, R1\r\n", "R1"),
+        (Some("--json"), "\r\u{1b}[KImporting build... OK, R1\r\n", "{"),
+        (None, "\r\u{1b}[K", "Importing build... OK, R1\n"),
+    ] {
+        let file = person.cwd().join("told");
+        let args = [&["builds", "import", "-f", "large"][..], form.as_slice()].concat();
+        let (code, shown) = Session::start_into(&person, &args, Some(std::fs::File::create(&file).unwrap())).finish();
+        assert!(code == 0 && shown.contains("% of 3.0 MB") && shown.ends_with(line), "{form:?}: {shown:?}");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with(told) && (form == Some("--json") || text == told), "{form:?}: {text:?}");
+    }
     // What is not shown on a terminal has none of it.
     let piped = person.run(&["builds", "import", "-f", "large"]);
     assert_eq!((piped.stdout.as_str(), piped.stderr.as_str()), ("Importing build... OK, R1\n", ""));
