@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use convox_testkit::{Cli, Stack, eventually};
 
-use crate::{both_ways, example, page};
+use crate::{both_ways, by_name, example, free, page};
 
 /// The first word of each row but the header.
 fn first_column(table: &str) -> Vec<String> {
@@ -54,8 +54,8 @@ fn apps_are_created_listed_locked_and_deleted() {
         let refused = cli.run(&["apps", "delete", "shop"]).err();
         assert!(refused.contains("locked"), "a locked app is not deleted, {way}: {refused}");
         assert_eq!(cli.run(&["apps", "unlock", "-a", "shop"]).ok(), "Unlocking shop... OK\n", "{way}");
-        assert_eq!(cli.run(&["apps", "params", "set", "Colour=blue", "-a", "shop"]).ok(), "Updating parameters... OK\n", "{way}");
-        assert!(cli.run(&["apps", "params", "shop"]).ok().contains("Colour  blue"), "{way}");
+        assert_eq!(cli.run(&["apps", "params", "set", "LogRetention=14", "-a", "shop"]).ok(), "Updating parameters... OK\n", "{way}");
+        assert_eq!(cli.run(&["apps", "params", "shop"]).ok(), "LogRetention  14\n", "{way}");
         assert_eq!(cli.run(&["apps", "delete", "shop"]).ok(), "Deleting shop... OK\n", "{way}");
         let gone = eventually(Duration::from_secs(20), || (cli.run(&["apps"]).ok().lines().count() == 1).then_some(()));
         assert!(gone.is_some(), "{way}");
@@ -141,6 +141,47 @@ fn builds_are_made_told_exported_and_imported() {
         assert!(broken.contains("import"), "{way}: {broken}");
         cli.run(&["apps", "delete", app]).ok();
     }
+}
+
+#[test]
+fn an_exported_build_is_imported_as_it_was_asked_for() {
+    let stack = Stack::start().unwrap();
+    let cli = stack.cli();
+    let source = example(&stack, "hello-web");
+    std::fs::rename(source.join("convox.yml"), source.join("other.yml")).unwrap();
+    for app in ["one", "two"] {
+        cli.run(&["apps", "create", app]).ok();
+    }
+    cli.at(&source).run(&["build", "-a", "one", "-m", "other.yml", "--build-args", "COLOUR=blue", "-d", "by hand", "--id"]).ok();
+    let build = cli.run(&["builds", "-a", "one", "--json"]).json()[0]["id"].as_str().unwrap().to_owned();
+    let file = stack.dir().join("one.tgz");
+    let file = file.to_str().unwrap();
+    cli.run(&["builds", "export", &build, "-a", "one", "-f", file]).ok();
+    let release = cli.run(&["builds", "import", "-a", "two", "-f", file, "--id"]).ok();
+    cli.run(&["releases", "promote", &release, "-a", "two", "--wait"]).ok();
+    let made = cli.run(&["builds", "-a", "two", "--json"]).json()[0].clone();
+    assert_eq!((&made["description"], &made["release"]), (&"by hand".into(), &release.as_str().into()), "{made}");
+    let log = cli.run(&["builds", "logs", made["id"].as_str().unwrap(), "-a", "two"]).ok();
+    assert!(log.contains("Reading other.yml") && log.contains("NOTICE: build arguments are without effect"), "{log}");
+    // And once more from there.
+    let again = stack.dir().join("two.tgz");
+    cli.run(&["builds", "export", made["id"].as_str().unwrap(), "-a", "two", "-f", again.to_str().unwrap()]).ok();
+    cli.run(&["builds", "import", "-a", "one", "-f", again.to_str().unwrap()]).ok();
+
+    // Images of an original are nothing to a Rack of plain processes, which says so and keeps nothing.
+    let dir = stack.dir().join("images");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("build.json"), r#"{"id":"BOLD","manifest":"services: {web: }"}"#).unwrap();
+    std::fs::write(dir.join("manifest.json"), r#"[{"Config":"c","RepoTags":["r/old:web.BOLD"],"Layers":[]}]"#).unwrap();
+    let pack = |args: &[&str]| assert!(std::process::Command::new("tar").current_dir(&dir).args(args).status().unwrap().success());
+    pack(&["-cf", "old.BOLD.tar", "manifest.json"]);
+    pack(&["-czf", "export.tgz", "build.json", "old.BOLD.tar"]);
+    let refused = cli.at(&dir).run(&["builds", "import", "-a", "two", "-f", "export.tgz"]).err();
+    assert!(refused.contains("it holds images, and this rack runs plain processes"), "{refused}");
+    pack(&["-czf", "export.tgz", "build.json", "manifest.json"]);
+    let refused = cli.at(&dir).run(&["builds", "import", "-a", "two", "-f", "export.tgz"]).err();
+    assert!(refused.contains("manifest.json in it is neither a source nor an image"), "{refused}");
+    assert_eq!(cli.run(&["builds", "-a", "two", "--json"]).json().as_array().unwrap().len(), 1);
 }
 
 #[test]
@@ -261,6 +302,63 @@ fn run_and_exec_give_bytes_exit_codes_and_a_real_terminal() {
         assert_ne!(missing.code, 0, "{way}");
         cli.run(&["apps", "delete", app]).ok();
     }
+}
+
+#[test]
+fn parameters_hold_across_a_restart_or_are_refused_with_the_reason() {
+    let (http, https) = (free(), free());
+    let (by_http, by_https) = (http.to_string(), https.to_string());
+    let mut stack = Stack::start_rack_with(&by_name(&by_http, &by_https)).unwrap();
+    let cli = stack.cli();
+    deployed(&stack, &cli, "shop");
+    let status = || {
+        let ask = "GET / HTTP/1.1\r\nHost: web.shop.apps.example.org\r\nConnection: close\r\n\r\n";
+        let reply = crate::request(&by_http, ask).unwrap_or_default();
+        reply.split_whitespace().nth(1).unwrap_or_default().to_owned()
+    };
+    let becomes = |wanted: &str| {
+        let seen = eventually(Duration::from_secs(20), || (status() == wanted).then_some(()));
+        assert!(seen.is_some(), "{wanted}: {}", status());
+    };
+    becomes("308");
+    // Of an app: at once, without another release, and after the Rack was away.
+    let set = |what: &str| cli.run(&["apps", "params", "set", what, "-a", "shop", "--wait"]);
+    assert!(set("RedirectHttps=No").ok().ends_with("OK\n"));
+    becomes("200");
+    set("LogRetention=3").ok();
+    assert_eq!(cli.run(&["apps", "params", "-a", "shop"]).ok(), "LogRetention   3\nRedirectHttps  No\n");
+    assert_eq!(cli.run(&["rack", "params", "set", "LogRetention=9", "WhiteList=10.0.0.0/8"]).ok(), "Updating parameters... OK\n");
+    stack.rack.restart().unwrap();
+    assert_eq!(cli.run(&["rack", "params"]).ok(), "LogRetention  9\nWhiteList     10.0.0.0/8\n");
+    assert_eq!(cli.run(&["apps", "params", "-a", "shop", "--json"]).json()["RedirectHttps"], "No");
+    cli.run(&["restart", "-a", "shop"]).ok();
+    becomes("200");
+    assert!(set("RedirectHttps=").ok().ends_with("OK\n"));
+    becomes("308");
+
+    // What would do nothing is refused, and with it what stands beside it.
+    for (args, told) in [
+        (
+            &["rack", "params", "set", "LogRetention=4", "Colour=blue"][..],
+            "this rack has no parameter Colour; what can be set: BuildMemory",
+        ),
+        (&["rack", "params", "set", "InstanceType=t3.large"], "no parameter InstanceType: this rack makes no machines"),
+        (&["rack", "params", "set", "LogRetention=soon"], "LogRetention=soon: give a number of days"),
+        (&["rack", "params", "set", "WhiteList=here"], "WhiteList=here: not a network"),
+        (&["rack", "params", "set", "BuildMemory=512"], "builds no images"),
+        (
+            &["apps", "params", "set", "LogRetention=4", "Colour=blue", "-a", "shop"],
+            "apps have no parameter Colour; what can be set: BuildMem",
+        ),
+        (&["apps", "params", "set", "WebFormation=2,256,512", "-a", "shop"], "`convox scale`"),
+        (&["apps", "params", "set", "RackUrl=Yes", "-a", "shop"], "`convox rack access`"),
+        (&["apps", "params", "set", "RedirectHttps=maybe", "-a", "shop"], "give Yes or No"),
+    ] {
+        let refused = cli.run(args).err();
+        assert!(refused.contains(told), "{args:?}: {refused}");
+    }
+    assert_eq!(cli.run(&["rack", "params", "--group", "logging"]).ok(), "LogRetention  9\n");
+    assert_eq!(cli.run(&["apps", "params", "-a", "shop"]).ok(), "LogRetention  3\n");
 }
 
 #[test]

@@ -213,6 +213,57 @@ fn an_image_from_elsewhere_becomes_a_build() {
     assert!(refused.contains("could not pull localhost/nothing:1"), "{refused}");
     let refused = cli.run(&["builds", "import-image", "-x", "-a", "shop"]);
     assert_ne!(refused.code, 0);
+
+    // Exports of the originals: v2's with all images in one archive, v3's with one each. Under what name they were saved is nobody's business here.
+    let manifest = std::fs::read_to_string(source.join("convox.yml")).unwrap();
+    let packed = |name: &str, manifest: &str, dir: &std::path::Path, archive: &str| {
+        let described =
+            serde_json::json!({"id": "BOLD", "app": "old", "description": name, "manifest": manifest, "logs": "", "status": "complete"});
+        std::fs::write(dir.join("build.json"), described.to_string()).unwrap();
+        let file = stack.dir().join(format!("{name}.tgz"));
+        let mut tar = std::process::Command::new("tar");
+        let tar = tar.args(["-I", "gzip -1", "-cf"]).arg(&file).arg("-C").arg(dir).args(["build.json", archive]).status();
+        assert!(tar.unwrap().success());
+        file.to_str().unwrap().to_owned()
+    };
+    let export = |name: &str, image: &str, archive: &str, format: &str| {
+        let dir = stack.dir().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        podman.run(&["tag", "localhost/elsewhere:1", image]).unwrap();
+        podman.run(&["save", "--quiet", "--format", format, "--output", dir.join(archive).to_str().unwrap(), image]).unwrap();
+        podman.run(&["untag", "localhost/elsewhere:1", image]).unwrap();
+        packed(name, &manifest, &dir, archive)
+    };
+    let v2 = export("v2", "registry.example.org/old:jobs.BOLD", "old.BOLD.tar", "docker-archive");
+    let v3 = export("v3", "docker.io/library/victim:1", "jobs.BOLD.tar", "oci-archive");
+    for (name, file) in [("v2", &v2), ("v3", &v3)] {
+        let said = cli.run(&["builds", "import", "-a", "shop", "-f", file]);
+        assert_eq!(said.code, 0, "{name}: {}{}\n{}", said.stdout, said.stderr, stack.rack.log());
+        let release = said.stdout.trim().rsplit(' ').next().unwrap().to_owned();
+        cli.run(&["releases", "promote", &release, "-a", "shop", "--wait"]).ok();
+        let answered = eventually(LONG, || {
+            let listing = cli.run(&["ps", "-a", "shop", "--json"]).json();
+            let of_release = |process: &&serde_json::Value| process["release"] == release.as_str() && process["status"] == "running";
+            let id = listing.as_array()?.iter().find(of_release)?["id"].as_str()?.to_owned();
+            Some(cli.run(&["exec", &id, "-a", "shop", "echo imported"]).stdout).filter(|answer| answer == "imported\n")
+        });
+        assert!(answered.is_some(), "{name}: {}", stack.rack.log());
+        let builds = cli.run(&["builds", "-a", "shop", "--json"]).json();
+        assert_eq!(builds[0]["description"], name, "{builds}");
+    }
+    let images = || podman.run(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).unwrap();
+    assert!(!images().contains("victim") && !images().contains("registry.example.org"), "{}", images());
+    // What came as an export goes as one.
+    let build = cli.run(&["builds", "-a", "shop", "--json"]).json()[0]["id"].as_str().unwrap().to_owned();
+    let again = stack.dir().join("again.tgz");
+    cli.run(&["builds", "export", &build, "-a", "shop", "-f", again.to_str().unwrap()]).ok();
+    assert_eq!(std::fs::read(&again).unwrap(), std::fs::read(&v3).unwrap());
+    // All of it or nothing.
+    let before = images().lines().count();
+    let lacking = packed("lacking", "services: {jobs: , web: }\n", &stack.dir().join("v2"), "old.BOLD.tar");
+    let refused = cli.run(&["builds", "import", "-a", "shop", "-f", &lacking]).err();
+    assert!(refused.contains("the export has no image of service web"), "{refused}");
+    assert_eq!(images().lines().count(), before, "{}", images());
 }
 
 #[test]

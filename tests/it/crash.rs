@@ -53,9 +53,9 @@ fn work(client: &GoClient, round: u32, confirmed: &mut Confirmed, stop: &AtomicB
         }
         confirmed.insert(app.clone(), Some((None, None)));
         let path = format!("/apps/{app}");
-        let value = format!("v{step}");
+        let value = (1 + step % 3650).to_string();
         let before = confirmed.remove(&app);
-        let Ok(changed) = client.form("PUT", &path, &[("parameters", &format!("Value={value}"))]) else { return };
+        let Ok(changed) = client.form("PUT", &path, &[("parameters", &format!("LogRetention={value}"))]) else { return };
         if changed.status != 200 {
             return;
         }
@@ -96,7 +96,7 @@ fn verify(client: &GoClient, confirmed: &Confirmed) {
         };
         assert_eq!(reply.status, 200, "{app} was confirmed and is lost: {}", reply.text());
         if let Some(value) = value {
-            assert_eq!(reply.json()["parameters"]["Value"], value.as_str(), "{app}");
+            assert_eq!(reply.json()["parameters"]["LogRetention"], value.as_str(), "{app}");
         }
         if let Some(release) = release {
             let found = client.get(&format!("/apps/{app}/releases/{release}"), "").unwrap();

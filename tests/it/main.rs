@@ -77,7 +77,7 @@ pub(crate) fn post(address: &str, path: &str, body: &str) -> Option<String> {
     request(address, &format!("POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
 }
 
-fn request(address: &str, text: &str) -> Option<String> {
+pub(crate) fn request(address: &str, text: &str) -> Option<String> {
     use std::io::{Read, Write};
     let mut socket = std::net::TcpStream::connect(address).ok()?;
     socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).ok()?;

@@ -171,8 +171,12 @@ fn an_app_is_built_promoted_run_and_deleted_as_the_originals_do_it() {
         assert!(text.lines().all(|line| line.split(' ').nth(1).is_some_and(|stream| stream.contains('/'))), "{text}");
 
         // parameters: a map inside a form
-        ok(&client.form("PUT", &at(""), &[("parameters", "A=1&B=2+3")]).unwrap());
-        assert_eq!(client.get(&at(""), "").unwrap().json()["parameters"]["B"], "2 3");
+        ok(&client.form("PUT", &at(""), &[("parameters", "LogRetention=5&RedirectHttps=No")]).unwrap());
+        assert_eq!(client.get(&at(""), "").unwrap().json()["parameters"]["LogRetention"], "5");
+        // Each client encodes a space in its own way, and is told that it arrived.
+        let refused = client.form("PUT", &at(""), &[("parameters", "Colour=light+blue&LogRetention=6")]).unwrap();
+        assert!(refused.status == 400 && refused.text().contains("no parameter Colour"), "{}", refused.text());
+        assert_eq!(client.get(&at(""), "").unwrap().json()["parameters"]["LogRetention"], "5");
         ok(&client.form("PUT", &at("/services/web"), &[("count", "2")]).unwrap());
         let services = client.get(&at("/services"), "").unwrap().json();
         assert_eq!(services[0]["count"], 2, "{services}");

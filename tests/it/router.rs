@@ -145,3 +145,90 @@ fn what_may_have_been_acted_on_is_not_sent_a_second_time() {
         assert_eq!(seen().matches(line).count(), 1, "{line} came more than once:\n{}", seen());
     }
 }
+
+/// Speaks TLS and nothing else, with a certificate that nobody signed and that is for another name: what `port: https:` is for.
+const SECURED: &str = r"
+const https = require('https'), fs = require('fs'), crypto = require('crypto');
+const server = https.createServer({ cert: fs.readFileSync('cert.pem'), key: fs.readFileSync('key.pem') }, (request, response) => {
+  let body = '';
+  request.on('data', (piece) => (body += piece));
+  request.on('end', () => {
+    const { host, 'x-forwarded-proto': scheme } = request.headers;
+    response.end(`${request.method} ${request.url} for ${host} by ${scheme}, in here by ${request.socket.getProtocol()}: ${body}`);
+  });
+});
+server.on('upgrade', (request, socket) => {
+  const accept = crypto.createHash('sha1').update(request.headers['sec-websocket-key'] + '258EAFA5-E914-47DA-95CA-C5AB0DC85B11').digest('base64');
+  socket.write(`HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`);
+  socket.on('data', () => socket.write(Buffer.from([0x81, 2, 0x6f, 0x6b])));
+  socket.on('error', () => {});
+});
+server.listen(process.env.PORT, '127.0.0.1');
+";
+
+#[test]
+fn an_app_that_speaks_tls_itself_is_reached_by_its_name() {
+    let (http, https) = (free(), free());
+    let (by_http, by_https) = (http.to_string(), https.to_string());
+    let options = by_name(&by_http, &by_https);
+    let stack = Stack::start_rack_with(&options).unwrap();
+    let cli = stack.cli();
+    let source = stack.dir().join("secured");
+    std::fs::create_dir(&source).unwrap();
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=somebody.example.com", "-keyout", "key.pem"])
+        .args(["-out", "cert.pem"])
+        .current_dir(&source)
+        .output()
+        .expect("bin/test installs openssl");
+    assert!(made.status.success(), "{made:?}");
+    std::fs::write(source.join("server.js"), SECURED).unwrap();
+    let manifest = |port: &str, more: &str| {
+        let service = format!("    command: exec node server.js\n    port: {port}\n    health: {{path: /, interval: 1, grace: 5}}\n{more}");
+        std::fs::write(source.join("convox.yml"), format!("services:\n  web:\n{service}")).unwrap();
+    };
+    manifest("https:3000", "    tls: {redirect: false}\n");
+    deploy(&cli, "secured", &source);
+
+    let name = "web.secured.apps.example.org";
+    for (scheme, to, more, version) in [
+        ("https", https, "--http2", "200 HTTP/2"),
+        ("https", https, "--http1.1", "200 HTTP/1.1"),
+        ("http", http, "--http1.1", "200 HTTP/1.1"),
+    ] {
+        let url = format!("{scheme}://{name}/cart?of=1");
+        let reply = eventually(LONG, || Some(curl(to, &url, &[more, "--data", "one apple"])).filter(|reply| reply.ends_with(version)));
+        let reply = reply.unwrap_or_else(|| panic!("{url} {more}: {}", curl(to, &url, &[more])));
+        let said = format!("POST /cart?of=1 for {name}:{} by {scheme}, in here by TLSv1.3: one apple", to.port());
+        assert!(reply.starts_with(&said), "{reply}\n{said}");
+    }
+
+    // A WebSocket.
+    let mut socket = TcpStream::connect(http).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let ask = format!(
+        "GET / HTTP/1.1\r\nHost: {name}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    socket.write_all(ask.as_bytes()).unwrap();
+    let mut reader = BufReader::new(socket.try_clone().unwrap());
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(reader.read_line(&mut head).unwrap() > 0, "{head}");
+    }
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    socket.write_all(&[0x81, 0x82, 0, 0, 0, 0, b'h', b'i']).unwrap();
+    let mut frame = [0; 4];
+    reader.read_exact(&mut frame).unwrap();
+    assert_eq!(&frame, b"\x81\x02ok");
+
+    // What the router does not speak has no name to be reached by, and says so before anything is replaced.
+    manifest("grpc:3000", "    domain: api.example.com\n");
+    let refused = cli.at(&source).run(&["deploy", "-a", "secured", "--wait"]);
+    let told = [refused.stdout.as_str(), refused.stderr.as_str()].concat();
+    assert!(refused.code != 0 && told.contains("services.web.domain: not on this Rack") && told.contains("`internal: true`"), "{told}");
+    manifest("grpc:3000", "");
+    let noticed = cli.at(&source).run(&["build", "-a", "secured"]);
+    let told = [noticed.stdout.as_str(), noticed.stderr.as_str()].concat();
+    assert!(noticed.code == 0 && told.contains("NOTICE") && told.contains("port by host name"), "{told}");
+    assert!(curl(https, &format!("https://{name}/"), &[]).contains("in here by TLSv1.3"));
+}

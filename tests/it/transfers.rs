@@ -14,7 +14,7 @@ fn an_app_is_exported_and_imported_with_its_build_environment_and_parameters() {
         cli.run(&["apps", "create", app]).ok();
         cli.at(&source).run(&["deploy", "-a", app, "--wait"]).ok();
         cli.run(&["env", "set", "GREETING=salut", "-a", app, "--promote", "--wait"]).ok();
-        cli.run(&["apps", "params", "set", "Colour=blue", "-a", app]).ok();
+        cli.run(&["apps", "params", "set", "LogRetention=21", "-a", app]).ok();
         let file = stack.dir().join(format!("{app}.tgz"));
         let said = cli.run(&["apps", "export", app, "-f", file.to_str().unwrap()]).ok();
         assert!(said.starts_with(&format!("Exporting app {app}... OK\nExporting env... OK\nExporting build B")), "{way}: {said}");
@@ -22,7 +22,7 @@ fn an_app_is_exported_and_imported_with_its_build_environment_and_parameters() {
         let said = cli.run(&["apps", "import", &copy, "-f", file.to_str().unwrap()]).ok();
         assert!(said.starts_with(&format!("Creating app {copy}... OK\nImporting build... OK, R")), "{way}: {said}");
         assert!(said.ends_with("Updating parameters... OK\n"), "{way}: {said}");
-        assert_eq!(cli.run(&["apps", "params", &copy]).ok(), "Colour  blue\n", "{way}");
+        assert_eq!(cli.run(&["apps", "params", &copy]).ok(), "LogRetention  21\n", "{way}");
         let address = cli.run(&["services", "-a", &copy, "--json"]).json()[0]["domain"].as_str().unwrap().to_owned();
         let greeted = eventually(Duration::from_secs(20), || page(&address, "/").filter(|page| page.contains("salut")));
         assert!(greeted.is_some(), "{way}: the copy does not answer with its environment");

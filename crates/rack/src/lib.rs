@@ -13,6 +13,8 @@ mod files;
 mod instances;
 pub mod logs;
 pub mod manifest;
+mod meters;
+mod parameters;
 mod rack;
 mod readiness;
 mod resources;

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use convox_db::DbError;
 use convox_proxy::tls_server;
 use convox_seal::Secret;
+use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +20,8 @@ use crate::files;
 use crate::instances::Instances;
 use crate::logs::LogStore;
 use crate::manifest::{Manifest, ManifestError};
+use crate::meters::Meters;
+use crate::parameters;
 use crate::readiness::Looked;
 use crate::resources;
 use crate::runtime::Runtime;
@@ -64,6 +68,9 @@ pub(crate) struct Rack {
     /// Cancelled when the Rack is asked to end.
     pub(crate) ending: CancellationToken,
     pub(crate) looked: Looked,
+    pub(crate) meters: Meters,
+    /// Networks from which it is reached; empty is from everywhere.
+    pub(crate) allowed: ArcSwap<Vec<IpNet>>,
     /// How long logs are kept where no parameter says otherwise.
     pub(crate) log_age: Duration,
     /// Builds of each app that are kept.
@@ -118,6 +125,7 @@ pub(crate) async fn desired(state: &State, builder: &Builder, release: &ReleaseR
         env,
         dir: builder.source_dir(&release.app, &release.build),
         formation: state.formations(&release.app).await?,
+        plain_http: parameters::plain_http(&state.app(&release.app).await?.unwrap_or_default().parameters),
         resources: passwords,
     })
 }
@@ -198,6 +206,24 @@ impl Rack {
         Ok(())
     }
 
+    /// Lets these networks in from now on, and nobody else, here and at the router; none is everybody.
+    pub(crate) fn allow(&self, networks: Vec<IpNet>) {
+        self.scheduler.set_allowed(&networks);
+        self.allowed.store(Arc::new(networks));
+    }
+
+    /// Holds to the parameters of an app.
+    pub(crate) fn follow(&self, app: &str, parameters: &BTreeMap<String, String>) {
+        self.keep_logs(app, parameters::log_age(parameters));
+        self.scheduler.set_plain_http(app, parameters::plain_http(parameters));
+    }
+
+    /// How long the logs of an app are kept, where it is another time than the Rack's.
+    pub(crate) fn keep_logs(&self, app: &str, age: Option<Duration>) {
+        self.logs.set_age_of(app, age);
+        self.logs.set_age_of(&builds::log_of(app), age);
+    }
+
     /// How many processes of apps run.
     pub(crate) fn running(&self) -> i64 {
         i64::try_from(self.runtime.list().iter().filter(|process| !process.status.is_final()).count()).unwrap_or(i64::MAX)
@@ -252,6 +278,7 @@ impl Rack {
                 _ => {}
             }
         }
+        self.keep_logs(app, None);
         self.logs.remove(app)?;
         self.logs.remove(&builds::log_of(app))?;
         // The row last: as long as it is there, the rest is tried again.

@@ -70,6 +70,11 @@ pub(crate) fn answer(rack: &Rack, method: &Method, path: &str) -> Option<Respons
     }
 }
 
+/// Whether requests should come here.
+pub(crate) fn is_ready(rack: &Rack) -> bool {
+    look(rack).ready
+}
+
 fn look(rack: &Rack) -> Readiness {
     let since = rack.looked.since();
     let failures = rack.scheduler.router_failures().len();

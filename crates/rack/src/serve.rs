@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use arc_swap::ArcSwap;
 use clap::Args;
 use convox_proxy::{Server, TlsFiles, TlsServer};
 use convox_seal::Secret;
@@ -17,7 +18,6 @@ use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
 use crate::acme::{self, Acme};
-use crate::api::system::{LOG_RETENTION, retention};
 use crate::api::{Api, is_plain_host};
 use crate::auth::Door;
 use crate::builds::{BuildLimits, Builder, ImageBounds, Images};
@@ -25,6 +25,8 @@ use crate::credentials;
 use crate::files;
 use crate::instances::Instances;
 use crate::logs::{LogLimits, LogStore};
+use crate::meters::{self, Meters};
+use crate::parameters;
 use crate::rack::{Rack, SYSTEM_LOG, VERSION, desired};
 use crate::readiness::{self, Looked};
 use crate::router::{self, RouterConfig};
@@ -69,6 +71,9 @@ pub struct Serve {
     /// Address and port on which apps answer HTTPS by host name; port 0 picks a free one.
     #[arg(long, value_name = "ADDR")]
     router_tls_listen: Option<SocketAddr>,
+    /// Address and port for monitoring: `/metrics`, `/health` and `/ready` in clear text. Never one that strangers reach; none if not given.
+    #[arg(long, value_name = "ADDR")]
+    metrics_listen: Option<SocketAddr>,
     /// Certificate (PEM, leaf first); made and kept in DIR/tls if none is given.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -187,7 +192,8 @@ pub async fn run(args: Serve) -> Result<()> {
         bail!("a Rack does not start without a password: give --password-file FILE or set CONVOX_PASSWORD");
     };
     let logs = LogStore::open(&data.join("logs"), log_limits(&args))?;
-    if let Some(Ok(age)) = state.parameters().await?.get(LOG_RETENTION).map(|days| retention(days)) {
+    let parameters = state.parameters().await?;
+    if let Some(age) = parameters::log_age(&parameters) {
         logs.set_age(age);
     }
     let mut builder = Builder::new(&data.join("builds"), logs.clone(), BuildLimits::default());
@@ -229,6 +235,10 @@ pub async fn run(args: Serve) -> Result<()> {
     }
     // Bound before processes are touched: a second Rack on the same address ends here.
     let server = Server::bind(args.listen, 1, Some(tls.clone())).with_context(|| format!("could not listen on {}", args.listen))?;
+    let watched = args
+        .metrics_listen
+        .map(|address| Server::bind(address, 1, None).with_context(|| format!("could not listen on {address} for metrics")));
+    let watched = watched.transpose()?;
     let router = RouterConfig {
         http: args.router_listen,
         https: args.router_tls_listen,
@@ -264,9 +274,15 @@ pub async fn run(args: Serve) -> Result<()> {
         streams: TaskTracker::new(),
         ending: CancellationToken::new(),
         looked: Looked::default(),
+        meters: Meters::default(),
+        allowed: ArcSwap::default(),
         log_age: args.log_age,
         keep_builds: i64::from(args.keep_builds),
     });
+    rack.allow(parameters::allowed(&parameters));
+    for app in rack.state.apps().await? {
+        rack.keep_logs(&app.name, parameters::log_age(&app.parameters));
+    }
     rack.serve_certificates().await?;
     rack.resume().await?;
     rack.logs.append(SYSTEM_LOG, "system/rack", &format!("Rack {} version {VERSION} listens on {}", rack.name, rack.host));
@@ -307,6 +323,9 @@ pub async fn run(args: Serve) -> Result<()> {
             }
             (None, _) => {}
         }
+    }
+    if let Some(server) = watched {
+        writeln!(stdout, "metrics on http://{}/metrics", meters::serve(Arc::clone(&rack), server))?;
     }
     writeln!(stdout, "listening on https://{} fingerprint {fingerprint}", rack.host)?;
     stdout.flush()?;

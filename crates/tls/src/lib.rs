@@ -5,6 +5,7 @@
 //!
 //! - [`Trust`], [`client_config`]: system roots, own roots, or one exact certificate.
 //! - [`hand_over`]: how a pin follows a server to its next certificate.
+//! - [`unverified_config`]: for processes of the same machine, whose certificates prove nothing that the connection does not.
 //! - [`inspect_config`]: learns a server's [`Certificate`] without telling it anything.
 //! - [`TlsFault`], [`classify`]: what went wrong, in a person's words.
 
@@ -96,6 +97,22 @@ pub fn inspect_config() -> Result<(Arc<ClientConfig>, CapturedLeaf), TlsError> {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok((Arc::new(config), captured))
+}
+
+/// A client configuration that believes whoever answers: encryption, and no question of who it is. For a connection that can lead nowhere else, such as
+/// one to a process of this machine on the loopback address. HTTP/1.1 only; sessions are resumed.
+///
+/// # Errors
+/// [`TlsError::Setup`].
+pub fn unverified_config() -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Setup)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verify::Anyone))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
 }
 
 fn vouched(roots: RootCertStore) -> Result<Arc<verify::Vouched>, TlsError> {

@@ -9,6 +9,7 @@ use convox_wire::time::Time;
 use http::StatusCode;
 
 use super::{Answer, ApiError, Call};
+use crate::parameters::{self, Scope};
 use crate::rack::Rack;
 use crate::state::AppRow;
 
@@ -75,7 +76,10 @@ pub(super) async fn list(rack: &Rack) -> Result<Answer, ApiError> {
 pub(super) async fn update(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     let app = usable(rack, call).await?;
     let options: AppUpdateOptions = call.options()?;
-    rack.state.update_app(&app.name, options.lock, &options.parameters.unwrap_or_default()).await?;
+    let changes = options.parameters.unwrap_or_default();
+    let changes = parameters::check(Scope::App, &changes, &app.parameters, rack.builder.has_images()).map_err(ApiError::bad)?;
+    rack.state.update_app(&app.name, options.lock, &changes).await?;
+    rack.follow(&app.name, &named(rack, &app.name).await?.parameters);
     Ok(Answer::Ok)
 }
 

@@ -2,15 +2,22 @@
 
 use std::sync::Arc;
 
+use convox_proxy::Body;
 use convox_seal::Secret;
 use convox_wire::api::Build;
 use convox_wire::options::{BuildCreateOptions, BuildImportImageOptions, BuildListOptions, BuildUpdateOptions};
 use convox_wire::time::Time;
 use convox_wire::{env, ids};
+use futures_util::TryStreamExt as _;
 use http::StatusCode;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 
 use super::{Answer, ApiError, Call, apps, objects, releases};
-use crate::builds::{BuildError, BuildOutput, BuildRequest, RegistryLogin, registry_of, source_key};
+use crate::builds::export::{self, BuildOptions, Described, Kind};
+use crate::builds::{BuildError, BuildOutput, BuildRequest, Origin, RegistryLogin, context, registry_of, source_key};
+use crate::files;
+use crate::parameters;
 use crate::rack::Rack;
 use crate::state::{BuildRow, ReleaseRow, now_ms};
 
@@ -113,10 +120,8 @@ pub(super) async fn import_image(rack: &Arc<Rack>, call: &Call) -> Result<Answer
         BuildRequest { id: row.id.clone(), app: row.app.clone(), env: env::parse(&base.env), registries, ..BuildRequest::default() };
     let rack = Arc::clone(rack);
     tokio::spawn(async move {
-        let made = rack.builder.import_image(request, row.manifest.clone(), &image).await;
-        if let Err(error) = finish(&rack, row, made).await {
-            tracing::error!(message = %error.message, "the end of a build could not be kept");
-        }
+        let made = rack.builder.import(request, row.manifest.clone(), Origin::Image(&image)).await;
+        note_end(&rack, row, made).await;
     });
     Ok(Answer::Status(StatusCode::ACCEPTED))
 }
@@ -128,23 +133,64 @@ fn is_image(text: &str) -> bool {
     text.len() <= 512 && text.chars().all(is_plain) && text.split('/').all(is_part)
 }
 
-/// A source archive as the body: the same as an upload and a build of it. Answered when it has ended, because the clients
-/// read the release from the answer.
+/// An export as the body, ours or an original's, or a source: the same as an upload and a build of it. Answered when it has ended, because the
+/// clients read the release from the answer.
 pub(super) async fn import(rack: &Arc<Rack>, call: &mut Call) -> Result<Answer, ApiError> {
     let app = apps::usable(rack, call).await?;
     let key = format!("tmp/import-{}.tgz", ids::process_id(convox_seal::random_bytes()));
     objects::keep(rack, &app.name, &key, call.take_body()).await?;
-    let options = BuildCreateOptions { description: Some("import".to_owned()), ..BuildCreateOptions::default() };
-    let (row, request) = begin(rack, &app.name, &key, options).await?;
-    let id = row.id.clone();
-    // A task of its own: the build ends as it should when the client does not wait for it.
-    let ended = tokio::spawn(end(Arc::clone(rack), row, request)).await;
-    let row = match ended {
+    let archive = objects::path(rack, &app.name, &key).await?;
+    let looked = tokio::task::spawn_blocking(move || export::look(&archive)).await;
+    let broke = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the look at the import broke off");
+    let refused = |why| ApiError::bad(format!("the build could not be imported: {why}"));
+    let (id, ended) = match looked.map_err(broke)?.map_err(refused)? {
+        Kind::Source => {
+            let options = BuildCreateOptions { description: Some("import".to_owned()), ..BuildCreateOptions::default() };
+            let (row, request) = begin(rack, &app.name, &key, options).await?;
+            // A task of its own: the build ends as it should when the client does not wait for it.
+            (row.id.clone(), tokio::spawn(end(Arc::clone(rack), row, request)))
+        }
+        Kind::Ours(described) => {
+            let source = format!("{key}.source");
+            let archive = objects::path(rack, &app.name, &key).await?;
+            objects::make(rack, &app.name, &source, move |file| export::take_source(&archive, file)).await?;
+            let asked = described.options.unwrap_or_default();
+            let options = BuildCreateOptions {
+                description: Some(described.description),
+                git_sha: Some(described.git_sha),
+                manifest: asked.manifest,
+                build_args: Some(asked.build_args),
+                development: Some(asked.development),
+                ..BuildCreateOptions::default()
+            };
+            let (row, request) = begin(rack, &app.name, &source, options).await?;
+            (row.id.clone(), tokio::spawn(end(Arc::clone(rack), row, request)))
+        }
+        Kind::Images(described, services) => {
+            if !rack.builder.has_images() {
+                let why = "it holds images, and this rack runs plain processes from a source: deploy the source, or start the rack with a container engine";
+                return Err(refused(why.to_owned()));
+            }
+            let options = BuildCreateOptions {
+                description: Some(described.description),
+                git_sha: Some(described.git_sha),
+                ..BuildCreateOptions::default()
+            };
+            let (row, request) = begin(rack, &app.name, &key, options).await?;
+            let (id, rack) = (row.id.clone(), Arc::clone(rack));
+            let made = async move {
+                let made = rack.builder.import(request, described.manifest, Origin::Export(&services)).await;
+                note_end(&rack, row, made).await;
+            };
+            (id, tokio::spawn(made))
+        }
+    };
+    let row = match ended.await {
         Ok(()) => rack.state.build(&app.name, &id).await?.ok_or_else(|| ApiError::not_found("build", &id))?,
         Err(_) => return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the import of build {id} broke off"))),
     };
     if row.status == "failed" {
-        return Err(ApiError::bad(format!("the build could not be imported: {}; see the log of build {id}", row.reason)));
+        return Err(refused(format!("{}; see the log of build {id}", row.reason)));
     }
     Ok(Answer::json(&shape(row)))
 }
@@ -196,11 +242,36 @@ pub(super) async fn check_kept(rack: &Rack, app: &str, id: &str) -> Result<(), A
     ))
 }
 
-/// The source archive that a build was made from, which `builds import` takes.
+/// A file that `builds import` takes: what a build was made from, and how it was asked for.
 pub(super) async fn export(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     let build = find(rack, call).await?;
     check_kept(rack, &build.app, &build.id).await?;
-    objects::stream(rack, &build.app, &source_key(&build.id)).await
+    let key = source_key(&build.id);
+    if rack.state.object(&build.app, &key).await?.is_none() {
+        let why = format!("build {} was made from an image of a registry, which is not kept here: get it from there", build.id);
+        return Err(ApiError::new(StatusCode::NOT_FOUND, why));
+    }
+    let path = objects::path(rack, &build.app, &key).await?;
+    let failed = |error: std::io::Error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("build {}: {error}", build.id));
+    let archive = path.clone();
+    // What came as an export goes as the same one. What cannot be read failed as a build for that, and goes as it is.
+    if files::blocking(move || Ok(export::is_export(&archive).unwrap_or(true))).await.map_err(failed)? {
+        return objects::stream(rack, &build.app, &key).await;
+    }
+    let asked = rack.state.build_options(&build.app, &build.id).await?;
+    let options: BuildOptions = asked.and_then(|text| serde_json::from_str(text.expose()).ok()).unwrap_or_default();
+    let mut source = files::blocking(move || std::fs::File::open(path)).await.map_err(failed)?;
+    let described = Described {
+        id: build.id,
+        app: build.app,
+        description: build.description,
+        git_sha: build.git_sha,
+        manifest: build.manifest,
+        options: Some(options),
+    };
+    let mut pieces = context::pieces_of(move |out| export::write(&described, &mut source, out));
+    let frames = futures_util::stream::poll_fn(move |context| pieces.poll_recv(context)).map_ok(Frame::data);
+    Ok(Answer::Stream(Body::new(StreamBody::new(frames))))
 }
 
 /// Notes a build as running; what it needs to be made.
@@ -219,7 +290,14 @@ async fn begin(rack: &Rack, app: &str, key: &str, options: BuildCreateOptions) -
         ..BuildRow::default()
     };
     let base = rack.state.newest_release(app).await?.unwrap_or_default();
-    rack.state.put_build(&row).await?;
+    let parameters = apps::named(rack, app).await?.parameters;
+    let asked = BuildOptions {
+        manifest: options.manifest.clone().filter(|name| !name.is_empty()),
+        build_args: options.build_args.clone().unwrap_or_default(),
+        development: options.development.unwrap_or(false),
+    };
+    let text = serde_json::to_string(&asked).map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    rack.state.begin_build(&row, &Secret::new(text)).await?;
     let request = BuildRequest {
         id,
         app: app.to_owned(),
@@ -227,6 +305,7 @@ async fn begin(rack: &Rack, app: &str, key: &str, options: BuildCreateOptions) -
         env: env::parse(&base.env),
         manifest: options.manifest,
         build_args: options.build_args.unwrap_or_default(),
+        memory: parameters::build_memory(&rack.state.parameters().await?, &parameters),
         no_cache: options.no_cache.unwrap_or(false),
         development: options.development.unwrap_or(false),
         registries: rack.state.registry_logins().await?,
@@ -237,11 +316,15 @@ async fn begin(rack: &Rack, app: &str, key: &str, options: BuildCreateOptions) -
 /// Makes the build and keeps how it ended.
 async fn end(rack: Arc<Rack>, row: BuildRow, request: BuildRequest) {
     let made = rack.builder.build(request).await;
-    if let Err(error) = finish(&rack, row, made).await {
-        tracing::error!(message = %error.message, "the end of a build could not be kept");
-    }
+    note_end(&rack, row, made).await;
     if let Err(error) = rack.give_up_old().await {
         tracing::warn!(%error, "old builds could not be given up");
+    }
+}
+
+async fn note_end(rack: &Arc<Rack>, row: BuildRow, made: Result<BuildOutput, BuildError>) {
+    if let Err(error) = finish(rack, row, made).await {
+        tracing::error!(message = %error.message, "the end of a build could not be kept");
     }
 }
 

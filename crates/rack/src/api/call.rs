@@ -1,5 +1,6 @@
 //! One call as handlers see it, and what they give back.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -74,6 +75,7 @@ pub(crate) struct Call {
     form: Params,
     query: Params,
     body: Option<Upload>,
+    from: IpAddr,
 }
 
 impl Call {
@@ -89,10 +91,11 @@ impl Call {
         let bad = |what: &str, error: &dyn std::fmt::Display| {
             ApiError::new(StatusCode::BAD_REQUEST, format!("the {what} cannot be read: {error}"))
         };
+        let from = super::from(&parts.extensions);
         let query = Params::parse(parts.uri.query().unwrap_or_default()).map_err(|error| bad("query", &error))?;
         let kind = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let is_form = kind.starts_with("application/x-www-form-urlencoded");
-        let mut call = Self { caller, headers: parts.headers, vars, form: Params::new(), query, body: None };
+        let mut call = Self { caller, headers: parts.headers, vars, form: Params::new(), query, body: None, from };
         if is_form {
             let collected = tokio::time::timeout(FORM_PATIENCE, Limited::new(body, LARGEST_FORM).collect()).await;
             let slow =
@@ -119,6 +122,11 @@ impl Call {
     /// A loose value: form or query, else a header of that name.
     pub(crate) fn loose(&self, name: &str) -> Option<&str> {
         convox_wire::options::loose(self, name)
+    }
+
+    /// The address of who is connected.
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.from
     }
 
     /// The raw body; `None` when it was a form.

@@ -18,12 +18,13 @@ mod resources;
 mod rows;
 mod socket;
 mod streams;
-pub(crate) mod system;
+mod system;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
-use convox_proxy::{Body, Local, RequestId, is_websocket};
+use convox_proxy::{Body, Local, Peer, RequestId, is_websocket};
 use convox_wire::routes::{Effect, Match, match_route};
 use convox_wire::trace::TraceParent;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -38,20 +39,24 @@ pub(crate) use system::is_plain_host;
 use crate::auth::{Caller, allows};
 use crate::rack::{Rack, SYSTEM_LOG};
 use crate::readiness;
+use crate::router;
 
 /// The API of one Rack.
 #[derive(Clone)]
 pub(crate) struct Api(pub(crate) Arc<Rack>);
 
 impl Local for Api {
-    async fn call(&self, request: Request<Incoming>, _peer: SocketAddr) -> Response<Body> {
+    async fn call(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
         let said = TraceParent::of(request.headers().get_all("traceparent").iter().map(HeaderValue::as_bytes));
         let id = said.map_or_else(RequestId::next, |said| RequestId::next().in_trace(said.trace));
         // In every line that is logged on the way.
         let span = tracing::error_span!("request", request.id = %id, trace.id = id.trace().map(tracing::field::display));
         let wants_json = request.headers().get("accept").is_some_and(|accept| accept == "application/json");
-        let answer = async { self.answer(request, id).await.unwrap_or_else(|error| error.response(wants_json, id)) };
+        request.extensions_mut().insert(Peer(peer));
+        let (began, mut effect) = (Instant::now(), None);
+        let answer = async { self.answer(request, id, &mut effect).await.unwrap_or_else(|error| error.response(wants_json, id)) };
         let mut response = answer.instrument(span).await;
+        self.0.meters.answered(effect, response.status(), began.elapsed());
         let is_error = response.status().is_client_error() || response.status().is_server_error();
         let headers = response.headers_mut();
         if is_error {
@@ -65,8 +70,12 @@ impl Local for Api {
 }
 
 impl Api {
-    async fn answer(&self, request: Request<Incoming>, id: RequestId) -> Result<Response<Body>, ApiError> {
+    /// Leaves in `effect` what the request would do, once that is known.
+    async fn answer(&self, request: Request<Incoming>, id: RequestId, effect: &mut Option<Effect>) -> Result<Response<Body>, ApiError> {
         let (parts, body) = request.into_parts();
+        if !router::lets_in(&self.0.allowed.load(), from(&parts.extensions)) {
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "this rack does not let your network in: see its parameter WhiteList"));
+        }
         if let Some(answer) = readiness::answer(&self.0, &parts.method, parts.uri.path()) {
             return Ok(answer);
         }
@@ -76,6 +85,7 @@ impl Api {
         let method = request.method().as_str().to_owned();
         // What no Rack serves is unknown to everybody; the clients expect an empty body.
         let found = match_route(&method, &path, is_socket).ok_or_else(ApiError::unknown_route)?;
+        *effect = Some(found.route.effect);
         let name = found.route.name;
         if name == rows::CHECK {
             return Ok(text("ok"));
@@ -206,6 +216,11 @@ fn actor(caller: &Caller, headers: &HeaderMap) -> String {
     let named = named.filter(|_| caller.may_name_actor()).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let named: String = named.chars().filter(char::is_ascii_graphic).take(256).collect();
     if named.is_empty() { caller.name.clone() } else { named }
+}
+
+/// Who is connected, in its shortest form. Nobody who is not would be asked for.
+pub(crate) fn from(extensions: &http::Extensions) -> IpAddr {
+    extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip().to_canonical())
 }
 
 fn text(body: &'static str) -> Response<Body> {

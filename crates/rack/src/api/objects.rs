@@ -1,6 +1,7 @@
 //! Objects: uploaded bytes under a key of an app. On the disk before they are answered for.
 
 use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use convox_proxy::Body;
@@ -124,6 +125,36 @@ pub(super) async fn link(rack: &Rack, app: &str, key: &str, other: &str) -> Resu
     };
     let size = linked.await.map_err(failed)?;
     note(rack, app, other, &to, size).await
+}
+
+/// Keeps what `write` writes under a key, on a thread that may block.
+pub(super) async fn make(
+    rack: &Rack,
+    app: &str,
+    key: &str,
+    write: impl FnOnce(&mut std::fs::File) -> std::io::Result<()> + Send + 'static,
+) -> Result<(), ApiError> {
+    let failed = |error: std::io::Error| {
+        ApiError::new(StatusCode::INSUFFICIENT_STORAGE, format!("the object could not be kept: {error} (is the disk full?)"))
+    };
+    let path = new_file(rack, app).await.map_err(failed)?;
+    let file = path.clone();
+    let made = files::blocking(move || {
+        let mut file = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(file)?;
+        write(&mut file)?;
+        file.sync_all()?;
+        Ok(file.metadata()?.len())
+    });
+    let kept = async {
+        let size = made.await.map_err(failed)?;
+        files::sync_entry(&path).await.map_err(failed)?;
+        note(rack, app, key, &path, size).await
+    };
+    let kept = kept.await;
+    if kept.is_err() {
+        let _ = tokio::fs::remove_file(&path).await;
+    }
+    kept
 }
 
 /// The file that holds an object.

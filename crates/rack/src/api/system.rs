@@ -11,19 +11,9 @@ use http::header::HOST;
 
 use super::{Answer, ApiError, Call, apps, processes};
 use crate::instances::InstanceError;
+use crate::parameters::{self, LOG_RETENTION, Scope, WHITE_LIST};
 use crate::rack::{Rack, SYSTEM_LOG, VERSION};
-
-/// The one parameter: days that logs are kept.
-pub(crate) const LOG_RETENTION: &str = "LogRetention";
-
-/// A value of it.
-pub(crate) fn retention(value: &str) -> Result<Duration, String> {
-    let days = value.trim().parse::<u64>().ok().filter(|days| (1..=3650).contains(days));
-    let days = days.ok_or_else(|| {
-        format!("{LOG_RETENTION} is {value}: give a number of days from 1 to 3650, or nothing for what the rack is started with")
-    })?;
-    Ok(Duration::from_hours(days * 24))
-}
+use crate::router;
 
 /// Whole days, at least one.
 fn days(age: Duration) -> u64 {
@@ -81,22 +71,16 @@ pub(super) async fn update(rack: &Rack, call: &Call) -> Result<Answer, ApiError>
         return Err(ApiError::bad("this rack is one machine: its count is 1 and its type process"));
     }
     let changes = options.parameters.unwrap_or_default();
-    let mut age = None;
-    for (name, value) in &changes {
-        if name != LOG_RETENTION {
-            // One that came with older data may still be taken away.
-            if value.is_empty() && rack.state.parameters().await?.contains_key(name) {
-                continue;
-            }
-            let has = "it has LogRetention, the days that logs are kept; what else can be set are options of `convox-rack serve`";
-            return Err(ApiError::bad(format!("this rack has no parameter {name}: {has}")));
-        }
-        age = Some(if value.is_empty() { rack.log_age } else { retention(value).map_err(ApiError::bad)? });
+    let kept = rack.state.parameters().await?;
+    let changes = parameters::check(Scope::Rack, &changes, &kept, rack.builder.has_images()).map_err(ApiError::bad)?;
+    let peer = call.peer();
+    if !router::lets_in(&parameters::allowed(&changes), peer) {
+        return Err(ApiError::bad(format!("{WHITE_LIST}: you come from {peer}, which is not in it: you would lock yourself out")));
     }
     rack.state.update_parameters(&changes).await?;
-    if let Some(age) = age {
-        rack.logs.set_age(age);
-    }
+    let now = rack.state.parameters().await?;
+    rack.logs.set_age(parameters::log_age(&now).unwrap_or(rack.log_age));
+    rack.allow(parameters::allowed(&now));
     Ok(Answer::Ok)
 }
 

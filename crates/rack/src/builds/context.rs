@@ -16,11 +16,16 @@ const PIECES: usize = 8;
 /// Streams the directory without what its `.dockerignore` names. The Dockerfile and the `.dockerignore` always go along, as
 /// with Docker's own client. Ends soon after nobody takes the pieces any more.
 pub(super) fn stream(dir: PathBuf, dockerfile: String, ignored: &str) -> mpsc::Receiver<io::Result<Bytes>> {
-    let (to, pieces) = mpsc::channel(PIECES);
     let ignored = Ignored::parse(ignored);
+    pieces_of(move |out| write(&dir, &dockerfile, &ignored, out))
+}
+
+/// What somebody writes, on a thread that may block, as pieces.
+pub(crate) fn pieces_of(write: impl FnOnce(&mut Pieces) -> io::Result<()> + Send + 'static) -> mpsc::Receiver<io::Result<Bytes>> {
+    let (to, pieces) = mpsc::channel(PIECES);
     tokio::task::spawn_blocking(move || {
         let mut out = Pieces { to: to.clone(), piece: Vec::with_capacity(PIECE) };
-        if let Err(error) = write(&dir, &dockerfile, &ignored, &mut out).and_then(|()| out.flush()) {
+        if let Err(error) = write(&mut out).and_then(|()| out.flush()) {
             // Nobody listens any more if the build has ended already.
             let _ = to.blocking_send(Err(error));
         }
@@ -82,7 +87,7 @@ fn append(archive: &mut tar::Builder<&mut Pieces>, path: &Path, entry: &std::fs:
 }
 
 /// Cuts what is written into pieces.
-struct Pieces {
+pub(crate) struct Pieces {
     to: mpsc::Sender<io::Result<Bytes>>,
     piece: Vec<u8>,
 }

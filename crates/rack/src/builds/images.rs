@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
-use bollard::query_parameters::{BuildImageOptions, CreateImageOptionsBuilder, TagImageOptionsBuilder};
+use bollard::query_parameters::{BuildImageOptions, CreateImageOptionsBuilder, ImportImageOptionsBuilder, TagImageOptionsBuilder};
 use convox_seal::Secret;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::{BuildError, BuildRequest, Log, context};
+use super::{BuildError, BuildRequest, Log, context, loading};
 use crate::files;
 use crate::logs::LineSplitter;
 use crate::manifest::{Build, Manifest, Service};
@@ -124,6 +124,36 @@ impl Images {
         Ok(())
     }
 
+    /// Gives every service its image out of the request's archive, which is an export. Not all of them on an error.
+    pub(super) async fn load(&self, request: &BuildRequest, manifest: &Manifest, log: &Log<'_>) -> Result<(), BuildError> {
+        let _room = self.room.acquire().await.map_err(|error| BuildError { reason: error.to_string() })?;
+        self.in_time(self.load_all(request, manifest, log)).await
+    }
+
+    async fn load_all(&self, request: &BuildRequest, manifest: &Manifest, log: &Log<'_>) -> Result<(), BuildError> {
+        let image = |service: &Service| (service.name.clone(), self.names.image(&request.app, &service.name, &request.id));
+        let names: BTreeMap<String, String> = manifest.services.iter().map(image).collect();
+        let export = request.archive.clone();
+        let archives = files::blocking(move || loading::archives(&export)).await;
+        for archive in archives.map_err(|error| BuildError { reason: format!("reading the export: {error}") })? {
+            log.say(&format!("Loading {archive}"));
+            let body = bollard::body_try_stream(pieces(loading::stream(request.archive.clone(), archive.clone(), names.clone())));
+            let options = ImportImageOptionsBuilder::new().quiet(true).build();
+            let steps = self.engine.docker.import_image(options, body, None);
+            let texts = steps.map(|step| step.map(|step| step.stream.unwrap_or_default()));
+            let refused = |error| BuildError { reason: format!("the container engine does not take {archive} of the export: {error}") };
+            tell(texts, log).await.map_err(refused)?;
+        }
+        for (service, name) in &names {
+            if let Err(error) = self.engine.docker.inspect_image(name).await {
+                return Err(BuildError {
+                    reason: format!("service {service}: the export's image is not there after loading: {}", reason(&error)),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes all images of an app, or those of one build.
     pub(super) async fn remove(&self, app: &str, build: Option<&str>) -> Result<(), BuildError> {
         let removed = collect::images_of(&self.engine, &self.names, app, build).await;
@@ -147,7 +177,8 @@ impl Images {
         let ignored = files::read_below(&dir, ".dockerignore").map_err(|reason| BuildError { reason })?.unwrap_or_default();
         refuse_others(&text)?;
         log.say(&format!("Building {} from {}", service.name, Path::new(&build.path).join(&build.manifest).display()));
-        let memory = i32::from(self.bounds.memory).checked_mul(1 << 20);
+        let megabytes = request.memory.unwrap_or(self.bounds.memory);
+        let memory = i32::from(megabytes).checked_mul(1 << 20);
         let options = BuildImageOptions {
             dockerfile: dockerfile.clone(),
             t: Some(name.to_owned()),
@@ -169,18 +200,9 @@ impl Images {
         let body = bollard::body_try_stream(pieces(context::stream(dir, dockerfile, &ignored)));
         let steps = self.engine.docker.build_image(options, Some(credentials(&request.registries)), Some(body));
         let texts = steps.map(|step| step.map(|step| step.stream.or(step.status.map(|status| status + "\n")).unwrap_or_default()));
-        tell(texts, log).await.map_err(|error| BuildError { reason: format!("service {}: {error}{}", service.name, self.hint(&error)) })
-    }
-
-    /// What to do about an end that may be the limit's doing.
-    fn hint(&self, error: &str) -> String {
-        let is_killed = ["exit status 137", "returned a non-zero code: 137", "killed", "cgroup"].iter().any(|word| error.contains(word));
-        match self.bounds.memory {
-            memory if memory > 0 && is_killed => {
-                format!("; a step of a build gets {memory} MB of memory here: start the Rack with another --build-memory (0: no limit)")
-            }
-            _ => String::new(),
-        }
+        tell(texts, log)
+            .await
+            .map_err(|error| BuildError { reason: format!("service {}: {error}{}", service.name, hint(megabytes, &error)) })
     }
 
     /// Gets an image from its registry, else takes what the machine has under that name.
@@ -220,6 +242,18 @@ impl Images {
         let tagged = self.engine.docker.tag_image(image, Some(options)).await;
         tagged.map_err(|error| BuildError { reason: format!("could not name image {image}: {}", reason(&error)) })
     }
+}
+
+/// What to do about an end that may be the limit's doing.
+fn hint(memory: u16, error: &str) -> String {
+    let is_killed = ["exit status 137", "returned a non-zero code: 137", "killed", "cgroup"].iter().any(|word| error.contains(word));
+    if memory == 0 || !is_killed {
+        return String::new();
+    }
+    format!(
+        "; a step of a build gets {memory} MB of memory here: set another with `convox apps params set BuildMem=MB`, or start the Rack with another \
+         --build-memory (0: no limit)"
+    )
 }
 
 /// A path as an engine gets it, whatever its own way to read names: parts that lead down, and nothing else. What begins with a bracket,

@@ -4,6 +4,7 @@
 //! The process runtime runs commands from the source: no Dockerfile is built. What is in an
 //! archive is hostile; nothing in it may write outside its own directory or fill the disk.
 
+use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,10 @@ use crate::resources;
 use crate::runtime::Isolation;
 use crate::scheduler;
 
-mod context;
+pub(crate) mod context;
+pub(crate) mod export;
 mod images;
+mod loading;
 mod running;
 mod tree;
 mod unpack;
@@ -53,12 +56,23 @@ pub struct BuildRequest {
     pub manifest: Option<String>,
     /// `NAME=value` for Dockerfiles. May hold secrets.
     pub build_args: Vec<String>,
+    /// Memory of each step in MB, where it is another than what the Rack was started with; 0 is no limit.
+    pub memory: Option<u16>,
     /// Whether images are built from scratch.
     pub no_cache: bool,
     /// Whether it is for development: up to the stage of that name, where a Dockerfile has one.
     pub development: bool,
     /// Private registries.
     pub registries: Vec<RegistryLogin>,
+}
+
+/// Where the images of a build come from that are not made here.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'a> {
+    /// Every service gets this one, but for those that name another.
+    Image(&'a str),
+    /// The request's archive holds images of these services.
+    Export(&'a BTreeSet<String>),
 }
 
 /// What a build made.
@@ -150,8 +164,8 @@ impl Builder {
         self.images.is_some()
     }
 
-    /// A build of images that are there already: every service gets this one, but for those that name another. `text` is the manifest.
-    pub async fn import_image(&self, request: BuildRequest, text: String, image: &str) -> Result<BuildOutput, BuildError> {
+    /// A build of images that are there already. `text` is the manifest.
+    pub async fn import(&self, request: BuildRequest, text: String, origin: Origin<'_>) -> Result<BuildOutput, BuildError> {
         let log = Log { logs: &self.logs, app: &request.app, stream: format!("build/{}", request.id) };
         let running = self.running.begin(&request.app, &request.id);
         let made = async {
@@ -162,8 +176,17 @@ impl Builder {
             if manifest.services.is_empty() {
                 return Err(BuildError { reason: "convox.yml has no services to give the image to".to_owned() });
             }
+            let taken = async {
+                match origin {
+                    Origin::Image(image) => images.take(&request, &manifest, image, &log).await,
+                    Origin::Export(services) => {
+                        check_services(&manifest, services)?;
+                        images.load(&request, &manifest, &log).await
+                    }
+                }
+            };
             tokio::select! {
-                taken = images.take(&request, &manifest, image, &log) => taken?,
+                taken = taken => taken?,
                 () = running.stop().cancelled() => return Err(BuildError { reason: "it was cancelled".to_owned() }),
             }
             Ok(manifest)
@@ -176,9 +199,17 @@ impl Builder {
             }
             Err(error) => {
                 log.say(&format!("ERROR: {error}"));
+                if let Err(error) = self.remove(&request.app, &request.id).await {
+                    log.say(&format!("what it left could not be deleted: {error}"));
+                }
                 Err(error)
             }
         }
+    }
+
+    /// How many builds run.
+    pub fn running(&self) -> usize {
+        self.running.count()
     }
 
     /// Ends all builds of an app that run, and waits until they have ended. Says how many there were.
@@ -319,6 +350,17 @@ struct Log<'a> {
 impl Log<'_> {
     fn say(&self, message: &str) {
         self.logs.append(&log_of(self.app), &self.stream, message);
+    }
+}
+
+/// Whether an export has an image for every service, and no other.
+fn check_services(manifest: &Manifest, images: &BTreeSet<String>) -> Result<(), BuildError> {
+    if let Some(service) = manifest.services.iter().find(|service| !images.contains(&service.name)) {
+        return Err(BuildError { reason: format!("the export has no image of service {}", service.name) });
+    }
+    match images.iter().find(|name| manifest.service(name).is_none()) {
+        Some(name) => Err(BuildError { reason: format!("the export has an image of service {name}, which its manifest does not have") }),
+        None => Ok(()),
     }
 }
 

@@ -52,6 +52,11 @@ impl Running {
         Run { all: Arc::clone(self), key, marks }
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Ends all of an app and waits for it. Says how many there were.
     pub(super) async fn cancel(&self, app: &str) -> usize {
         let found: Vec<Marks> = self.lock().iter().filter(|((owner, _), _)| owner == app).map(|(_, marks)| marks.clone()).collect();

@@ -108,6 +108,8 @@ struct Shared {
     limits: LogLimits,
     /// Seconds after which a file goes; may change.
     age: AtomicU64,
+    /// The same for those logs that have an age of their own.
+    ages: Mutex<HashMap<String, Duration>>,
     writers: Mutex<HashMap<String, Arc<Mutex<LogWriter>>>>,
     watcher: Mutex<Option<watch::Watcher>>,
 }
@@ -118,7 +120,8 @@ impl LogStore {
         let private = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         private.map_err(|source| LogError::Io { app: dir.display().to_string(), doing: "creating the directory", source })?;
         let age = limits.age.as_secs().into();
-        let shared = Shared { dir: dir.to_owned(), limits, age, writers: Mutex::default(), watcher: Mutex::default() };
+        let shared =
+            Shared { dir: dir.to_owned(), limits, age, ages: Mutex::default(), writers: Mutex::default(), watcher: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -139,6 +142,21 @@ impl LogStore {
     /// Keeps lines so long from now on.
     pub fn set_age(&self, age: Duration) {
         self.shared.age.store(age.as_secs(), Ordering::Relaxed);
+    }
+
+    /// Keeps the lines of one log so long from now on, or as long as others.
+    pub fn set_age_of(&self, app: &str, age: Option<Duration>) {
+        let mut ages = lock(&self.shared.ages);
+        match age {
+            Some(age) => drop(ages.insert(app.to_owned(), age)),
+            None => drop(ages.remove(app)),
+        }
+    }
+
+    /// How much is kept of one log.
+    fn limits_of(&self, app: &str) -> LogLimits {
+        let limits = self.limits();
+        LogLimits { age: lock(&self.shared.ages).get(app).copied().unwrap_or(limits.age), ..limits }
     }
 
     /// Adds a message, now; each of its lines becomes a line of the log. A failure to write is
@@ -197,6 +215,17 @@ impl LogStore {
         }
     }
 
+    /// Bytes that each log has on the disk, by its name. To be called on a thread that may block.
+    pub fn sizes(&self) -> Vec<(String, u64)> {
+        let names = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let size =
+            |dir: &Path| names(dir).filter_map(|file| file.metadata().ok()).filter(std::fs::Metadata::is_file).map(|file| file.len()).sum();
+        let mut sizes: Vec<(String, u64)> =
+            names(&self.shared.dir).map(|log| (log.file_name().to_string_lossy().into_owned(), size(&log.path()))).collect();
+        sizes.sort_unstable();
+        sizes
+    }
+
     /// Deletes what is older than the limits allow. To be called now and then, on a thread that
     /// may block.
     pub fn expire(&self) {
@@ -204,7 +233,8 @@ impl LogStore {
             return;
         };
         for entry in entries.flatten() {
-            if let Err(error) = segment::expire(&entry.path(), self.limits()) {
+            let limits = self.limits_of(&entry.file_name().to_string_lossy());
+            if let Err(error) = segment::expire(&entry.path(), limits) {
                 tracing::warn!(log = %entry.path().display(), %error, "old log files could not be deleted");
             }
         }

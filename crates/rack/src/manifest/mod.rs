@@ -17,6 +17,8 @@ mod fields;
 mod service;
 mod tree;
 
+pub(crate) use service::read_network;
+
 use fields::{Field, Name, Reading, hint};
 
 /// A checked manifest with all defaults applied.
@@ -110,6 +112,18 @@ pub struct Service {
     pub allowed: Vec<IpNet>,
     /// Answered by the router with HTTP, where it could be with HTTPS.
     pub plain_http: bool,
+}
+
+impl Service {
+    /// How its processes are spoken to.
+    pub fn scheme(&self) -> &str {
+        self.port.as_ref().map_or("http", |port| port.scheme.as_str())
+    }
+
+    /// Whether its processes speak HTTP/1.1, with TLS or without: the router serves no others by host name.
+    pub fn speaks_http(&self) -> bool {
+        matches!(self.scheme(), "http" | "https")
+    }
 }
 
 /// `build` of a service.

@@ -57,6 +57,7 @@ pub(super) fn read(name: &str, field: &Field, reading: &mut Reading<'_>) -> Resu
     let one_at_a_time = agent || singleton;
     let sticky = flag(&mut fields, "sticky", reading)?;
     let timeout = seconds(&mut fields, "timeout", reading)?;
+    let domain = fields.take("domain");
     let (is_sticky, is_timed) = (sticky == Some(true), timeout.is_some());
     let sticky = sticky.unwrap_or(true);
     let service = Service {
@@ -68,7 +69,7 @@ pub(super) fn read(name: &str, field: &Field, reading: &mut Reading<'_>) -> Resu
         ports: fields.take("ports").map(|ports| read_ports(&ports, reading)).transpose()?.unwrap_or_default(),
         health: fields.take("health").map(|health| read_health(&health, reading)).transpose()?.unwrap_or_default(),
         scale: fields.take("scale").map(|scale| read_scale(&scale, reading)).transpose()?.unwrap_or_default(),
-        domains: fields.take("domain").map(|domain| read_domains(&domain, reading)).transpose()?.unwrap_or_default(),
+        domains: domain.as_ref().map(|domain| read_domains(domain, reading)).transpose()?.unwrap_or_default(),
         environment: fields.take("environment").map(|environment| read_environment(&environment, reading)).transpose()?.unwrap_or_default(),
         internal: flag(&mut fields, "internal", reading)?.unwrap_or(false) && !internal_and_external,
         resources: fields.take("resources").map(|names| read_names(&names, "resource", reading)).transpose()?.unwrap_or_default(),
@@ -101,10 +102,19 @@ pub(super) fn read(name: &str, field: &Field, reading: &mut Reading<'_>) -> Resu
     let deployment = &service.deployment;
     without_effect(deployment.minimum != if one_at_a_time { 0 } else { 50 }, "deployment.minimum");
     without_effect(!one_at_a_time && !matches!(deployment.maximum, 0..=100 | 200), "deployment.maximum (above 100)");
+    let is_nameless = !service.internal && !service.speaks_http();
     without_effect(
-        service.port.as_ref().is_some_and(|port| port.scheme != "http") && !service.internal,
+        is_nameless && service.domains.is_empty(),
         "port by host name (the router speaks HTTP/1.1 to processes; others are reached on the service's own port)",
     );
+    if let Some(domain) = domain.filter(|_| is_nameless && !service.domains.is_empty()) {
+        let why = format!(
+            "the router speaks HTTP/1.1 to processes, and this one speaks {}, so nobody would reach it under this name; take `domain` out, or set \
+             `internal: true`, and reach it on the service's own port (`convox services`)",
+            service.scheme()
+        );
+        reading.refused.push(domain.error(format!("not on this Rack: {why}")));
+    }
     for (key, why) in REFUSED {
         fields.refuse(reading, key, why);
     }
@@ -172,7 +182,7 @@ fn read_port(field: &Field, reading: &Reading<'_>) -> Result<ServicePort, Manife
         fields.finish()?;
         let mut port = read_port(&port.ok_or_else(|| field.error("port is missing"))?, reading)?;
         if let Some(scheme) = scheme {
-            port.scheme = scheme;
+            port.scheme = scheme.trim().to_ascii_lowercase();
         }
         return Ok(port);
     }
@@ -360,14 +370,16 @@ pub(super) fn read_labels(field: &Field, reading: &Reading<'_>) -> Result<BTreeM
 }
 
 /// Networks and single addresses: a list, or separated by commas.
+/// A network, or an address alone.
+pub(crate) fn read_network(text: &str) -> Result<IpNet, String> {
+    let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(alone).ok_or_else(|| format!("not a network or an address, as 10.0.0.0/8: {text:?}"))
+}
+
 fn read_networks(field: &Field, reading: &Reading<'_>) -> Result<Vec<IpNet>, ManifestError> {
     let texts = if field.is_list() { field.texts(reading)? } else { vec![field.text(reading)?] };
     let parts = texts.iter().flat_map(|text| text.split(',')).map(str::trim).filter(|part| !part.is_empty());
-    let networks = parts.map(|part| {
-        let alone = || part.parse::<IpAddr>().ok().map(IpNet::from);
-        part.parse().ok().or_else(alone).ok_or_else(|| field.error(format!("not a network or an address, as 10.0.0.0/8: {part:?}")))
-    });
-    let networks: Vec<IpNet> = networks.collect::<Result<_, _>>()?;
+    let networks: Vec<IpNet> = parts.map(|part| read_network(part).map_err(|why| field.error(why))).collect::<Result<_, _>>()?;
     // Nobody would be kept out, and somebody wanted that.
     if networks.is_empty() { Err(field.error("names no network")) } else { Ok(networks) }
 }

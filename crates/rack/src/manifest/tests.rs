@@ -376,7 +376,23 @@ fn what_has_no_effect_is_listed_where_it_is_given() {
         ]
     );
     assert!(unused("{port: \"grpc:80\"}")[0].starts_with("services.web.port by host name"));
+    assert!(unused("{port: \"https:80\"}").is_empty() && unused("{port: \"grpc:80\", internal: true}").is_empty());
     assert_eq!(parse("params: {A: b}\nservices:\n  web:\n").unused, ["params"]);
+}
+
+#[test]
+fn a_name_for_what_the_router_does_not_speak_is_refused_in_a_new_release() {
+    let text = |port: &str, more: &str| format!("services:\n  web:\n    domain: a.example.com\n    port: {port}\n{more}");
+    for port in ["grpc:80", "tcp:80", "{port: 80, scheme: GRPC}"] {
+        let refused = new(&text(port, "")).unwrap_err();
+        assert_eq!(refused.line, 3, "{port}");
+        assert!(refused.message.starts_with("services.web.domain: not on this Rack: the router speaks HTTP/1.1"), "{refused}");
+        // One that runs already runs on.
+        assert!(Manifest::parse(&text(port, "")).is_ok() && new(&text(port, "    internal: true\n")).is_ok());
+    }
+    for port in ["80", "http:80", "HTTPS:80"] {
+        assert!(new(&text(port, "")).is_ok(), "{port}");
+    }
 }
 
 #[test]

@@ -5,18 +5,20 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use convox_meters::Histogram;
 use convox_proxy::Upstream;
+use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::table::Target;
+use super::table::{CLASSES, Requests, Target, class};
 
 /// Connections of one service at the same time; more wait to be accepted.
 const CONNECTIONS: usize = 8192;
@@ -39,7 +41,10 @@ pub(super) struct Backend {
 
 impl Backend {
     pub(super) fn new(target: Target) -> io::Result<Arc<Self>> {
-        let upstream = Upstream::new(format!("{}:{}", target.process, target.port), 1, "127.0.0.1", target.port, None);
+        // Nobody else answers on a port of this machine that the Rack gave to a process: its certificate would prove nothing more, and most
+        // have one that nobody signed. The originals do not look at it either.
+        let tls = target.tls.then(convox_tls::unverified_config).transpose().map_err(io::Error::other)?;
+        let upstream = Upstream::new(format!("{}:{}", target.process, target.port), 1, "127.0.0.1", target.port, tls);
         let upstream = Arc::new(upstream.map_err(io::Error::other)?.transparent().with_label("the app"));
         let backend = Arc::new(Self { target, upstream, connections: watch::Sender::new(0) });
         let mut live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,7 +66,7 @@ static LIVE: Mutex<Vec<Weak<Backend>>> = Mutex::new(Vec::new());
 /// The process, if anyone still knows it.
 pub(super) fn known(target: &Target) -> Option<Arc<Backend>> {
     let live = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
-    live.iter().filter_map(Weak::upgrade).find(|backend| backend.target == *target)
+    live.iter().filter_map(Weak::upgrade).find(|backend| backend.target.is_of(target))
 }
 
 /// Counts one connection or exchange for as long as it lives.
@@ -88,11 +93,36 @@ type Backends = Arc<[Arc<Backend>]>;
 pub(super) struct Pool {
     backends: watch::Sender<Backends>,
     turn: AtomicUsize,
+    by_class: [AtomicU64; CLASSES],
+    times: Histogram,
 }
 
 impl Pool {
     pub(super) fn new() -> Self {
-        Self { backends: watch::Sender::new(Backends::default()), turn: AtomicUsize::new(0) }
+        Self {
+            backends: watch::Sender::new(Backends::default()),
+            turn: AtomicUsize::new(0),
+            by_class: Default::default(),
+            times: Histogram::default(),
+        }
+    }
+
+    /// One more request, which was answered with this status, or not at all, after so long.
+    pub(super) fn answered(&self, status: Option<StatusCode>, took: Duration) {
+        let class = status.map_or(0, |status| class(status.as_u16()));
+        if let Some(count) = self.by_class.get(class) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        // A WebSocket lasts as long as its ends like.
+        if class != 1 {
+            self.times.add(took);
+        }
+    }
+
+    /// What was answered so far, of the service of this name.
+    pub(super) fn requests(&self, app: &str, service: &str) -> Requests {
+        let by_class = std::array::from_fn(|class| self.by_class.get(class).map_or(0, |count| count.load(Ordering::Relaxed)));
+        Requests { app: app.to_owned(), service: service.to_owned(), by_class, times: self.times.read() }
     }
 
     /// New connections go to these from now on. A process that stays keeps its count.
@@ -238,7 +268,7 @@ mod tests {
                 stream.write_all(text.as_bytes()).await.unwrap();
             }
         });
-        Target { process: text.to_owned(), port }
+        Target { process: text.to_owned(), port, tls: false }
     }
 
     struct Service {
@@ -265,7 +295,7 @@ mod tests {
     async fn connections_take_turns_and_skip_who_does_not_answer() {
         let service = service();
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let closed = Target { process: "closed".to_owned(), port: closed };
+        let closed = Target { process: "closed".to_owned(), port: closed, tls: false };
         service.pool.set(&[answers("a").await, closed, answers("b").await]).unwrap();
         let mut seen = String::new();
         for _ in 0..6 {
@@ -297,7 +327,7 @@ mod tests {
     async fn a_backend_is_idle_when_its_last_connection_ends() {
         let service = service();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = Target { process: "p".to_owned(), port: listener.local_addr().unwrap().port() };
+        let target = Target { process: "p".to_owned(), port: listener.local_addr().unwrap().port(), tls: false };
         service.pool.set(&[target]).unwrap();
         let backend = Arc::clone(&service.pool.backends()[0]);
         let client = TcpStream::connect(service.address).await.unwrap();

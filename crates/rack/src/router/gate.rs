@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use convox_proxy::{Body, Forward, Gate, Outcome, Permit, Reason, RequestId, Upstream, Verdict};
@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use ipnet::IpNet;
 
 use super::balancer::{Counted, Pool};
-use super::table::Target;
+use super::table::{CLASSES, Target, class};
 
 /// Where certificate authorities look for their answer.
 const CHALLENGE: &str = "/.well-known/acme-challenge/";
@@ -40,12 +40,19 @@ impl Site {
     }
 }
 
+/// Whether a list of networks lets somebody in. Whoever is on this machine is, so that nobody locks himself out.
+pub(crate) fn lets_in(allowed: &[IpNet], from: IpAddr) -> bool {
+    allowed.is_empty() || from.is_loopback() || allowed.iter().any(|network| network.contains(&from))
+}
+
 /// Who is served under which name. Swapped whole.
 #[derive(Default)]
 pub(super) struct Names {
     /// By host name, lower case; `*.example.com` stands for every name with one more part.
     pub(super) sites: HashMap<String, Site>,
     pub(super) challenges: HashMap<String, String>,
+    /// Networks that are let in at all; empty is everybody.
+    pub(super) allowed: Vec<IpNet>,
 }
 
 impl Names {
@@ -63,24 +70,41 @@ pub(super) struct Door {
     pub(super) port: u16,
     /// The port on which HTTPS is answered; 0 while it is not.
     pub(super) https: Arc<AtomicU16>,
+    /// What was answered here, without a service.
+    pub(super) own: Arc<[AtomicU64; CLASSES]>,
 }
 
 impl Gate for Door {
     type Permit = Passage;
 
     async fn decide(&self, head: &Parts, peer: SocketAddr) -> Verdict<Passage> {
+        let verdict = self.passage(head, peer).await;
+        if let Verdict::Reply(reply) = &verdict
+            && let Some(count) = self.own.get(class(reply.status().as_u16()))
+        {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        verdict
+    }
+}
+
+impl Door {
+    async fn passage(&self, head: &Parts, peer: SocketAddr) -> Verdict<Passage> {
         let names = self.names.load_full();
         if let Some(token) = head.uri.path().strip_prefix(CHALLENGE)
             && let Some(answer) = names.challenges.get(token)
         {
             return Verdict::Reply(text(StatusCode::OK, answer.clone()));
         }
+        let from = peer.ip().to_canonical();
+        if !lets_in(&names.allowed, from) {
+            return Verdict::Reply(text(StatusCode::FORBIDDEN, "this rack does not serve your network\n"));
+        }
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         let host = without_port(host).to_ascii_lowercase();
         let Some(site) = names.site(&host) else {
             return Verdict::Reply(text(StatusCode::NOT_FOUND, "no app is served under this name\n"));
         };
-        let from = peer.ip().to_canonical();
         if !site.lets_in(from) {
             return Verdict::Reply(text(StatusCode::FORBIDDEN, "this app is not served to your network\n"));
         }
@@ -157,7 +181,9 @@ impl Permit for Passage {
         Some(upstream)
     }
 
-    fn finished(self, _outcome: Outcome) {}
+    fn finished(self, outcome: Outcome) {
+        self.pool.answered(outcome.status, outcome.duration);
+    }
 }
 
 #[cfg(test)]
@@ -198,14 +224,14 @@ mod tests {
 
     fn door(site: Site, scheme: &'static str, https: u16) -> Door {
         let challenges = HashMap::from([("token".to_owned(), "answer".to_owned())]);
-        let names = Names { sites: HashMap::from([("web.example.com".to_owned(), site)]), challenges };
-        Door { names: Arc::new(ArcSwap::from_pointee(names)), scheme, port: 80, https: Arc::new(https.into()) }
+        let names = Names { sites: HashMap::from([("web.example.com".to_owned(), site)]), challenges, ..Names::default() };
+        Door { names: Arc::new(ArcSwap::from_pointee(names)), scheme, port: 80, https: Arc::new(https.into()), own: Arc::default() }
     }
 
     #[tokio::test]
     async fn http_is_sent_to_https_where_that_is_answered_and_wanted() {
         let pool = Arc::new(Pool::new());
-        pool.set(&[Target { process: "p".to_owned(), port: 1 }]).unwrap();
+        pool.set(&[Target { process: "p".to_owned(), port: 1, tls: false }]).unwrap();
         let secure = door(site(&pool, &[]), "http", 443);
         let of = |path: &'static str| reply(&secure, "192.0.2.1:9", "Web.example.com:80", path);
         assert_eq!(of("/a?b=c").await, (308, "https://web.example.com/a?b=c".to_owned()));
@@ -222,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn a_whitelist_keeps_others_out_on_both_doors() {
         let pool = Arc::new(Pool::new());
-        pool.set(&[Target { process: "p".to_owned(), port: 1 }]).unwrap();
+        pool.set(&[Target { process: "p".to_owned(), port: 1, tls: false }]).unwrap();
         for scheme in ["http", "https"] {
             let door = door(site(&pool, &["10.0.0.0/8", "2001:db8::/32"]), scheme, 0);
             for (from, status) in [
@@ -235,6 +261,26 @@ mod tests {
             ] {
                 assert_eq!(reply(&door, from, "web.example.com", "/").await.0, status, "{scheme} {from}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_racks_own_list_keeps_others_out_of_every_app_but_not_the_authority_and_this_machine() {
+        let pool = Arc::new(Pool::new());
+        pool.set(&[Target { process: "p".to_owned(), port: 1, tls: false }]).unwrap();
+        let door = door(site(&pool, &[]), "https", 0);
+        let mut names = Names { allowed: vec!["10.0.0.0/8".parse().unwrap()], ..Names::default() };
+        names.sites.insert("web.example.com".to_owned(), site(&pool, &[]));
+        names.challenges.insert("token".to_owned(), "answer".to_owned());
+        door.names.store(Arc::new(names));
+        for (from, path, status) in [
+            ("10.1.2.3:9", "/", 200),
+            ("127.0.0.1:9", "/", 200),
+            ("[::1]:9", "/", 200),
+            ("192.0.2.1:9", "/", 403),
+            ("192.0.2.1:9", "/.well-known/acme-challenge/token", 200),
+        ] {
+            assert_eq!(reply(&door, from, "web.example.com", path).await.0, status, "{from} {path}");
         }
     }
 

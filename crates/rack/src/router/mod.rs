@@ -4,7 +4,7 @@
 //! know. [`Router`] is the Rack's half: it says what to route, and starts the other half if it is not there. See
 //! `docs/adr/0020`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,13 +24,16 @@ mod gate;
 mod process;
 mod table;
 
-pub(crate) use table::{Certificate, Route, Table, Target};
+pub(crate) use gate::lets_in;
+pub(crate) use table::{CLASSES, Certificate, Counted, Route, Table, Target, class};
 use table::{Order, Report};
 
 /// Router and Rack must be of one build: they speak a language of their own.
-const PROGRAM: &str = concat!(env!("CARGO_PKG_VERSION"), "+", "2");
+const PROGRAM: &str = concat!(env!("CARGO_PKG_VERSION"), "+", "3");
 /// How long a router may take to listen.
 const START: Duration = Duration::from_secs(30);
+/// How long a router may take to say what it counted.
+const COUNT: Duration = Duration::from_secs(2);
 /// Pause before a router that ended is started again.
 const AGAIN: Duration = Duration::from_millis(100);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -70,6 +73,8 @@ pub(crate) struct Applied {
 pub(crate) struct Router {
     table: watch::Sender<Table>,
     drains: mpsc::UnboundedSender<Target>,
+    /// Who asks what was counted.
+    asks: mpsc::UnboundedSender<oneshot::Sender<Counted>>,
     waiting: Arc<Waiting>,
     applied: watch::Receiver<Applied>,
     stop: CancellationToken,
@@ -91,14 +96,18 @@ impl Router {
         let link = place.connect().await?;
         let earlier = link.table.clone();
         let (routes, certificates) = (earlier.routes.clone(), earlier.certificates.clone());
-        let table = Table { serial: earlier.serial + 1, routes, certificates, ..base };
+        // Nobody is let in for the moment until the Rack has read who may be.
+        let table = Table { serial: earlier.serial + 1, routes, certificates, allowed: earlier.allowed.clone(), ..base };
         let (drains, to_drain) = mpsc::unbounded_channel();
+        let (asks, asked) = mpsc::unbounded_channel();
         let (heard, applied) = watch::channel(Applied::default());
-        let router = Self { table: watch::Sender::new(table), drains, waiting: Arc::default(), applied, stop: CancellationToken::new() };
+        let router =
+            Self { table: watch::Sender::new(table), drains, asks, waiting: Arc::default(), applied, stop: CancellationToken::new() };
         let task = Task {
             place,
             table: router.table.subscribe(),
             to_drain,
+            asked,
             waiting: Arc::clone(&router.waiting),
             heard,
             stop: router.stop.clone(),
@@ -129,6 +138,13 @@ impl Router {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(target.clone()).or_default().push(done);
         let _ = self.drains.send(target);
         let _ = wait.await;
+    }
+
+    /// What the router did since it began; `None` if it does not say.
+    pub(crate) async fn counted(&self) -> Option<Counted> {
+        let (tell, told) = oneshot::channel();
+        self.asks.send(tell).ok()?;
+        timeout(COUNT, told).await.ok()?.ok()
     }
 
     /// Lets go of the router, which goes on routing.
@@ -248,6 +264,7 @@ struct Task {
     place: Place,
     table: watch::Receiver<Table>,
     to_drain: mpsc::UnboundedReceiver<Target>,
+    asked: mpsc::UnboundedReceiver<oneshot::Sender<Counted>>,
     waiting: Arc<Waiting>,
     heard: watch::Sender<Applied>,
     stop: CancellationToken,
@@ -284,6 +301,8 @@ impl Task {
     async fn serve(&mut self, link: Link) -> io::Result<()> {
         let Link { mut from, mut to, .. } = link;
         let (waiting, heard) = (Arc::clone(&self.waiting), self.heard.clone());
+        // Answers come in order. Whose answer does not come any more is let go of with this.
+        let askers = Mutex::new(VecDeque::new());
         let listening = async {
             loop {
                 match read(&mut from).await? {
@@ -294,6 +313,12 @@ impl Task {
                     Some(Report::Drained(target)) => {
                         for done in waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&target).into_iter().flatten() {
                             let _ = done.send(());
+                        }
+                    }
+                    Some(Report::Counted(counted)) => {
+                        let asker: Option<oneshot::Sender<Counted>> = askers.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                        if let Some(asker) = asker {
+                            let _ = asker.send(counted);
                         }
                     }
                     Some(Report::Hello { .. }) => {}
@@ -316,6 +341,13 @@ impl Task {
                     }
                     target = self.to_drain.recv() => match target {
                         Some(target) => write(&mut to, &Order::Drain(target)).await?,
+                        None => return Ok(()),
+                    },
+                    asker = self.asked.recv() => match asker {
+                        Some(asker) => {
+                            askers.lock().unwrap_or_else(PoisonError::into_inner).push_back(asker);
+                            write(&mut to, &Order::Count).await?;
+                        }
                         None => return Ok(()),
                     },
                 }

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::balancer::{Pool, Port};
 use super::gate::{Door, Names, Site};
-use super::table::{LINE_CAP, Order, Report, Table, Target};
+use super::table::{CLASSES, Counted, LINE_CAP, Order, Report, Table, Target};
 
 /// Reports on their way to the Rack.
 const REPORTS: usize = 1024;
@@ -108,6 +108,9 @@ async fn link(router: &Arc<Router>, stream: UnixStream) -> io::Result<()> {
                     let _ = reports.send(Report::Drained(target)).await;
                 });
             }
+            Order::Count => {
+                let _ = reports.send(Report::Counted(router.counted())).await;
+            }
             Order::End => router.end.cancel(),
         }
     }
@@ -122,6 +125,7 @@ struct Router {
     /// The port on which HTTPS is answered, or 0.
     https: Arc<AtomicU16>,
     tls: TlsServer,
+    own: Arc<[AtomicU64; CLASSES]>,
     end: CancellationToken,
 }
 
@@ -147,7 +151,14 @@ impl Router {
         // For callers who ask for a name that has no certificate: they get one that nobody trusts.
         let (certificate, key) = tls_server::generate(&["convox-router"]).map_err(io::Error::other)?;
         let tls = TlsServer::from_pem(certificate.as_bytes(), key.as_bytes()).map_err(io::Error::other)?;
-        Ok(Self { routed: Mutex::default(), names: Arc::default(), https: Arc::default(), tls, end: CancellationToken::new() })
+        Ok(Self {
+            routed: Mutex::default(),
+            names: Arc::default(),
+            https: Arc::default(),
+            tls,
+            own: Arc::default(),
+            end: CancellationToken::new(),
+        })
     }
 
     fn routed(&self) -> MutexGuard<'_, Routed> {
@@ -161,7 +172,8 @@ impl Router {
             let mut routed = self.routed();
             let mut pools = BTreeMap::new();
             let mut wanted = HashMap::new();
-            let mut names = Names { challenges: table.challenges.iter().cloned().collect(), ..Names::default() };
+            let mut names =
+                Names { challenges: table.challenges.iter().cloned().collect(), allowed: table.allowed.clone(), ..Names::default() };
             for route in &table.routes {
                 let key = (route.app.clone(), route.service.clone());
                 let pool = routed.pools.get(&key).cloned().unwrap_or_else(|| Arc::new(Pool::new()));
@@ -242,12 +254,20 @@ impl Router {
         let server = Server::bind(asked, shards, is_tls.then(|| self.tls.clone()))?;
         let (bound, stop) = (server.local_addr(), CancellationToken::new());
         let scheme = if is_tls { "https" } else { "http" };
-        let door = Door { names: Arc::clone(&self.names), scheme, port: bound.port(), https: Arc::clone(&self.https) };
+        let door =
+            Door { names: Arc::clone(&self.names), scheme, port: bound.port(), https: Arc::clone(&self.https), own: Arc::clone(&self.own) };
         let shutdown = stop.clone().cancelled_owned();
         let serving = tokio::spawn(async move {
             let _ = server.run(door, Nothing, shutdown).await;
         });
         Ok(Front { asked, bound, stop, serving })
+    }
+
+    fn counted(&self) -> Counted {
+        let stats = convox_proxy::stats();
+        let services = self.routed().pools.iter().map(|((app, service), pool)| pool.requests(app, service)).collect();
+        let own = std::array::from_fn(|class| self.own.get(class).map_or(0, |count| count.load(Ordering::Relaxed)));
+        Counted { services, own, callers: stats.callers, tunnels: stats.tunnels, failed: stats.failed }
     }
 
     async fn drained(&self, target: &Target) {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use convox_meters::Times;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,9 @@ pub(crate) struct Table {
     /// Addresses on which services' own ports are open: the loopback address, and the machine's in the containers' network.
     pub(crate) inside: Vec<IpAddr>,
     pub(crate) routes: Vec<Route>,
+    /// Networks from which apps are reached by host name, whatever they say themselves; empty is from everywhere.
+    #[serde(default)]
+    pub(crate) allowed: Vec<IpNet>,
     pub(crate) certificates: Vec<Certificate>,
     /// Answers to the questions of certificate authorities: token and answer.
     pub(crate) challenges: Vec<(String, String)>,
@@ -29,7 +33,7 @@ pub(crate) struct Route {
     pub(crate) service: String,
     /// Its own port, the same from release to release.
     pub(crate) port: u16,
-    /// Whether its processes speak HTTP.
+    /// Whether its processes speak HTTP without TLS.
     pub(crate) http: bool,
     /// Host names, lower case. None for an internal service.
     pub(crate) hosts: Vec<String>,
@@ -47,6 +51,16 @@ pub(crate) struct Target {
     pub(crate) process: String,
     /// Its own port on the loopback address.
     pub(crate) port: u16,
+    /// Whether it speaks TLS there.
+    #[serde(default)]
+    pub(crate) tls: bool,
+}
+
+impl Target {
+    /// The same process, whatever is known of how it speaks.
+    pub(crate) fn is_of(&self, other: &Self) -> bool {
+        (&self.process, self.port) == (&other.process, other.port)
+    }
 }
 
 /// A certificate for some names. The key is a secret: this is sent over a private socket only and has no place on the disk.
@@ -101,6 +115,8 @@ pub(crate) enum Order {
     Table(Table),
     /// Say when nobody is connected to this process any more.
     Drain(Target),
+    /// Say what was counted so far.
+    Count,
     /// Stop accepting, finish what is open, and end.
     End,
 }
@@ -114,6 +130,41 @@ pub(crate) enum Report {
     Applied { serial: u64, http: Option<SocketAddr>, https: Option<SocketAddr>, failures: Vec<(SocketAddr, String)> },
     /// Nobody is connected to this process.
     Drained(Target),
+    /// What was counted so far.
+    Counted(Counted),
+}
+
+/// What a router did since it began.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Counted {
+    /// Requests by host name, of each service.
+    pub(crate) services: Vec<Requests>,
+    /// Those that went to no service: unknown names, networks that are kept out, HTTP that was sent to HTTPS.
+    pub(crate) own: [u64; CLASSES],
+    /// Connections of callers, and requests of HTTP/2.
+    pub(crate) callers: i64,
+    /// Open WebSockets.
+    pub(crate) tunnels: i64,
+    /// Connections to processes that could not be opened.
+    pub(crate) failed: i64,
+}
+
+/// Requests of one service.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Requests {
+    pub(crate) app: String,
+    pub(crate) service: String,
+    pub(crate) by_class: [u64; CLASSES],
+    /// From the decision to the last byte of the answer, without WebSockets.
+    pub(crate) times: Times,
+}
+
+/// Statuses by their hundred; the first is of callers who went away before there was one.
+pub(crate) const CLASSES: usize = 6;
+
+/// What a status is counted under.
+pub(crate) fn class(status: u16) -> usize {
+    usize::from(status / 100).min(CLASSES - 1)
 }
 
 /// Longest line of the link: more services and certificates than a machine holds.

@@ -1,11 +1,14 @@
 //! One health check of one process.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::manifest::Service;
 
@@ -15,14 +18,16 @@ const CLOSED_SOON: Duration = Duration::from_millis(200);
 const LINE_CAP: usize = 1024;
 
 /// Asks a process whether it is well: an HTTP request if the service has a path and speaks HTTP,
-/// else a connection. The error says what was seen.
+/// else a connection, with TLS where its port is `https:`. The error says what was seen.
 pub(super) async fn check(port: u16, service: &Service) -> Result<(), String> {
-    let speaks_http = service.port.as_ref().is_none_or(|port| port.scheme == "http");
-    let path = service.health.path.as_deref().filter(|_| speaks_http);
+    let path = service.health.path.as_deref().filter(|_| service.speaks_http());
     let outcome = timeout(service.health.timeout, async {
-        match path {
-            Some(path) => get(port, path).await,
-            None => stays(connect(port).await?).await,
+        let stream = connect(port).await?;
+        match (path, service.scheme() == "https") {
+            (Some(path), false) => get(stream, port, path).await,
+            (Some(path), true) => get(secured(stream).await?, port, path).await,
+            (None, false) => stays(stream).await,
+            (None, true) => stays(secured(stream).await?).await,
         }
     });
     outcome.await.unwrap_or_else(|_| Err(format!("no answer within {} s", service.health.timeout.as_secs()))).map_err(|seen| match path {
@@ -39,8 +44,17 @@ async fn connect(port: u16) -> Result<TcpStream, String> {
     })
 }
 
+/// Whose certificate it is does not matter, as it does not to the router.
+async fn secured(stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+    let config = convox_tls::unverified_config().map_err(|error| error.to_string())?;
+    let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST).into());
+    TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
+        format!("no TLS there: {error} (`port: https:...` says that the process speaks it; leave `https:` out for one that does not)")
+    })
+}
+
 /// Whether a connection that was opened stays: an engine that forwards a port accepts for a process that does not listen yet, and closes then.
-async fn stays(mut stream: TcpStream) -> Result<(), String> {
+async fn stays(mut stream: impl AsyncRead + Unpin) -> Result<(), String> {
     let mut byte = [0];
     match timeout(CLOSED_SOON, stream.read(&mut byte)).await {
         Ok(Ok(0)) => Err("the connection was closed at once (the process must listen on its port, on all addresses)".to_owned()),
@@ -50,8 +64,7 @@ async fn stays(mut stream: TcpStream) -> Result<(), String> {
     }
 }
 
-async fn get(port: u16, path: &str) -> Result<(), String> {
-    let mut stream = connect(port).await?;
+async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, port: u16, path: &str) -> Result<(), String> {
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: convox-health\r\nAccept: */*\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
@@ -94,7 +107,46 @@ mod tests {
     }
 
     fn service(health: &str) -> Service {
-        Manifest::parse(&format!("services:\n  web:\n    port: 80\n{health}")).unwrap().services.remove(0)
+        at("80", health)
+    }
+
+    fn at(port: &str, health: &str) -> Service {
+        Manifest::parse(&format!("services:\n  web:\n    port: {port}\n{health}")).unwrap().services.remove(0)
+    }
+
+    /// The same behind TLS, with a certificate that nobody signed and whose name is another.
+    async fn answer_secured(text: &'static str) -> u16 {
+        use tokio_rustls::rustls::ServerConfig;
+        use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+        use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let (certificate, key) = convox_proxy::tls_server::generate(&["somebody.example.com"]).unwrap();
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let config = ServerConfig::builder_with_provider(convox_tls::provider()).with_safe_default_protocol_versions().unwrap();
+        let acceptor =
+            tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(text.as_bytes()).await;
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_process_that_speaks_tls_is_asked_by_tls_and_one_that_does_not_is_told_apart() {
+        for (text, is_healthy) in [("HTTP/1.1 200 OK\r\n\r\n", true), ("HTTP/1.1 500 No\r\n\r\n", false)] {
+            let port = answer_secured(text).await;
+            assert_eq!(check(port, &at("https:80", "    health: /up\n")).await.is_ok(), is_healthy, "{text}");
+            assert_eq!(check(port, &at("https:80", "")).await, Ok(()), "{text}");
+        }
+        let clear = check(answer("HTTP/1.1 400 Bad Request\r\n\r\n").await, &at("https:80", "    health: /up\n")).await.unwrap_err();
+        assert!(clear.contains("no TLS there") && clear.contains("leave `https:` out"), "{clear}");
     }
 
     #[tokio::test]

@@ -56,7 +56,7 @@ impl Keeper {
     pub(super) fn begin(inner: &Arc<Inner>, app: &Arc<DesiredApp>, service: &Service, found: Option<ProcessState>) -> Arc<Self> {
         let mut slot = Slot::default();
         if let Some(process) = &found
-            && let Some(target) = target(process).filter(|target| inner.routed.contains(target))
+            && let Some(target) = target(process, service).filter(|target| inner.routed.contains(target))
         {
             slot = Slot { phase: Phase::Healthy, process: Some(process.id.clone()), backend: Some(target), ..slot };
         }
@@ -247,9 +247,9 @@ impl Keeper {
     }
 }
 
-/// Where the router finds a process.
-fn target(process: &ProcessState) -> Option<Target> {
-    process.port.map(|port| Target { process: process.id.clone(), port })
+/// Where the router finds a process of a service.
+fn target(process: &ProcessState, service: &Service) -> Option<Target> {
+    process.port.map(|port| Target { process: process.id.clone(), port, tls: service.scheme() == "https" })
 }
 
 async fn run(inner: Arc<Inner>, keeper: Arc<Keeper>, mut found: Option<ProcessState>) {
@@ -290,7 +290,7 @@ async fn one_life(inner: &Arc<Inner>, keeper: &Keeper, process: &ProcessState, b
             slot.phase = Phase::Starting;
         }
         slot.process = Some(process.id.clone());
-        slot.backend = target(process);
+        slot.backend = target(process, &keeper.service);
     });
     let outcome = keeper.watch(inner, process).await;
     let was_proven = keeper.is_healthy() && begun.elapsed() >= PROVEN;

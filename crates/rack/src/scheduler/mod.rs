@@ -77,6 +77,8 @@ pub struct DesiredApp {
     pub dir: PathBuf,
     /// Sizes set by `scale`, by service name.
     pub formation: BTreeMap<String, Formation>,
+    /// Whether it is served by HTTP where it could be by HTTPS, whatever the manifest says.
+    pub plain_http: Option<bool>,
     /// Passwords of the resources that the Rack runs for it, by name.
     pub resources: BTreeMap<String, Arc<Secret>>,
 }
@@ -275,6 +277,8 @@ struct App {
     desired: Option<Arc<DesiredApp>>,
     /// The latest sizes set by `scale`.
     formation: BTreeMap<String, Formation>,
+    /// The latest word on HTTP beside HTTPS.
+    plain_http: Option<bool>,
     services: BTreeMap<String, Places>,
     resources: BTreeMap<String, Arc<ResourceKeeper>>,
     /// Resources that are being given up: nothing else starts on their data before they are gone.
@@ -415,6 +419,18 @@ impl Scheduler {
         self.inner.router.settled().await;
     }
 
+    /// What the router did since it began; `None` if it does not say.
+    pub(crate) async fn router_counts(&self) -> Option<crate::router::Counted> {
+        self.inner.router.counted().await
+    }
+
+    /// All processes of services that have not ended, and one-off processes, of all apps.
+    pub(crate) fn all_processes(&self) -> Vec<ProcessState> {
+        let living =
+            self.inner.runtime.list().into_iter().filter(|process| process.kind != ProcessKind::Resource && !process.status.is_final());
+        living.map(|process| self.inner.with_health(process)).collect()
+    }
+
     /// Addresses on which the router could not listen, and why.
     pub fn router_failures(&self) -> Vec<(SocketAddr, String)> {
         self.inner.router.applied().borrow().failures.clone()
@@ -451,6 +467,26 @@ impl Scheduler {
         entry.formation.insert(service.to_owned(), formation);
         self.inner.fill(entry, service);
         Ok(())
+    }
+
+    /// Serves an app by HTTP from now on where it could be by HTTPS, or not, or as its manifest says.
+    pub fn set_plain_http(&self, app: &str, plain_http: Option<bool>) {
+        let mut apps = self.inner.apps();
+        let Some(entry) = apps.get_mut(app) else { return };
+        entry.plain_http = plain_http;
+        let services: Vec<String> = entry.services.keys().cloned().collect();
+        for service in services {
+            self.inner.route(app, entry, &service);
+        }
+    }
+
+    /// Has the router keep others out than these networks, whatever the app; none is nobody.
+    pub(crate) fn set_allowed(&self, networks: &[ipnet::IpNet]) {
+        self.inner.router.change(|table| {
+            let is_changed = table.allowed != networks;
+            table.allowed = networks.to_vec();
+            is_changed
+        });
     }
 
     /// Stops everything of an app and forgets it, its ports included. Returns when all is gone.

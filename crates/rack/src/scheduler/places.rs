@@ -57,18 +57,17 @@ impl Inner {
         let next = entry.next.first().map(|keeper| &keeper.app);
         let service = entry.desired.as_ref().or(next).and_then(|desired| desired.manifest.service(name));
         let hosts = service.map(|service| self.hosts(app, service)).unwrap_or_default();
-        let http = service.and_then(|service| service.port.as_ref()).is_none_or(|port| port.scheme == "http");
+        let http = service.is_none_or(|service| service.scheme() == "http");
         let targets = places.keepers.iter().filter_map(|keeper| keeper.healthy_backend()).collect();
         let allowed = service.map(|service| service.allowed.clone()).unwrap_or_default();
-        let plain_http = service.is_some_and(|service| service.plain_http);
+        let plain_http = entry.plain_http.unwrap_or_else(|| service.is_some_and(|service| service.plain_http));
         let route = Route { app: app.to_owned(), service: name.to_owned(), port, http, hosts, allowed, plain_http, targets };
         self.router.change(|table| table.put(route));
     }
 
     /// Names under which a service is served.
     pub(super) fn hosts(&self, app: &str, service: &Service) -> Vec<String> {
-        // Processes are spoken to in plain HTTP/1.1.
-        if service.internal || service.port.as_ref().is_some_and(|port| port.scheme != "http") {
+        if service.internal || !service.speaks_http() {
             return Vec::new();
         }
         let own = self.config.router.domain.as_ref().map(|domain| format!("{}.{app}.{domain}", service.name));
@@ -232,7 +231,7 @@ impl App {
         let formation = self.formation.get(&service.name).copied().unwrap_or_default();
         let places = self.services.get(&service.name);
         let balancer = places.and_then(|places| places.port);
-        let scheme = service.port.as_ref().map_or("http", |port| port.scheme.as_str());
+        let scheme = service.scheme();
         ServiceState {
             name: service.name.clone(),
             domain: service.domains.first().cloned().unwrap_or_default(),

@@ -70,6 +70,7 @@ fn begin(inner: &Inner, desired: &DesiredApp) -> Result<Promotion, PromoteError>
         }
     }
     entry.formation.clone_from(&desired.formation);
+    entry.plain_http = desired.plain_http;
     inner.open_ports(entry, desired);
     let names = inner.names(desired);
     Ok(entry.promotion.insert(Promotion { names, ..Promotion::default() }).clone())

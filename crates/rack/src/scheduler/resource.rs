@@ -68,7 +68,7 @@ impl ResourceKeeper {
         before: Option<Arc<Self>>,
     ) -> Option<Arc<Self>> {
         // One that the router sends connections to answered before the Rack was away: who is connected must not notice that it was.
-        let target = found.as_ref().and_then(|found| Some(Target { process: found.id.clone(), port: found.port? }));
+        let target = found.as_ref().and_then(|found| Some(Target { process: found.id.clone(), port: found.port?, tls: false }));
         let is_ready = target.as_ref().is_some_and(|target| inner.routed.contains(target));
         let keeper = Arc::new(Self {
             app: app.app.clone(),
@@ -203,7 +203,7 @@ impl ResourceKeeper {
     /// From a server's start to its end; whether the Rack only lets go of it.
     async fn life(&self, inner: &Inner, process: &ProcessState) -> bool {
         let port = process.port.unwrap_or_default();
-        let target = Target { process: process.id.clone(), port };
+        let target = Target { process: process.id.clone(), port, tls: false };
         self.set(inner, |state| state.process = Some(target));
         let reason = tokio::select! {
             biased;

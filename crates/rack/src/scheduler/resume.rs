@@ -80,7 +80,8 @@ pub(super) fn resume(inner: &Arc<Inner>, found: Vec<ProcessState>, apps: Vec<Des
     }
     for app in apps {
         let app = Arc::new(app);
-        let mut entry = App { desired: Some(Arc::clone(&app)), formation: app.formation.clone(), ..App::default() };
+        let mut entry =
+            App { desired: Some(Arc::clone(&app)), formation: app.formation.clone(), plain_http: app.plain_http, ..App::default() };
         for (resource, kind) in resources::provided(&app.manifest, &app.env) {
             let place = (app.app.clone(), format!("{RESOURCE}{}", resource.name));
             let found = running.get_mut(&place).and_then(Vec::pop);
@@ -131,7 +132,7 @@ fn stop_surplus(inner: &Arc<Inner>, process: ProcessState) {
         say(&inner, &process, &format!("of release {} is not wanted any more; stopping it", process.release));
         if let Some(port) = process.port {
             inner.router.settled().await;
-            let _ = timeout(DRAIN, inner.router.drained(Target { process: process.id.clone(), port })).await;
+            let _ = timeout(DRAIN, inner.router.drained(Target { process: process.id.clone(), port, tls: false })).await;
         }
         if let Err(error) = inner.runtime.stop(&process.id, None).await {
             say(&inner, &process, &format!("could not be stopped: {error}"));

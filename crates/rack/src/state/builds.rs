@@ -1,6 +1,7 @@
 //! Builds.
 
 use convox_db::DbError;
+use convox_seal::{Binding, Sealed, Secret};
 
 use super::{ReleaseRow, State, now_ms};
 
@@ -37,6 +38,10 @@ type Row = (String, String, String, String, String, String, String, String, i64,
 
 fn build_row((id, app, description, git_sha, manifest, release, reason, status, started_ms, ended_ms, entrypoint, logs): Row) -> BuildRow {
     BuildRow { id, app, description, git_sha, manifest, release, reason, status, started_ms, ended_ms, entrypoint, logs }
+}
+
+fn options_place<'a>(app: &'a str, build: &'a str) -> Binding<'a> {
+    Binding { org: app, rack: build, field: "build_options" }
 }
 
 const PUT: &str = "INSERT INTO builds (id, app, description, git_sha, manifest, release, reason, status, started_ms, ended_ms, entrypoint, logs) \
@@ -176,6 +181,34 @@ impl State {
             put!(tx, build);
         });
         Ok(())
+    }
+
+    /// Keeps a new build, and how it was asked for.
+    pub(crate) async fn begin_build(&self, build: &BuildRow, options: &Secret) -> Result<(), DbError> {
+        let sealed = self.key.seal(&options_place(&build.app, &build.id), options).as_bytes().to_vec();
+        convox_db::transaction!(&self.db, |tx| {
+            put!(tx, build);
+            sqlx::query("UPDATE builds SET options = $3 WHERE app = $1 AND id = $2")
+                .bind(&build.app)
+                .bind(&build.id)
+                .bind(&sealed[..])
+                .execute(&mut *tx)
+                .await?;
+        });
+        Ok(())
+    }
+
+    /// How a build was asked for; `None` for one of a time when that was not kept.
+    pub(crate) async fn build_options(&self, app: &str, id: &str) -> Result<Option<Secret>, DbError> {
+        let row: Option<(Option<Vec<u8>>,)> =
+            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT options FROM builds WHERE app = $1 AND id = $2")
+                .bind(app)
+                .bind(id)
+                .fetch_optional(pool)
+                .await)?;
+        let Some(sealed) = row.and_then(|(sealed,)| sealed) else { return Ok(None) };
+        let opened = self.key.open(&options_place(app, id), &Sealed::from_bytes(sealed));
+        opened.map(Some).map_err(|error| DbError::new(convox_db::Kind::Other, format!("what is sealed for {app} {id}: {error}")))
     }
 
     /// One build.

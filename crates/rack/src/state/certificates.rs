@@ -56,6 +56,16 @@ impl Issuer {
 type Row = (String, String, String, Vec<u8>, String, i64);
 
 impl State {
+    /// Id, first domain, and when it ends, of each; without opening a key.
+    pub(crate) async fn certificate_ends(&self) -> Result<Vec<(String, String, i64)>, DbError> {
+        let rows: Vec<(String, String, i64)> =
+            convox_db::query!(&self.db, |pool| sqlx::query_as("SELECT id, domains, expires_ms FROM certificates ORDER BY created_ms, id")
+                .fetch_all(pool)
+                .await)?;
+        let first = |domains: &str| serde_json::from_str::<Vec<String>>(domains).ok().and_then(|domains| domains.into_iter().next());
+        Ok(rows.into_iter().map(|(id, domains, expires_ms)| (id, first(&domains).unwrap_or_default(), expires_ms)).collect())
+    }
+
     /// All of them, oldest first.
     pub(crate) async fn certificates(&self) -> Result<Vec<CertificateRow>, DbError> {
         let rows: Vec<Row> = convox_db::query!(&self.db, |pool| sqlx::query_as(

@@ -38,6 +38,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "0010_cut_passwords", sqlite: include_str!("../../migrations/0010_cut_passwords.sql"), postgres: "" },
     Migration { name: "0012_service_certificates", sqlite: include_str!("../../migrations/0012_service_certificates.sql"), postgres: "" },
     Migration { name: "0015_removed_builds", sqlite: include_str!("../../migrations/0015_removed_builds.sql"), postgres: "" },
+    Migration { name: "0017_build_options", sqlite: include_str!("../../migrations/0017_build_options.sql"), postgres: "" },
 ];
 
 /// The Rack's rows.
@@ -92,7 +93,7 @@ impl State {
         convox_db::migrate(&db, MIGRATIONS).await?;
         // Keys are made with the first row that they seal, and never again: a new key beside old rows would only hide what is missing.
         let (sealed,): (i64,) = convox_db::query!(&db, |pool| sqlx::query_as(
-            "SELECT (SELECT count(*) FROM signers) + (SELECT count(*) FROM releases) + (SELECT count(*) FROM passwords) \
+            "SELECT (SELECT count(*) FROM signers) + (SELECT count(*) FROM releases) + (SELECT count(*) FROM builds WHERE options IS NOT NULL) + (SELECT count(*) FROM passwords) \
                  + (SELECT count(*) FROM host_keys) + (SELECT count(*) FROM registries) + (SELECT count(*) FROM resources) + (SELECT count(*) FROM certificates) + (SELECT count(*) FROM acme_accounts)"
         )
         .fetch_one(pool)
