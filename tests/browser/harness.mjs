@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { createHmac } from 'node:crypto';
-import { createWriteStream, existsSync } from 'node:fs';
+import { createWriteStream, existsSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -13,7 +13,7 @@ import { promisify } from 'node:util';
 import { chromium } from 'playwright-core';
 
 const run = promisify(execFile);
-const axe = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
+const checker = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 export const bin = process.env.CONVOX_BIN ?? assert.fail('CONVOX_BIN names the directory of the programs');
 const pictures = process.env.CONVOX_SCREENSHOTS;
 
@@ -179,8 +179,6 @@ const rules = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-pra
 
 /// What axe-core finds wrong with the page as it is now.
 async function violations(page) {
-  // The policy of the pages lets no other script in; the protocol of the browser does.
-  await page.evaluate(await readFile(axe, 'utf8'));
   const { violations } = await page.evaluate((values) => axe.run(document, { runOnly: values, resultTypes: ['violations'] }), rules);
   return violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => node.html).join(' | ')}`);
 }
@@ -190,6 +188,8 @@ async function violations(page) {
 export async function look(page, name) {
   const wide = page.viewportSize();
   const narrow = { width: 360, height: 740 };
+  // The policy of the pages lets no other script in; the protocol of the browser does.
+  await page.evaluate(checker);
   for (const [colorScheme, size] of [['light', wide], ['dark', wide], ['dark', narrow]]) {
     await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
     await page.setViewportSize(size);
