@@ -72,7 +72,7 @@ pub(crate) fn answer(rack: &Rack, method: &Method, path: &str) -> Option<Respons
 
 /// Whether requests should come here.
 pub(crate) fn is_ready(rack: &Rack) -> bool {
-    look(rack).ready
+    look(rack).is_ready()
 }
 
 fn look(rack: &Rack) -> Readiness {
