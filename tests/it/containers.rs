@@ -8,7 +8,7 @@ use crate::{example, page};
 
 const LONG: Duration = Duration::from_mins(1);
 
-fn process(cli: &Cli, app: &str) -> String {
+pub(crate) fn process(cli: &Cli, app: &str) -> String {
     let found = eventually(LONG, || {
         let listing = cli.run(&["ps", "-a", app, "--json"]).json();
         let running = listing.as_array()?.iter().find(|process| process["status"] == "running")?;
@@ -266,37 +266,177 @@ fn an_image_from_elsewhere_becomes_a_build() {
     assert_eq!(images().lines().count(), before, "{}", images());
 }
 
+const OF_ITS_CONTAINER: &str = "\
+labels: {team: ops}
+environment: [GREETING=hello]
+services:
+  web:
+    build: {path: ., target: middle}
+    command: exec sleep 600
+    scale: {count: 1, cpu: 256, memory: 64, limit: {cpu: 512, memory: 96}}
+    environment: [NAME=web]
+    labels: {role: front}
+    volumes: [\"shared:/shared\", /own]
+    termination: {grace: 1}
+  other:
+    image: localhost/small:1
+    command: exec sleep 600
+    volumes: [\"shared:/there\", /own]
+    termination: {grace: 1}
+";
+
+/// What the kernel holds a process to: the value in a file of its control group, by the names of both versions.
+fn held_to(pid: &str, controller: &str, one: &str, two: &str) -> String {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    // As `4:cpu,cpuacct:/path`, and `0::/path` of the unified ones.
+    let lines = || groups.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    let of = |name: &str| lines().find(|(names, _)| names.split(',').any(|other| other == name));
+    let file = match of(controller) {
+        Some((_, path)) => format!("/sys/fs/cgroup/{controller}{path}/{one}"),
+        None => format!("/sys/fs/cgroup{}/{two}", of("").unwrap().1),
+    };
+    std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}")).trim().to_owned()
+}
+
 #[test]
-fn builds_are_bounded_in_time_and_memory_and_can_be_cancelled() {
+fn a_container_is_what_its_manifest_says_and_volumes_are_its_apps_alone() {
     let podman = Podman::start().unwrap();
-    podman.base_image("docker.io/library/debian:stable-slim").unwrap();
-    let socket = podman.socket();
-    let options = ["--runtime", "container", "--container-network", "host", "--container-socket", socket.to_str().unwrap()];
-    let stack = Stack::start_rack_with(&[&options[..], &["--build-timeout", "12s", "--build-memory", "64"]].concat()).unwrap();
+    podman.small_image("localhost/small:1").unwrap();
+    let stack = Stack::start_in(&podman).unwrap();
     let cli = stack.cli();
     let source = stack.dir().join("source");
     std::fs::create_dir(&source).unwrap();
-    std::fs::write(source.join("convox.yml"), "services:\n  web:\n    build: .\n").unwrap();
-    cli.run(&["apps", "create", "shop"]).ok();
-    let build = |step: &str| {
-        std::fs::write(source.join("Dockerfile"), format!("FROM docker.io/library/debian:stable-slim\nRUN {step}\n")).unwrap();
-        let ran = cli.at(&source).run(&["build", "-a", "shop"]);
-        assert_ne!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
-        format!("{}{}", ran.stdout, ran.stderr)
+    std::fs::write(source.join("convox.yml"), OF_ITS_CONTAINER).unwrap();
+    let stage = |name: &str| format!("FROM localhost/small:1 AS {name}\nRUN echo {name} > /stage\n");
+    std::fs::write(source.join("Dockerfile"), ["first", "middle", "last"].map(stage).concat()).unwrap();
+    for app in ["shop", "blog"] {
+        cli.run(&["apps", "create", app]).ok();
+        cli.at(&source).run(&["deploy", "-a", app, "--wait"]).ok();
+    }
+    let named = |app: &str, service: &str| {
+        let found = eventually(LONG, || {
+            let listing = cli.run(&["ps", "-a", app, "--json"]).json();
+            let process = listing.as_array()?.iter().find(|process| process["name"] == service && process["status"] == "running")?;
+            Some(process["id"].as_str()?.to_owned())
+        });
+        found.unwrap_or_else(|| panic!("{}", cli.run(&["logs", "-a", app, "--no-follow"]).stdout))
     };
-    let said = build("perl -e '$x = q(x) x 300_000_000; print length $x'");
-    assert!(said.contains("--build-memory"), "{said}");
-    // Each for a step that ends by itself: what an engine does with one that runs is its own affair.
-    let said = build("sleep 25");
-    assert!(said.contains("took longer than 12 s") && said.contains("--build-timeout"), "{said}");
-    let said = std::thread::scope(|scope| {
-        let building = scope.spawn(|| build("sleep 26"));
-        let client = stack.go_direct(convox_testkit::go::Generation::V2);
-        let cancelled = eventually(LONG, || (client.form("POST", "/apps/shop/cancel", &[]).unwrap().status == 200).then_some(()));
-        assert!(cancelled.is_some(), "there is a build to cancel");
-        building.join().unwrap()
-    });
-    assert!(said.contains("it was cancelled"), "{said}");
-    let builds = cli.run(&["builds", "-a", "shop", "--json"]).json();
-    assert!(builds.as_array().unwrap().iter().all(|build| build["status"] == "failed"), "{builds}");
+    let exec = |app: &str, service: &str, command: &str| cli.run(&["exec", &named(app, service), "-a", app, command]).ok();
+    let container = |process: &str| containers(&podman).into_iter().find(|name| name.ends_with(process)).expect("a container of a process");
+
+    // The stage that was asked for, and not the last.
+    assert_eq!(exec("shop", "web", "cat /stage"), "middle\n");
+    // Limits as the kernel has them: a share and a most of the processor, memory without swap beyond it, processes.
+    let web = named("shop", "web");
+    let pid = podman.run(&["inspect", "--format", "{{.State.Pid}}", &container(&web)]).unwrap();
+    let pid = pid.trim();
+    assert_eq!(held_to(pid, "memory", "memory.limit_in_bytes", "memory.max"), "100663296");
+    assert_eq!(held_to(pid, "pids", "pids.max", "pids.max"), "4096");
+    let quota = held_to(pid, "cpu", "cpu.cfs_quota_us", "cpu.max");
+    assert!(["50000", "50000 100000"].contains(&quota.as_str()), "{quota}");
+    let share = held_to(pid, "cpu", "cpu.shares", "cpu.weight");
+    assert!(["256", "10"].contains(&share.as_str()), "{share}");
+    // A run of its own size, in the same volumes; over its memory it ends, and is told why.
+    let ran = cli.run(&["run", "web", "-a", "shop", "--memory", "32", "echo $GREETING from $NAME > /shared/note; cat /shared/note"]);
+    assert!(ran.stdout.contains("hello from web") && ran.code == 0, "{}{}", ran.stdout, ran.stderr);
+    cli.run(&["run", "web", "-a", "shop", "--detach", "--memory", "32", "dd if=/dev/zero of=/dev/null bs=200M count=1"]).ok();
+    let log = || cli.run(&["logs", "-a", "shop", "--no-follow"]).ok();
+    assert!(eventually(LONG, || log().contains("more memory than its limit of 32 MB").then_some(())).is_some(), "{}", log());
+    // What it is told, and what is told about it.
+    let environment = exec("shop", "web", "env");
+    assert!(
+        environment.contains("GREETING=hello\n") && environment.contains("NAME=web\n") && environment.contains("APP=shop\n"),
+        "{environment}"
+    );
+    assert!(!exec("shop", "other", "env").contains("NAME=web"));
+    let labels = |process: &str| podman.run(&["inspect", "--format", "{{json .Config.Labels}}", &container(process)]).unwrap();
+    let of_web: serde_json::Value = serde_json::from_str(&labels(&web)).unwrap();
+    assert_eq!((&of_web["team"], &of_web["role"], &of_web["convox.app"]), (&"ops".into(), &"front".into(), &"shop".into()));
+    let of_other: serde_json::Value = serde_json::from_str(&labels(&named("shop", "other"))).unwrap();
+    assert_eq!((&of_other["team"], &of_other["role"]), (&"ops".into(), &serde_json::Value::Null));
+
+    // A named volume is shared by an app's services, the other kind is the service's own, and both are the app's alone.
+    assert_eq!(exec("shop", "other", "cat /there/note"), "hello from web\n");
+    exec("shop", "other", "echo of other > /own/note");
+    assert_eq!(exec("shop", "web", "ls -A /own"), "");
+    assert_eq!(
+        exec("blog", "web", "ls -A /shared /own; echo of blog > /shared/note").replace("/shared:", "").replace("/own:", "").trim(),
+        ""
+    );
+    // They outlive a restart and another release.
+    cli.run(&["restart", "-a", "shop"]).ok();
+    assert!(eventually(LONG, || (named("shop", "web") != web).then_some(())).is_some());
+    assert_eq!(exec("shop", "web", "cat /shared/note"), "hello from web\n");
+    std::fs::write(source.join("convox.yml"), OF_ITS_CONTAINER.replace("hello", "hi")).unwrap();
+    cli.at(&source).run(&["deploy", "-a", "shop", "--wait"]).ok();
+    assert_eq!(exec("shop", "web", "echo $GREETING; cat /shared/note"), "hi\nhello from web\n");
+    assert_eq!(exec("shop", "other", "cat /own/note"), "of other\n");
+    // And end with their app, not with another.
+    cli.run(&["apps", "delete", "blog"]).ok();
+    let volumes = || podman.run(&["volume", "ls", "--format", "{{.Name}}"]).unwrap();
+    assert!(eventually(LONG, || (!volumes().contains(".blog.")).then_some(())).is_some(), "{}", volumes());
+    assert_eq!(exec("shop", "other", "cat /there/note"), "hello from web\n");
+}
+
+const COMMANDS: &str = "\
+services:
+  bare:
+    image: localhost/bare:1
+    command: /busybox sleep 600
+    termination: {grace: 1}
+  words:
+    build: .
+    command: serve --name 'a b'
+    termination: {grace: 1}
+  text:
+    build: .
+    command: serve $APP && true
+    termination: {grace: 1}
+  list:
+    build: .
+    command: [sh, -c, serve]
+    termination: {grace: 1}
+  own:
+    image: localhost/small:1
+    command: sh -c \"x=inner; echo its own $x; exec sleep 600\"
+    termination: {grace: 1}
+  shell:
+    image: localhost/small:1
+    command: echo a shell for $APP; exec sleep 600
+    termination: {grace: 1}
+";
+
+#[test]
+fn a_command_is_read_by_a_shell_where_there_is_one_and_given_as_words_where_not() {
+    let podman = Podman::start().unwrap();
+    podman.small_image("localhost/small:1").unwrap();
+    podman.bare_image("localhost/bare:1").unwrap();
+    let stack = Stack::start_in(&podman).unwrap();
+    let source = stack.dir().join("source");
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("convox.yml"), COMMANDS).unwrap();
+    std::fs::write(source.join("entry"), "#!/bin/sh\nIFS='|'; echo \"$*\"; exec sleep 600\n").unwrap();
+    std::fs::write(source.join("Dockerfile"), "FROM localhost/small:1\nCOPY entry /entry\nENTRYPOINT [\"/bin/sh\", \"/entry\"]\n").unwrap();
+    let cli = stack.cli().at(&source);
+    cli.run(&["apps", "create", "shop"]).ok();
+    let deployed = cli.run(&["deploy", "-a", "shop", "--wait"]);
+    let log = || cli.run(&["logs", "-a", "shop", "--no-follow"]).ok();
+    assert_eq!(deployed.code, 0, "{}{}\n{}", deployed.stdout, deployed.stderr, log());
+    // An ENTRYPOINT gets the words of what needs no shell, a shell for what does, and a list as it is.
+    for line in ["serve|--name|a b", "sh|-c|serve $APP && true", "sh|-c|serve", "its own inner", "a shell for shop"] {
+        let is_told = || log().lines().any(|told| told.ends_with(line)).then_some(());
+        assert!(eventually(LONG, is_told).is_some(), "{line}\n{}", log());
+    }
+    // In an image without a shell: commands of runs and of sessions, and what nobody there can read is told.
+    cli.run(&["run", "bare", "-a", "shop", "--detach", "/busybox echo 'no shell' $APP"]).ok();
+    assert!(eventually(LONG, || log().contains("no shell $APP").then_some(())).is_some(), "{}", log());
+    assert!(log().contains("NOTICE: the image has no /bin/sh"), "{}", log());
+    let listing = cli.run(&["ps", "-a", "shop", "--json"]).json();
+    let bare = listing.as_array().unwrap().iter().find(|process| process["command"] == "/busybox sleep 600").expect("it runs");
+    assert_eq!(bare["name"], "bare");
+    let bare = bare["id"].as_str().unwrap().to_owned();
+    assert_eq!(cli.run(&["exec", &bare, "-a", "shop", "/busybox echo 'in  it'"]).ok(), "in  it\n");
+    let ran = cli.terminal(&["exec", &bare, "-a", "shop", "/busybox tty"], 37, 91, b"").unwrap();
+    assert!(ran.stdout.contains("/dev/pts/") && ran.code == 0, "{} {}", ran.stdout, ran.code);
+    assert_ne!(cli.run(&["exec", &bare, "-a", "shop", "/nothing"]).code, 0);
 }

@@ -7,7 +7,9 @@
 //! - `doctor`: what keeps commands from working
 //! - `examples`: the apps in `examples/`, each deployed through the Console and asked whether it does what it shows
 //! - `faults`: what a person is told when something is wrong
+//! - `images`: built, pulled and imported, within bounds and with the logins of registries
 //! - `moving`: the Console's database in a backup, out of it, and on another database
+//! - `networks`: containers of a network of their own, on a real bridge
 //! - `observed`: what a Rack says of itself, and to which trace it belongs
 //! - `original_clients`: what the unmodified v2 and v3 clients send, and the answers that they expect
 //! - `crash`: nothing that was confirmed is lost to `kill -9`
@@ -31,8 +33,10 @@ mod crash;
 mod doctor;
 mod examples;
 mod faults;
+mod images;
 mod instances;
 mod moving;
+mod networks;
 mod observed;
 mod original_clients;
 mod rack_keys;

@@ -8,6 +8,7 @@ mod acme;
 mod api;
 mod auth;
 pub mod builds;
+pub mod command;
 pub mod credentials;
 mod files;
 mod instances;

@@ -30,7 +30,7 @@ use crate::parameters;
 use crate::rack::{Rack, SYSTEM_LOG, VERSION, desired};
 use crate::readiness::{self, Looked};
 use crate::router::{self, RouterConfig};
-use crate::runtime::container::{Engine, Names, Network, Rights, collect};
+use crate::runtime::container::{Engine, Names, Network, Rights, bound, collect};
 use crate::runtime::{ContainerRuntime, ProcessRuntime, Runtime};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::state::{State, now_ms};
@@ -116,9 +116,13 @@ pub struct Serve {
     /// How long the images of one build may take: 90s, 30m, 2h.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     build_timeout: Duration,
-    /// Memory that each step of a build gets, in MB, at most 2047; 0 is no limit.
-    #[arg(long, value_name = "MB", default_value_t = 2047, value_parser = clap::value_parser!(u16).range(0..=2047))]
-    build_memory: u16,
+    /// Memory that each step of a build gets, in MB; 0 is no limit.
+    #[arg(long, value_name = "MB", default_value_t = 2047, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    build_memory: u32,
+    /// Processes and threads that the steps of a build may have at the same time; 0 is no limit. Enforced where the engine's control groups are named
+    /// by paths (cgroupfs) and the Rack may make some; else the Rack's log says why not.
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    build_processes: u32,
     /// Builds of each app that are kept, so that their releases can be promoted. What runs, and what it could be rolled back to, is kept beside them.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     keep_builds: u16,
@@ -202,13 +206,19 @@ pub async fn run(args: Serve) -> Result<()> {
     let engine = engine(&args).await?;
     let names = Names::new(&args.name, &id);
     let processes = data.join("processes");
-    let bounds = ImageBounds { time: args.build_timeout, memory: args.build_memory };
+    let mut bounds = ImageBounds { time: args.build_timeout, memory: args.build_memory, processes: args.build_processes };
     let runtime: Arc<dyn Runtime> = match &engine {
         Some(engine) => {
             let network = match args.container_network.as_str() {
                 "host" => Network::Host,
                 _ => ContainerRuntime::own_network(engine, &names).await?,
             };
+            if bounds.processes > 0
+                && let Err(reason) = bound::check(engine, &names.prefix).await
+            {
+                tracing::warn!(%reason, "how many processes a build may have is up to the engine: --build-processes is without effect");
+                bounds.processes = 0;
+            }
             builder = builder.with_images(Images::new(engine.clone(), names.clone(), bounds));
             let rights = Rights { privileged: args.allow_privileged, machine_volumes: args.allow_machine_volumes };
             Arc::new(ContainerRuntime::new(&processes, &program, logs.clone(), engine.clone(), names.clone(), network, rights)?)

@@ -4,6 +4,7 @@
 //! - [`server`]: one `convox-rack` or `convox-console` process: start, `kill -9`, start again on the same port.
 //! - [`stack`]: a Console with an organization, an administrator and one Rack behind it.
 //! - [`podman`]: a real Podman with storage of its own, and base images without a registry.
+//! - [`registry`]: a real registry of images that asks for a password.
 //! - [`cli`]: runs `convox` with a configuration directory of its own, with pipes or under a real terminal.
 //! - [`go`]: the original clients' requests, byte by byte, and their WebSocket handshake.
 //! - [`power`]: a power cut, without cutting the power.
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod go;
 pub mod podman;
 pub mod power;
+pub mod registry;
 pub mod security_key;
 pub mod server;
 pub mod small_disk;
@@ -24,6 +26,7 @@ pub mod stack;
 pub use cli::{Cli, Ran};
 pub use go::{GoClient, Reply};
 pub use podman::Podman;
+pub use registry::Registry;
 pub use security_key::SecurityKey;
 pub use server::Server;
 pub use small_disk::SmallDisk;

@@ -3,6 +3,8 @@
 //! Needs root, as the service does here. What it cannot pull it makes from this machine's own programs.
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -10,16 +12,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-/// No limit above what the machine allows, no systemd, the machine's own network: what a test machine has.
+/// No limit above what the machine allows, and no systemd: what a test machine has.
 const CONTAINERS_CONF: &str = "\
 [engine]
 runtime = \"runc\"
 cgroup_manager = \"cgroupfs\"
 events_logger = \"file\"
 [containers]
-netns = \"host\"
 default_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]
 ";
+/// Containers without a network of their own.
+const HOST_NETWORK: &str = "netns = \"host\"\n";
 
 /// What the stand-ins for base images hold.
 const PROGRAMS: &[&str] = &[
@@ -76,12 +79,28 @@ pub struct Podman {
 }
 
 impl Podman {
-    /// Starts one with empty storage.
+    /// Starts one with empty storage, whose containers share the machine's network.
     pub fn start() -> Result<Self> {
+        Self::start_with(HOST_NETWORK, "")
+    }
+
+    /// The same, for containers with a network of their own. It changes the network that it runs in: give it one of its own.
+    pub fn start_bridged() -> Result<Self> {
+        Self::start_with("", "")
+    }
+
+    /// The same as at first, which also speaks to this registry, by plain HTTP.
+    pub fn start_beside(registry: &crate::Registry) -> Result<Self> {
+        Self::start_with(HOST_NETWORK, &format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", registry.host()))
+    }
+
+    fn start_with(containers: &str, registries: &str) -> Result<Self> {
         // A short path: the name of a socket may have 107 bytes.
         let dir = tempfile::Builder::new().prefix("pod").tempdir_in("/tmp")?;
         let path = dir.path().display();
-        std::fs::write(dir.path().join("containers.conf"), CONTAINERS_CONF)?;
+        let network = format!("[network]\nnetwork_config_dir = \"{path}/networks\"\n");
+        std::fs::write(dir.path().join("containers.conf"), format!("{CONTAINERS_CONF}{containers}{network}"))?;
+        std::fs::write(dir.path().join("registries.conf"), format!("unqualified-search-registries = []\n{registries}"))?;
         let storage = format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{path}/store\"\nrunroot = \"{path}/run\"\n");
         std::fs::write(dir.path().join("storage.conf"), storage)?;
         let service = Self::service(dir.path())?;
@@ -103,8 +122,15 @@ impl Podman {
     }
 
     fn await_socket(&self) -> Result<()> {
-        let answers = || std::os::unix::net::UnixStream::connect(self.socket()).ok();
-        if crate::eventually(Duration::from_secs(30), answers).is_none() {
+        // An answer, not only a connection: on a busy machine there is a while between the two.
+        let answers = || {
+            let mut socket = UnixStream::connect(self.socket()).ok()?;
+            socket.set_read_timeout(Some(Duration::from_mins(1))).ok()?;
+            socket.write_all(b"GET /_ping HTTP/1.0\r\nHost: podman\r\n\r\n").ok()?;
+            let mut reply = String::new();
+            socket.read_to_string(&mut reply).ok().filter(|_| reply.contains("200 OK"))
+        };
+        if crate::eventually(Duration::from_mins(1), answers).is_none() {
             let log = std::fs::read_to_string(self.dir.path().join("service.log")).unwrap_or_default();
             bail!("podman's service does not answer; its log:\n{log}");
         }
@@ -170,6 +196,27 @@ impl Podman {
         let path = format!("ENV PATH=/usr/local/bin:{server}/bin:/usr/bin:/bin");
         let entry = "ENTRYPOINT [\"docker-entrypoint.sh\"]";
         self.run(&["import", "--change", &path, "--change", entry, &archive.display().to_string(), name])?;
+        Ok(())
+    }
+
+    /// Makes an image of this name with one static program in it, `/busybox`, and nothing else: no shell, no libraries, no directories.
+    pub fn bare_image(&self, name: &str) -> Result<()> {
+        self.static_image(name, &[])
+    }
+
+    /// Makes an image of this name with that program as its shell too, which knows the usual small commands by itself.
+    pub fn small_image(&self, name: &str) -> Result<()> {
+        self.static_image(name, &["bin"])
+    }
+
+    fn static_image(&self, name: &str, more: &[&str]) -> Result<()> {
+        let root = tempfile::Builder::new().prefix("static").tempdir_in(self.dir.path())?;
+        std::fs::copy(installed("busybox")?, root.path().join("busybox"))?;
+        std::fs::create_dir(root.path().join("bin"))?;
+        std::os::unix::fs::symlink("/busybox", root.path().join("bin/sh"))?;
+        let archive = root.path().join("image.tar");
+        text(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(root.path()).arg("busybox").args(more).output()?, &["tar"])?;
+        self.run(&["import", &archive.display().to_string(), name])?;
         Ok(())
     }
 
@@ -260,7 +307,10 @@ fn end_supervisors(dir: &Path) {
 
 fn command(dir: &Path) -> Command {
     let mut command = Command::new("podman");
-    command.env("CONTAINERS_CONF", dir.join("containers.conf")).env("CONTAINERS_STORAGE_CONF", dir.join("storage.conf"));
+    command
+        .env("CONTAINERS_CONF", dir.join("containers.conf"))
+        .env("CONTAINERS_STORAGE_CONF", dir.join("storage.conf"))
+        .env("CONTAINERS_REGISTRIES_CONF", dir.join("registries.conf"));
     command
 }
 

@@ -317,14 +317,14 @@ async fn begin(rack: &Rack, app: &str, key: &str, options: BuildCreateOptions) -
 async fn end(rack: Arc<Rack>, row: BuildRow, request: BuildRequest) {
     let made = rack.builder.build(request).await;
     note_end(&rack, row, made).await;
-    if let Err(error) = rack.give_up_old().await {
-        tracing::warn!(%error, "old builds could not be given up");
-    }
 }
 
 async fn note_end(rack: &Arc<Rack>, row: BuildRow, made: Result<BuildOutput, BuildError>) {
     if let Err(error) = finish(rack, row, made).await {
         tracing::error!(message = %error.message, "the end of a build could not be kept");
+    }
+    if let Err(error) = rack.give_up_old().await {
+        tracing::warn!(%error, "old builds could not be given up");
     }
 }
 

@@ -5,6 +5,7 @@ use convox_wire::options::{ProcessListOptions, ProcessRunOptions, ServiceUpdateO
 use convox_wire::time::Time;
 
 use super::{Answer, ApiError, Call, apps, builds};
+use crate::command::Command;
 use crate::rack::{Choice, Rack};
 use crate::runtime::{Limits, ProcessState};
 use crate::scheduler::{Formation, OneOff, ServiceState};
@@ -110,7 +111,7 @@ pub(super) async fn run(rack: &Rack, call: &Call) -> Result<Answer, ApiError> {
     let desired = rack.desired(&release).await.map_err(|error| ApiError::bad(error.to_string()))?;
     let one_off = OneOff {
         service: call.var("service").to_owned(),
-        command: options.command.filter(|command| !command.is_empty()),
+        command: Command::text(&options.command.unwrap_or_default()),
         env: options.environment.unwrap_or_default(),
         limits,
         ..OneOff::default()

@@ -1,14 +1,18 @@
 //! Images of an app's services: built from its source, or pulled.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
 use bollard::auth::DockerCredentials;
-use bollard::query_parameters::{BuildImageOptions, CreateImageOptionsBuilder, ImportImageOptionsBuilder, TagImageOptionsBuilder};
+use bollard::query_parameters::{CreateImageOptionsBuilder, ImportImageOptionsBuilder, TagImageOptionsBuilder};
 use convox_seal::Secret;
+use convox_wire::form::Params;
 use futures_util::{Stream, StreamExt as _};
+use http::HeaderValue;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -16,7 +20,8 @@ use super::{BuildError, BuildRequest, Log, context, loading};
 use crate::files;
 use crate::logs::LineSplitter;
 use crate::manifest::{Build, Manifest, Service};
-use crate::runtime::container::{Engine, LABEL_APP, LABEL_BUILD, LABEL_RACK, Names, collect, reason};
+use crate::runtime::container::bound::Bound;
+use crate::runtime::container::{Engine, LABEL_APP, LABEL_BUILD, LABEL_RACK, Names, build, collect, reason};
 use crate::scheduler;
 
 /// Builds at the same time; more wait.
@@ -29,8 +34,10 @@ const LOG_CAP: usize = 16 << 20;
 pub struct ImageBounds {
     /// How long it may take, not counted what it waits for others.
     pub time: Duration,
-    /// Memory of each of its steps in MB; 0 is no limit. The client library counts bytes in 32 bits, so 2047 is the most.
-    pub memory: u16,
+    /// Memory of each of its steps in MB; 0 is no limit.
+    pub memory: u32,
+    /// Processes and threads that its steps may have together; 0 is no limit.
+    pub processes: u32,
 }
 
 /// What Podman says last of a step that was killed.
@@ -85,6 +92,7 @@ impl Images {
     }
 
     async fn make_all(&self, request: &BuildRequest, manifest: &Manifest, source: &Path, log: &Log<'_>) -> Result<(), BuildError> {
+        let bound = self.bound(&request.id)?;
         let mut built: Vec<(&Build, String)> = Vec::new();
         for service in &manifest.services {
             let name = self.names.image(&request.app, &service.name, &request.id);
@@ -96,7 +104,7 @@ impl Images {
                 match built.iter().find(|(other, _)| *other == build) {
                     Some((_, image)) => self.tag(image, &name).await?,
                     None => {
-                        self.build(request, service, build, &name, source, log).await?;
+                        self.build(request, service, build, &name, source, bound.as_ref(), log).await?;
                         built.push((build, name));
                     }
                 }
@@ -137,10 +145,10 @@ impl Images {
         let archives = files::blocking(move || loading::archives(&export)).await;
         for archive in archives.map_err(|error| BuildError { reason: format!("reading the export: {error}") })? {
             log.say(&format!("Loading {archive}"));
-            let body = bollard::body_try_stream(pieces(loading::stream(request.archive.clone(), archive.clone(), names.clone())));
+            let body = bollard::body_try_stream(build::pieces(loading::stream(request.archive.clone(), archive.clone(), names.clone())));
             let options = ImportImageOptionsBuilder::new().quiet(true).build();
             let steps = self.engine.docker.import_image(options, body, None);
-            let texts = steps.map(|step| step.map(|step| step.stream.unwrap_or_default()));
+            let texts = steps.map(|step| step.map(|step| step.stream.unwrap_or_default()).map_err(|error| reason(&error)));
             let refused = |error| BuildError { reason: format!("the container engine does not take {archive} of the export: {error}") };
             tell(texts, log).await.map_err(refused)?;
         }
@@ -160,6 +168,14 @@ impl Images {
         removed.map_err(|reason| BuildError { reason: format!("deleting the images of {app}: {reason}") })
     }
 
+    fn bound(&self, build: &str) -> Result<Option<Bound>, BuildError> {
+        let most = self.bounds.processes;
+        let made = (most > 0).then(|| Bound::new(&self.names.prefix, build, most)).transpose();
+        made.map_err(|error| BuildError {
+            reason: format!("its processes could not be bounded ({error}); `--build-processes 0` starts the Rack without that limit"),
+        })
+    }
+
     async fn build(
         &self,
         request: &BuildRequest,
@@ -167,6 +183,7 @@ impl Images {
         build: &Build,
         name: &str,
         source: &Path,
+        bound: Option<&Bound>,
         log: &Log<'_>,
     ) -> Result<(), BuildError> {
         let dir = scheduler::directory(source, service);
@@ -177,32 +194,55 @@ impl Images {
         let ignored = files::read_below(&dir, ".dockerignore").map_err(|reason| BuildError { reason })?.unwrap_or_default();
         refuse_others(&text)?;
         log.say(&format!("Building {} from {}", service.name, Path::new(&build.path).join(&build.manifest).display()));
-        let megabytes = request.memory.unwrap_or(self.bounds.memory);
-        let memory = i32::from(megabytes).checked_mul(1 << 20);
-        let options = BuildImageOptions {
-            dockerfile: dockerfile.clone(),
-            t: Some(name.to_owned()),
-            nocache: request.no_cache,
-            memory: memory.filter(|bytes| *bytes > 0),
+        let json = |map: &BTreeMap<String, String>| serde_json::to_string(map).unwrap_or_default();
+        let labels = [(LABEL_RACK, &self.names.rack), (LABEL_APP, &request.app), (LABEL_BUILD, &request.id)];
+        let labels = labels.map(|(label, value)| (label.to_owned(), value.clone()));
+        let mut options = Params::new()
+            .with("dockerfile", dockerfile.as_str())
+            .with("t", name)
+            .with("rm", "1")
+            .with("forcerm", "1")
+            .with("buildargs", json(&arguments(&text, build, request)))
+            .with("labels", json(&labels.into()))
+            .with("target", target(&text, build, request.development));
+        if request.no_cache {
+            options.set("nocache", "1");
+        }
+        let memory = request.memory.map_or(self.bounds.memory, u32::from);
+        if memory > 0 {
+            let bytes = (u64::from(memory) << 20).to_string();
             // No swap beyond.
-            memswap: memory.filter(|bytes| *bytes > 0),
-            rm: true,
-            forcerm: true,
-            buildargs: Some(arguments(&text, build, request).into_iter().collect()),
-            labels: Some(HashMap::from([
-                (LABEL_RACK.to_owned(), self.names.rack.clone()),
-                (LABEL_APP.to_owned(), request.app.clone()),
-                (LABEL_BUILD.to_owned(), request.id.clone()),
-            ])),
-            target: target(&text, build, request.development),
-            ..BuildImageOptions::default()
+            options.set("memswap", bytes.as_str());
+            options.set("memory", bytes);
+        }
+        if let Some(bound) = bound {
+            options.set("cgroupparent", bound.place());
+        }
+        let failed = |error: String| {
+            let hint = self.hint(&error, memory, bound).unwrap_or_else(|| login_hint(&error, &registries(&text), &request.registries));
+            BuildError { reason: format!("service {}: {error}{hint}", service.name) }
         };
-        let body = bollard::body_try_stream(pieces(context::stream(dir, dockerfile, &ignored)));
-        let steps = self.engine.docker.build_image(options, Some(credentials(&request.registries)), Some(body));
-        let texts = steps.map(|step| step.map(|step| step.stream.or(step.status.map(|status| status + "\n")).unwrap_or_default()));
-        tell(texts, log)
-            .await
-            .map_err(|error| BuildError { reason: format!("service {}: {error}{}", service.name, hint(megabytes, &error)) })
+        let archive = context::stream(dir, dockerfile, &ignored);
+        let steps = build::build(&self.engine, &options, logins(&request.registries), archive).await.map_err(failed)?;
+        tell(steps, log).await.map_err(failed)
+    }
+
+    /// What to do about an end that may be a limit's doing.
+    fn hint(&self, error: &str, memory: u32, bound: Option<&Bound>) -> Option<String> {
+        if bound.is_some_and(Bound::was_full) {
+            let most = self.bounds.processes;
+            return Some(format!(
+                "; the steps of a build may have {most} processes at the same time here: start the Rack with another --build-processes"
+            ));
+        }
+        let is_killed = ["exit status 137", "returned a non-zero code: 137", "killed", "cgroup"].iter().any(|word| error.contains(word));
+        match memory {
+            memory if memory > 0 && is_killed => Some(format!(
+                "; a step of a build gets {memory} MB of memory here: set another with `convox apps params set BuildMem=MB`, or start the Rack with \
+                 another --build-memory (0: no limit)"
+            )),
+            _ => None,
+        }
     }
 
     /// Gets an image from its registry, else takes what the machine has under that name.
@@ -220,7 +260,8 @@ impl Images {
         let steps = self.engine.docker.create_image(Some(options), None, login);
         // Progress comes many times a second; the log has what was begun and done.
         let texts = steps.map(|step| {
-            step.map(|step| step.status.filter(|_| step.progress_detail.is_none()).map(|status| status + "\n").unwrap_or_default())
+            let step = step.map_err(|error| reason(&error))?;
+            Ok(step.status.filter(|_| step.progress_detail.is_none()).map(|status| status + "\n").unwrap_or_default())
         });
         match tell(texts, log).await {
             Ok(()) => Ok(full),
@@ -229,9 +270,10 @@ impl Images {
                     log.say(&format!("NOTICE: {error}; using the image of that name on this machine"));
                     Ok(image.to_owned())
                 }
-                Err(_) => Err(BuildError {
-                    reason: format!("could not pull {full}: {error}; if it is private, add its registry with `convox registries add`"),
-                }),
+                Err(_) => {
+                    let hint = login_hint(&error, &BTreeSet::from([host]), &request.registries);
+                    Err(BuildError { reason: format!("could not pull {full}: {error}{hint}") })
+                }
             },
         }
     }
@@ -242,18 +284,6 @@ impl Images {
         let tagged = self.engine.docker.tag_image(image, Some(options)).await;
         tagged.map_err(|error| BuildError { reason: format!("could not name image {image}: {}", reason(&error)) })
     }
-}
-
-/// What to do about an end that may be the limit's doing.
-fn hint(memory: u16, error: &str) -> String {
-    let is_killed = ["exit status 137", "returned a non-zero code: 137", "killed", "cgroup"].iter().any(|word| error.contains(word));
-    if memory == 0 || !is_killed {
-        return String::new();
-    }
-    format!(
-        "; a step of a build gets {memory} MB of memory here: set another with `convox apps params set BuildMem=MB`, or start the Rack with another \
-         --build-memory (0: no limit)"
-    )
 }
 
 /// A path as an engine gets it, whatever its own way to read names: parts that lead down, and nothing else. What begins with a bracket,
@@ -279,13 +309,8 @@ fn refuse_others(text: &str) -> Result<(), BuildError> {
     }
 }
 
-/// What a channel brings, as a stream.
-fn pieces<T>(mut from: tokio::sync::mpsc::Receiver<T>) -> impl Stream<Item = T> {
-    futures_util::stream::poll_fn(move |context| from.poll_recv(context))
-}
-
 /// Writes what an engine says to the build's log. The error is the engine's.
-async fn tell(steps: impl Stream<Item = Result<String, bollard::errors::Error>>, log: &Log<'_>) -> Result<(), String> {
+async fn tell(steps: impl Stream<Item = Result<String, String>>, log: &Log<'_>) -> Result<(), String> {
     let mut steps = std::pin::pin!(steps);
     let mut splitter = LineSplitter::default();
     let (mut written, mut dropped, mut is_killed) = (0, 0_u64, false);
@@ -304,7 +329,7 @@ async fn tell(steps: impl Stream<Item = Result<String, bollard::errors::Error>>,
         match step {
             Ok(text) => splitter.push(text.as_bytes(), &mut say),
             Err(error) => {
-                outcome = Err(reason(&error));
+                outcome = Err(error);
                 break;
             }
         }
@@ -385,12 +410,64 @@ fn credential(login: &RegistryLogin) -> DockerCredentials {
     }
 }
 
-fn credentials(logins: &[RegistryLogin]) -> HashMap<String, DockerCredentials> {
+/// All logins, as engines take them for a build: a header that no log shows.
+fn logins(logins: &[RegistryLogin]) -> HeaderValue {
     let key = |login: &RegistryLogin| match server(&login.server) {
         "docker.io" => "https://index.docker.io/v1/".to_owned(),
         host => host.to_owned(),
     };
-    logins.iter().map(|login| (key(login), credential(login))).collect()
+    let config: BTreeMap<String, DockerCredentials> = logins.iter().map(|login| (key(login), credential(login))).collect();
+    let text = Secret::new(serde_json::to_string(&config).unwrap_or_default());
+    let encoded = Secret::new(URL_SAFE.encode(text.expose()));
+    let mut value = HeaderValue::from_str(encoded.expose()).unwrap_or(HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
+}
+
+/// The registries that a Dockerfile's images come from, as far as it names them.
+fn registries(dockerfile: &str) -> BTreeSet<String> {
+    let mut stages = BTreeSet::new();
+    let mut found = BTreeSet::new();
+    for line in dockerfile.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let is = |index: usize, word: &str| words.get(index).is_some_and(|other| other.eq_ignore_ascii_case(word));
+        let image = if is(0, "FROM") {
+            words.iter().skip(1).find(|word| !word.starts_with("--")).copied()
+        } else {
+            words.iter().find_map(|word| word.strip_prefix("--from=")).filter(|from| from.contains(['/', ':', '.']))
+        };
+        if let Some(image) =
+            image.filter(|image| !image.contains('$') && *image != "scratch" && !stages.contains(&image.to_ascii_lowercase()))
+        {
+            found.insert(registry_of(image));
+        }
+        if is(0, "FROM") && words.len() > 3 && is(words.len() - 2, "AS") {
+            stages.extend(words.last().map(|stage| stage.to_ascii_lowercase()));
+        }
+    }
+    found
+}
+
+/// What to do where a registry lets nobody in without a login, or not with the one that it was given.
+fn login_hint(error: &str, registries: &BTreeSet<String>, logins: &[RegistryLogin]) -> String {
+    let error = error.to_ascii_lowercase();
+    let refusals = ["unauthorized", "authentication required", "access denied", "denied:", "no basic auth", "invalid username/password"];
+    if !refusals.iter().any(|word| error.contains(word)) {
+        return String::new();
+    }
+    let named: Vec<&String> = registries.iter().filter(|host| error.contains(host.as_str())).collect();
+    // Not every engine says whose word it was.
+    let hosts = if named.is_empty() { registries.iter().collect() } else { named };
+    let hints = hosts.into_iter().map(|host| {
+        let login = logins.iter().find(|login| server(&login.server) == host.as_str());
+        let why = match login {
+            Some(login) => format!("{host} refuses the login of {}", login.username),
+            None => format!("this Rack has no login for {host}"),
+        };
+        let user = login.map_or("USER", |login| &login.username);
+        format!("; {why}: `convox registries add {host} {user} --password-stdin`")
+    });
+    hints.collect()
 }
 
 #[cfg(test)]
@@ -437,6 +514,29 @@ mod tests {
         assert_eq!(target(staged, &any, false), "");
         assert_eq!(target("FROM development\n# FROM x AS development\n", &any, true), "");
         assert_eq!(target(staged, &Build { target: "prod".into(), ..any }, true), "prod");
+    }
+
+    #[test]
+    fn a_refusal_of_a_registry_says_which_login_is_missing() {
+        let text = "FROM --platform=x ghcr.io/team/base:1 AS build\nFROM build\nfrom nginx\nFROM $X\nFROM scratch\nCOPY --from=build / /\nCOPY --from=reg.example.com:5000/a / /";
+        let found = registries(text);
+        assert_eq!(found, ["docker.io", "ghcr.io", "reg.example.com:5000"].map(str::to_owned).into());
+        let login = RegistryLogin {
+            server: "https://ghcr.io/".into(),
+            username: "ci".into(),
+            password: Arc::new(Secret::new("hidden".to_owned())),
+        };
+        let of = |error: &str, logins: &[RegistryLogin]| login_hint(error, &found, logins);
+        assert_eq!(
+            of("reading manifest 1 in ghcr.io/team/base: unauthorized: authentication required", &[]),
+            "; this Rack has no login for ghcr.io: `convox registries add ghcr.io USER --password-stdin`"
+        );
+        assert_eq!(
+            of("ghcr.io: unauthorized", &[login]),
+            "; ghcr.io refuses the login of ci: `convox registries add ghcr.io ci --password-stdin`"
+        );
+        assert_eq!(of("exit status 1", &[]), "");
+        assert_eq!(of("pull access denied", &[]).matches("convox registries add").count(), 3);
     }
 
     #[tokio::test]

@@ -274,7 +274,7 @@ impl Builder {
             }
             let command = scheduler::command(isolation, &unpacking, service).map_err(|reason| in_file(&reason))?;
             if !command.is_empty() {
-                log.say(&format!("Service {} runs: {}", service.name, command.join(" ")));
+                log.say(&format!("Service {} runs: {}", service.name, command.words.join(" ")));
             }
         }
         for resource in &manifest.resources {

@@ -13,6 +13,8 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::command::Command;
+
 mod fields;
 mod service;
 mod tree;
@@ -62,8 +64,8 @@ pub struct Service {
     pub build: Option<Build>,
     /// A ready image, which only containers can run.
     pub image: Option<String>,
-    /// Argument vector (a string became `["sh", "-c", text]`); empty if not given.
-    pub command: Vec<String>,
+    /// What it runs; none if not given.
+    pub command: Command,
     /// The port it serves to the outside.
     pub port: Option<ServicePort>,
     /// Other ports, for other services only.
@@ -227,8 +229,8 @@ pub struct Timer {
     pub service: String,
     /// Cron expression.
     pub schedule: String,
-    /// Argument vector; empty for the service's own.
-    pub command: Vec<String>,
+    /// What it runs; the service's own if not given.
+    pub command: Command,
     /// What happens when the run before is not over.
     pub concurrency: Concurrency,
     /// Processes of one run, each with its number from 0 in `TIMER_INDEX` if there is more than one.

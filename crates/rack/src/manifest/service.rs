@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::fields::{Field, Name, Reading};
-use super::{Build, Deployment, EnvEntry, Health, ManifestError, Scale, Service, ServicePort};
+use super::{Build, Command, Deployment, EnvEntry, Health, ManifestError, Scale, Service, ServicePort};
 
 /// Keys of the originals that a runtime without images, networks or a cloud has no use for.
 const WITHOUT_EFFECT: &[&str] = &[
@@ -155,12 +155,8 @@ fn read_args(field: &Field, reading: &Reading<'_>) -> Result<Vec<String>, Manife
     pairs.map(|(name, value)| Ok(if value.is_null() { name } else { format!("{name}={}", value.text(reading)?) })).collect()
 }
 
-pub(super) fn read_command(field: &Field, reading: &Reading<'_>) -> Result<Vec<String>, ManifestError> {
-    if field.is_list() {
-        return field.texts(reading);
-    }
-    let text = field.shell_text(reading)?;
-    Ok(if text.trim().is_empty() { Vec::new() } else { vec!["sh".into(), "-c".into(), text] })
+pub(super) fn read_command(field: &Field, reading: &Reading<'_>) -> Result<Command, ManifestError> {
+    if field.is_list() { field.texts(reading).map(Command::list) } else { field.shell_text(reading).map(|text| Command::text(&text)) }
 }
 
 fn read_agent(field: &Field, reading: &mut Reading<'_>) -> Result<bool, ManifestError> {

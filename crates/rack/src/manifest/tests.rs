@@ -47,14 +47,14 @@ fn a_large_manifest_of_the_real_format_is_read_whole() {
     let names: Vec<&str> = manifest.services.iter().map(|service| service.name.as_str()).collect();
     assert_eq!(names, ["api", "proxy", "site", "bare", "scaler", "inherit", "agent"]);
     let api = manifest.service("api").unwrap();
-    assert_eq!(api.command, ["bin/api", "start"]);
+    assert_eq!(api.command.words, ["bin/api", "start"]);
     assert_eq!(api.build, Some(Build { path: "api".into(), manifest: "Dockerfile2".into(), ..Build::default() }));
     assert_eq!(api.test.as_deref(), Some("make all test"));
     assert_eq!((api.scale.min, api.scale.max), (3, 10));
     assert_eq!(api.health, Health { path: Some("/".into()), interval: seconds(10), timeout: seconds(9), grace: seconds(10) });
     assert_eq!(api.termination_grace, seconds(45));
     let inherit = manifest.service("inherit").unwrap();
-    assert_eq!(inherit.command, ["sh", "-c", "inherit"]);
+    assert_eq!(inherit.command, crate::command::Command::text("inherit"));
     assert_eq!(inherit.image.as_deref(), Some("ubuntu:16.04"));
     assert_eq!(inherit.port, Some(ServicePort { port: 2000, scheme: "https".into() }));
     assert_eq!(inherit.domains, ["bar.example.org", "*.example.org"]);

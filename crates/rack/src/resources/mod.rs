@@ -362,7 +362,8 @@ impl Seat<'_> {
             ),
             // The password stands in no argument: those are everybody's to see.
             Kind::Redis => (
-                vec!["sh".to_owned(), "-c".to_owned(), format!("{REDIS_IN_CONTAINER} {address} {listens}")],
+                // The address may be a star, which a shell would take for the names of files.
+                vec!["sh".to_owned(), "-c".to_owned(), format!("{REDIS_IN_CONTAINER} '{address}' {listens}")],
                 vec![("REDISCLI_AUTH", password)],
             ),
         };

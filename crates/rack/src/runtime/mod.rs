@@ -67,6 +67,8 @@ pub struct ProcessSpec {
     pub release: String,
     /// The argument vector; a shell command is `["sh", "-c", text]`.
     pub command: Vec<String>,
+    /// Whether that is what became of a text: in an image without a shell it is split into words instead.
+    pub is_text: bool,
     /// The whole environment of the process. Holds secrets.
     pub env: BTreeMap<String, String>,
     /// Working directory.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 
 use super::{DesiredApp, Inner, SchedulerError, dockerfile};
+use crate::command::Command;
 use crate::files;
 use crate::manifest::{MissingEnv, Service};
 use crate::resources;
@@ -61,7 +62,7 @@ pub(super) fn spec(
     inner: &Inner,
     app: &DesiredApp,
     service: &Service,
-    command: Vec<String>,
+    command: Command,
     port: Option<u16>,
 ) -> Result<ProcessSpec, SchedulerError> {
     let isolation = inner.runtime.isolation();
@@ -75,7 +76,8 @@ pub(super) fn spec(
         app: app.app.clone(),
         service: service.name.clone(),
         release: app.release.clone(),
-        command,
+        command: command.words,
+        is_text: command.is_text,
         env: environment(&inner.config.rack, isolation, app, service, own_port.or(port), &links, &urls)?,
         dir: if isolation.has_images() { PathBuf::from("/") } else { directory(&app.dir, service) },
         port,
@@ -102,7 +104,7 @@ pub(crate) fn directory(source: &Path, service: &Service) -> PathBuf {
 
 /// What a service's processes run: the manifest's command, or that of the service's Dockerfile (of the image, where there are
 /// images: nothing then). The error is for the person who deploys.
-pub(crate) fn command(isolation: Isolation, source: &Path, service: &Service) -> Result<Vec<String>, String> {
+pub(crate) fn command(isolation: Isolation, source: &Path, service: &Service) -> Result<Command, String> {
     if isolation.has_images() {
         return Ok(service.command.clone());
     }
@@ -119,6 +121,7 @@ pub(crate) fn command(isolation: Isolation, source: &Path, service: &Service) ->
     let text = files::read_below(&directory(source, service), manifest);
     let text = text.map_err(|reason| format!("service {}: build.manifest: {reason}", service.name))?.unwrap_or_default();
     dockerfile::command(&text)
+        .map(Command::list)
         .ok_or_else(|| format!("service {} has no command: add `command` to it in convox.yml, or CMD to its {manifest}", service.name))
 }
 
@@ -172,6 +175,6 @@ mod tests {
         std::fs::write(dir.path().join("api/Dockerfile"), "FROM x\nCMD [\"bin/api\", \"-v\"]\n").unwrap();
         let mut app = app("services:\n  web:\n    build: api\n");
         app.dir = dir.path().to_owned();
-        assert_eq!(command(Isolation::None, &app.dir, &app.manifest.services[0]).unwrap(), ["bin/api", "-v"]);
+        assert_eq!(command(Isolation::None, &app.dir, &app.manifest.services[0]).unwrap().words, ["bin/api", "-v"]);
     }
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::environment;
 use super::slot::{Backoff, Phase, Slot, how_it_ended};
 use super::{DesiredApp, Inner, health, resource};
+use crate::command::Command;
 use crate::manifest::Service;
 use crate::router::Target;
 use crate::runtime::ProcessState;
@@ -159,7 +160,7 @@ impl Keeper {
         outcome
     }
 
-    async fn start_on(&self, inner: &Inner, command: Vec<String>, port: Option<u16>) -> Result<ProcessState, String> {
+    async fn start_on(&self, inner: &Inner, command: Command, port: Option<u16>) -> Result<ProcessState, String> {
         let spec = environment::spec(inner, &self.app, &self.service, command, port).map_err(|error| error.to_string())?;
         inner.runtime.start(spec).await.map_err(|error| error.to_string())
     }

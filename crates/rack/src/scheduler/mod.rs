@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::command::Command;
 use crate::logs::LogStore;
 use crate::manifest::{Manifest, MissingEnv, Service};
 use crate::resources::Session;
@@ -183,10 +184,8 @@ pub struct ResourceState {
 pub struct OneOff {
     /// Name of the service whose code and environment to use.
     pub service: String,
-    /// The command, run by `sh -c`; the service's own if `None`.
-    pub command: Option<String>,
-    /// The same as an argument vector, which needs no shell.
-    pub words: Vec<String>,
+    /// The command; the service's own if there is none.
+    pub command: Command,
     /// The timer that it is a run of.
     pub timer: Option<String>,
     /// Added to, and winning over, the service's environment. Holds secrets.

@@ -12,10 +12,10 @@ const COME_BACK: Duration = Duration::from_secs(5);
 pub(super) async fn run(inner: &Arc<Inner>, release: &DesiredApp, one_off: OneOff) -> Result<ProcessState, SchedulerError> {
     let service = release.manifest.service(&one_off.service);
     let service = service.ok_or_else(|| SchedulerError::NoService(one_off.service.clone()))?;
-    let command = match one_off.command.filter(|command| !command.trim().is_empty()) {
-        Some(command) => vec!["sh".to_owned(), "-c".to_owned(), command],
-        None if !one_off.words.is_empty() => one_off.words,
-        None => environment::command(inner.runtime.isolation(), &release.dir, service).map_err(SchedulerError::Manifest)?,
+    let command = if one_off.command.is_empty() {
+        environment::command(inner.runtime.isolation(), &release.dir, service).map_err(SchedulerError::Manifest)?
+    } else {
+        one_off.command
     };
     super::resource::ready(inner, &release.app, service).await.map_err(SchedulerError::Resource)?;
     let io = |doing: &str| {

@@ -114,7 +114,7 @@ async fn run(inner: &Arc<Inner>, app: &Arc<DesiredApp>, timer: &Timer) {
         }
         let one_off = OneOff {
             service: timer.service.clone(),
-            words: timer.command.clone(),
+            command: timer.command.clone(),
             timer: Some(timer.name.clone()),
             env,
             ..OneOff::default()

@@ -2,6 +2,7 @@
 //!
 //! Takes up a container that runs already, if an earlier shim was ended without it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::capture::Capture;
 use super::process::{Report, grace, report};
 use crate::logs::LineSplitter;
-use crate::runtime::container::{ContainerSpec, Engine, body, is_missing, reason};
+use crate::runtime::container::{ContainerSpec, Engine, body, is_missing, reason, shell};
 use crate::runtime::process::files::{ExitFile, ProcessDir, SpecFile, StartedFile};
 use crate::runtime::process::procfs::Birth;
 
@@ -34,8 +35,8 @@ const TRIES: u32 = 5;
 const REMOVAL: Duration = Duration::from_mins(1);
 /// The code of a command that could not be started.
 const NOT_STARTED: i32 = 126;
-/// The code of a container that vanished, as if it was killed.
-const VANISHED: i32 = 137;
+/// The code of what was killed.
+const KILLED: i32 = 137;
 
 pub(super) async fn supervise(dir: &ProcessDir, spec: &SpecFile, container: &ContainerSpec) -> std::io::Result<()> {
     let shim = Birth::of(std::process::id().cast_signed())?;
@@ -79,19 +80,31 @@ pub(super) async fn supervise(dir: &ProcessDir, spec: &SpecFile, container: &Con
     let mut output = keep(engine.clone(), container.name.clone(), since, Arc::clone(&capture));
     let ended = end(&engine, &container.name);
     tokio::pin!(ended);
+    let mut is_asked = false;
     let code = loop {
         tokio::select! {
             code = &mut ended => break code,
-            _ = stop.recv() => ask_to_stop(&engine, &container.name, grace(dir, spec)),
-            _ = interrupt.recv() => ask_to_stop(&engine, &container.name, grace(dir, spec)),
+            _ = stop.recv() => {}
+            _ = interrupt.recv() => {}
         }
+        is_asked = true;
+        ask_to_stop(&engine, &container.name, grace(dir, spec));
     };
     if timeout(DRAIN, &mut output).await.is_err() {
         output.abort();
     }
-    if let Ok(Some(ContainerState { oom_killed: Some(true), .. })) = state(&engine, &container.name).await {
-        let limit = container.limits.memory.map(|memory| format!(" of {memory} MB")).unwrap_or_default();
-        say(&format!("the process was killed because it used more memory than its limit{limit}; see `convox scale --memory`"));
+    let limit = container.limits.memory.map(|memory| format!(" of {memory} MB"));
+    match state(&engine, &container.name).await {
+        Ok(Some(ContainerState { oom_killed: Some(true), .. })) => {
+            let limit = limit.unwrap_or_default();
+            say(&format!("the process was killed because it used more memory than its limit{limit}; see `convox scale --memory`"));
+        }
+        // Not every engine hears of it, and never of a child's.
+        Ok(Some(_)) if code == KILLED && !is_asked && limit.is_some() => {
+            let limit = limit.unwrap_or_default();
+            say(&format!("killed, and not by the Rack: most likely for more memory than its limit{limit}; see `convox scale --memory`"));
+        }
+        _ => {}
     }
     dir.write_exit(&ExitFile { code, ended: Timestamp::now() })?;
     // What stays is found by its label and collected later.
@@ -120,31 +133,54 @@ async fn start(
     say: &impl Fn(&str),
 ) -> Result<Option<i64>, String> {
     let env = dir.env().map_err(|error| format!("reading the environment: {error}"))?;
-    match create_and_start(engine, body::of(&spec.command, &env, container), container).await {
+    match create_and_start(engine, &spec.command, &env, container, say).await {
         Ok(()) => {}
         Err(error) if is_about_limits(&error) => {
             say(&format!("NOTICE: the engine cannot enforce limits on this machine ({error}); the process runs without them"));
             let without = ContainerSpec { limits: crate::runtime::Limits::default(), ..container.clone() };
-            create_and_start(engine, body::of(&spec.command, &env, &without), container).await?;
+            create_and_start(engine, &spec.command, &env, &without, say).await?;
         }
         Err(error) => return Err(error),
     }
     Ok(state(engine, &container.name).await.ok().flatten().and_then(|state| state.pid))
 }
 
-async fn create_and_start(engine: &Engine, body: bollard::models::ContainerCreateBody, container: &ContainerSpec) -> Result<(), String> {
+/// A text is read by the image's shell; where there is none to read it, its words are what runs.
+async fn create_and_start(
+    engine: &Engine,
+    command: &[String],
+    env: &BTreeMap<String, String>,
+    container: &ContainerSpec,
+    say: &impl Fn(&str),
+) -> Result<(), String> {
+    let text = command.last().filter(|_| container.is_text);
+    let words = match text {
+        Some(text) => shell::words_for(engine, &container.image, text).await,
+        None => None,
+    };
+    create(engine, body::of(words.as_deref().unwrap_or(command), env, container), container).await?;
+    if let (Some(text), None) = (text, words)
+        && !shell::is_in(engine, &container.name).await
+    {
+        let (words, notice) = shell::words_without(text)?;
+        notice.inspect(|notice| say(notice));
+        create(engine, body::of(&words, env, container), container).await?;
+    }
+    engine.docker.start_container(&container.name, None::<StartContainerOptions>).await.map_err(|error| reason(&error))
+}
+
+async fn create(engine: &Engine, body: bollard::models::ContainerCreateBody, container: &ContainerSpec) -> Result<(), String> {
     let name = &container.name;
     // One of an earlier try that was cut off.
     engine.remove(name).await.map_err(|error| reason(&error))?;
     let options = bollard::query_parameters::CreateContainerOptionsBuilder::default().name(name).build();
     match engine.docker.create_container(Some(options), body).await {
-        Ok(_) => {}
+        Ok(_) => Ok(()),
         Err(error) if is_missing(&error) => {
-            return Err(format!("its image {} is not there any more; deploy the app again ({})", container.image, reason(&error)));
+            Err(format!("its image {} is not there any more; deploy the app again ({})", container.image, reason(&error)))
         }
-        Err(error) => return Err(reason(&error)),
+        Err(error) => Err(reason(&error)),
     }
-    engine.docker.start_container(name, None::<StartContainerOptions>).await.map_err(|error| reason(&error))
 }
 
 /// Whether a start failed over what limits a process, and not over the process.
@@ -187,7 +223,8 @@ async fn end(engine: &Engine, name: &str) -> i32 {
             _ => {}
         }
         match state(engine, name).await {
-            Ok(None) => return VANISHED,
+            // Vanished: as if it was killed.
+            Ok(None) => return KILLED,
             Ok(Some(state)) if state.running == Some(false) && has_ended(&state) => {
                 return state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(255);
             }

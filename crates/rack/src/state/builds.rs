@@ -113,8 +113,8 @@ impl State {
     /// rolled back to. Gives app and id of those whose files are still to be deleted, also of earlier times.
     pub(crate) async fn give_up_builds(&self, keep: i64, running: &[String], now_ms: i64) -> Result<Vec<(String, String)>, DbError> {
         let running = serde_json::Value::from(running.to_vec()).to_string();
-        Ok(convox_db::transaction!(&self.db, |tx| {
-            sqlx::query(
+        let (given_up, left) = convox_db::transaction!(&self.db, |tx| {
+            let given_up: Vec<(String, String)> = sqlx::query_as(
                 "UPDATE builds SET removed_ms = $1 WHERE removed_ms IS NULL AND ended_ms IS NOT NULL \
                  AND id NOT IN (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY app ORDER BY started_ms DESC, id DESC) AS place \
                  FROM builds) AS made WHERE place <= $2) \
@@ -126,21 +126,25 @@ impl State {
                  row_number() OVER (PARTITION BY r.app ORDER BY max(r.seq) DESC) AS place FROM releases r \
                  WHERE r.seq <= (SELECT s.seq FROM releases s JOIN apps a ON a.release = s.id WHERE a.name = r.app) \
                  GROUP BY r.app, r.build) AS earlier WHERE place <= $2) \
-                 AND id NOT IN (SELECT r.build FROM releases r WHERE r.id IN (SELECT value FROM json_each($3)))",
+                 AND id NOT IN (SELECT r.build FROM releases r WHERE r.id IN (SELECT value FROM json_each($3))) \
+                 RETURNING app, id",
             )
             .bind(now_ms)
             .bind(keep)
             .bind(&running)
-            .execute(&mut *tx)
+            .fetch_all(&mut *tx)
             .await?;
-            // Its source goes last of a build's files.
-            sqlx::query_as(
+            // Its source goes last of a build's files. One that was made from an image has none: what a crash leaves of it is an image that
+            // nobody needs, which is looked for anyway.
+            let left: Vec<(String, String)> = sqlx::query_as(
                 "SELECT b.app, b.id FROM builds b JOIN objects o ON o.app = b.app AND o.key = 'build/' || b.id || '/source.tgz' \
                  WHERE b.removed_ms IS NOT NULL",
             )
             .fetch_all(&mut *tx)
-            .await?
-        }))
+            .await?;
+            (given_up, left)
+        });
+        Ok(given_up.into_iter().chain(left).collect::<std::collections::BTreeSet<_>>().into_iter().collect())
     }
 
     /// Keeps a build, new or changed.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use convox_rack::command::Command;
 use convox_rack::logs::{LogQuery, LogStore};
 use convox_rack::manifest::Manifest;
 use convox_rack::runtime::{ExecSpec, ProcessStatus, Runtime};
@@ -503,7 +504,7 @@ async fn a_one_off_has_the_services_environment_and_keeps_its_exit_code() {
     let release = bench.release("R1", WEB);
     let one_off = OneOff {
         service: "web".into(),
-        command: Some("echo $GREETING $EXTRA $RELEASE; exit 5".into()),
+        command: Command::text("echo $GREETING $EXTRA $RELEASE; exit 5"),
         env: BTreeMap::from([("EXTRA".into(), "more".into())]),
         ..OneOff::default()
     };
@@ -519,7 +520,7 @@ async fn a_one_off_has_the_services_environment_and_keeps_its_exit_code() {
 async fn a_run_whose_client_goes_away_leaves_nothing() {
     let bench = Bench::new().await;
     let release = bench.release("R1", WEB);
-    let one_off = OneOff { service: "web".into(), command: Some("sleep 3600".into()), ..OneOff::default() };
+    let one_off = OneOff { service: "web".into(), command: Command::text("sleep 3600"), ..OneOff::default() };
     let process = bench.scheduler.run_one_off(&release, one_off.clone()).await.unwrap();
     let exec = |command: &str| bench.scheduler.exec("app", &process.id, ExecSpec { command: command.into(), ..ExecSpec::default() });
     // A session that ends in order leaves the process to its client.
@@ -535,7 +536,7 @@ async fn a_removed_app_leaves_no_process_and_no_port() {
     let bench = Bench::new().await;
     bench.promote("R1", WEB).await.unwrap();
     let release = bench.release("R1", WEB);
-    let one_off = OneOff { service: "web".into(), command: Some("sleep 1000".into()), ..OneOff::default() };
+    let one_off = OneOff { service: "web".into(), command: Command::text("sleep 1000"), ..OneOff::default() };
     bench.scheduler.run_one_off(&release, one_off).await.unwrap();
     let pids: Vec<String> = bench.runtime.list().iter().map(|process| process.pid.unwrap().to_string()).collect();
     assert_eq!(pids.len(), 2);

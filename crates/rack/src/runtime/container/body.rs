@@ -9,8 +9,9 @@ use super::spec::{ContainerSpec, Network};
 /// Processes and threads in one container: enough for any service, too few to bring the machine down.
 const PIDS: i64 = 4096;
 const MB: i64 = 1 << 20;
-/// Nanoseconds of processor time per second that one CPU unit is.
-const NANOS_PER_UNIT: i64 = 1_000_000_000 / 1024;
+/// CPU units of one core, and nanoseconds of processor time per second that it has.
+const UNITS: i64 = 1024;
+const NANOS: i64 = 1_000_000_000;
 
 /// The request for one container.
 pub(crate) fn of(command: &[String], env: &BTreeMap<String, String>, container: &ContainerSpec) -> ContainerCreateBody {
@@ -33,7 +34,7 @@ pub(crate) fn of(command: &[String], env: &BTreeMap<String, String>, container: 
         // No swap beyond: a process over its limit ends and does not drag the machine along.
         memory_swap: memory,
         cpu_shares: limits.cpu.filter(|cpu| *cpu > 0).map(|cpu| i64::from(cpu).max(2)),
-        nano_cpus: limits.cpu_most.filter(|cpu| *cpu > 0).map(|cpu| i64::from(cpu) * NANOS_PER_UNIT),
+        nano_cpus: limits.cpu_most.filter(|cpu| *cpu > 0).map(|cpu| i64::from(cpu) * NANOS / UNITS),
         pids_limit: limited.then_some(PIDS),
         binds: Some(container.mounts.iter().map(|mount| format!("{}:{}", mount.from, mount.to)).collect()),
         privileged: Some(container.privileged),

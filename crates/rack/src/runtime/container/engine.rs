@@ -91,6 +91,12 @@ impl Engine {
         &self.socket
     }
 
+    /// What the paths of calls that the client library does not make begin with: the version that both speak.
+    pub(crate) fn version_path(&self) -> String {
+        let version = self.docker.client_version();
+        format!("/v{}.{}", version.major_version, version.minor_version)
+    }
+
     /// Name and version, for people.
     pub fn name(&self) -> &str {
         &self.name

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use super::{ContainerSpec, Engine, is_missing, raw, reason};
+use super::{ContainerSpec, Engine, is_missing, raw, reason, shell};
 use crate::runtime::process::procfs;
 use crate::runtime::{ExecSpec, ExecStream, RuntimeError, TerminalSize};
 
@@ -38,12 +38,17 @@ pub(super) async fn exec(
     if spec.tty.is_some() && !spec.env.contains_key("TERM") {
         env.push("TERM=xterm".to_owned());
     }
-    // Engines can size a terminal only once the command runs, which is too late for one that looks at once: where the image has
-    // stty, it is sized before.
-    let size = spec.tty.map(|size| format!("stty rows {} cols {} 2>/dev/null\n", size.rows, size.columns));
-    let command = format!("{}{}", size.unwrap_or_default(), spec.command);
     let mut words = if spec.entrypoint { entrypoint(engine, container).await } else { Vec::new() };
-    words.extend(["sh".to_owned(), "-c".to_owned(), command]);
+    if shell::is_in(engine, &container.name).await {
+        // Engines can size a terminal only once the command runs, which is too late for one that looks at once: where the image has
+        // stty, it is sized before.
+        let size = spec.tty.map(|size| format!("stty rows {} cols {} 2>/dev/null\n", size.rows, size.columns));
+        words.extend(["sh".to_owned(), "-c".to_owned(), format!("{}{}", size.unwrap_or_default(), spec.command)]);
+    } else {
+        let (without, _) =
+            shell::words_without(&spec.command).map_err(|reason| failed("reading the command", std::io::Error::other(reason)))?;
+        words.extend(without);
+    }
     let options = CreateExecOptions {
         attach_stdin: Some(!spec.no_input),
         attach_stdout: Some(true),
@@ -62,7 +67,7 @@ pub(super) async fn exec(
     })?;
     let session = Session { engine: engine.clone(), container: container.clone(), exec: created.id, mark, over: false };
     let (input, output) =
-        raw::start(engine.socket(), &session.exec, spec.tty.is_some()).await.map_err(|error| failed("starting the command", error))?;
+        raw::start(engine, &session.exec, spec.tty.is_some()).await.map_err(|error| failed("starting the command", error))?;
     if let Some(size) = spec.tty {
         session.resize(size).await;
     }

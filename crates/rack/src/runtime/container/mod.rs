@@ -15,10 +15,13 @@ use crate::logs::LogStore;
 use crate::runtime::ProcessRuntime;
 
 pub(crate) mod body;
+pub(crate) mod bound;
+pub(crate) mod build;
 pub(crate) mod collect;
 mod engine;
 mod exec;
 mod raw;
+pub(crate) mod shell;
 mod spec;
 mod volumes;
 
@@ -106,6 +109,7 @@ impl ContainerRuntime {
             mounts: volumes::mounts(&self.names, self.rights, spec).map_err(refused)?,
             privileged: spec.privileged,
             init: spec.init,
+            is_text: spec.is_text,
         })
     }
 }

@@ -1,7 +1,6 @@
 //! The bytes of an exec session, as they are: no line, frame or text that a program writes is read for meaning here.
 
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -14,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 
+use super::Engine;
 use crate::runtime::TerminalInput;
 
 /// Longest error text that is read.
@@ -24,11 +24,11 @@ pub(super) type Output = Box<dyn AsyncRead + Send + Unpin>;
 type Stream = TokioIo<Upgraded>;
 
 /// Starts an exec that was created, and gives its two ends.
-pub(super) async fn start(socket: &Path, exec: &str, tty: bool) -> io::Result<(Input, Output)> {
-    let stream = UnixStream::connect(socket).await?;
+pub(super) async fn start(engine: &Engine, exec: &str, tty: bool) -> io::Result<(Input, Output)> {
+    let stream = UnixStream::connect(engine.socket()).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::spawn(connection.with_upgrades());
-    let request = Request::post(format!("/v1.41/exec/{exec}/start"))
+    let request = Request::post(format!("{}/exec/{exec}/start", engine.version_path()))
         .header(HOST, "localhost")
         .header(CONTENT_TYPE, "application/json")
         .header(CONNECTION, "Upgrade")

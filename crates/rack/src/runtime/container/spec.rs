@@ -66,6 +66,9 @@ pub(crate) struct ContainerSpec {
     pub privileged: bool,
     /// Whether the engine puts a small init before the process.
     pub init: bool,
+    /// Whether its command is a text, which is split into words where no shell of the image is to read it.
+    #[serde(default)]
+    pub is_text: bool,
 }
 
 impl ContainerSpec {
