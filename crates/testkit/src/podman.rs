@@ -307,7 +307,9 @@ fn end_supervisors(dir: &Path) {
 
 fn command(dir: &Path) -> Command {
     let mut command = Command::new("podman");
+    // Where the monitors of containers leave files.
     command
+        .current_dir(dir)
         .env("CONTAINERS_CONF", dir.join("containers.conf"))
         .env("CONTAINERS_STORAGE_CONF", dir.join("storage.conf"))
         .env("CONTAINERS_REGISTRIES_CONF", dir.join("registries.conf"));
