@@ -125,11 +125,17 @@ fn shares(data: &Path) -> anyhow::Result<Shares> {
             add(&part_of(object, name), share);
         }
     }
+    let mut calls: BTreeMap<&str, f64> = BTreeMap::new();
     for (share, fields) in lines(&with_callees) {
         let [_, symbol, ..] = fields.as_slice() else { continue };
         let name = symbol.split_once("] ").map_or(*symbol, |(_, name)| name).trim();
-        // Each system call has one such function, below which all its time is.
-        let Some(call) = name.strip_prefix("__x64_sys_").or_else(|| name.strip_prefix("__arm64_sys_")) else { continue };
+        // Each system call has such a function, below which all its time is; some have two, one in the other.
+        if let Some(call) = ["__x64_sys_", "__arm64_sys_", "ksys_"].iter().find_map(|prefix| name.strip_prefix(prefix)) {
+            let most = calls.entry(call).or_default();
+            *most = most.max(share);
+        }
+    }
+    for (call, share) in calls {
         if let Some((_, _, part)) =
             PARTS.iter().find(|(place, begin, _)| *place == "kernel" && !begin.is_empty() && call.starts_with(begin))
         {
