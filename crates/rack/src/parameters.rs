@@ -23,6 +23,8 @@ pub(crate) const REDIRECT: &str = "RedirectHttps";
 
 /// Networks in one list.
 const NETWORKS: usize = 64;
+/// Megabytes that a step of a build may be given, as `--build-memory` has it.
+const MOST_MB: u32 = 1_048_576;
 
 /// Whose parameter it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,9 +106,9 @@ fn days(value: &str) -> Result<Duration, String> {
     Ok(Duration::from_hours(days * 24))
 }
 
-fn megabytes(value: &str) -> Result<u16, String> {
-    let number = value.parse::<u16>().ok().filter(|number| *number <= 2047);
-    number.ok_or_else(|| "give a number of MB from 1 to 2047, or 0 for no limit".to_owned())
+fn megabytes(value: &str) -> Result<u32, String> {
+    let number = value.parse::<u32>().ok().filter(|number| *number <= MOST_MB);
+    number.ok_or_else(|| format!("give a number of MB from 1 to {MOST_MB}, or 0 for no limit"))
 }
 
 fn yes_or_no(value: &str) -> Result<bool, String> {
@@ -139,7 +141,7 @@ pub(crate) fn allowed(parameters: &BTreeMap<String, String>) -> Vec<IpNet> {
 }
 
 /// Memory of a build's steps in MB: the app's word, else the Rack's.
-pub(crate) fn build_memory(rack: &BTreeMap<String, String>, app: &BTreeMap<String, String>) -> Option<u16> {
+pub(crate) fn build_memory(rack: &BTreeMap<String, String>, app: &BTreeMap<String, String>) -> Option<u32> {
     let of = |parameters: &BTreeMap<String, String>, name: &str| parameters.get(name).and_then(|value| megabytes(value).ok());
     of(app, BUILD_MEM).or_else(|| of(rack, BUILD_MEMORY))
 }
@@ -174,7 +176,7 @@ mod tests {
             (Scope::Rack, LOG_RETENTION, "0"),
             (Scope::Rack, LOG_RETENTION, "a week"),
             (Scope::Rack, WHITE_LIST, "10.0.0.0/33"),
-            (Scope::Rack, BUILD_MEMORY, "2048"),
+            (Scope::Rack, BUILD_MEMORY, "1048577"),
             (Scope::App, REDIRECT, "true"),
         ] {
             let refused = one(scope, name, value).unwrap_err();

@@ -208,7 +208,7 @@ impl Images {
         if request.no_cache {
             options.set("nocache", "1");
         }
-        let memory = request.memory.map_or(self.bounds.memory, u32::from);
+        let memory = request.memory.unwrap_or(self.bounds.memory);
         if memory > 0 {
             let bytes = (u64::from(memory) << 20).to_string();
             // No swap beyond.

@@ -57,7 +57,7 @@ pub struct BuildRequest {
     /// `NAME=value` for Dockerfiles. May hold secrets.
     pub build_args: Vec<String>,
     /// Memory of each step in MB, where it is another than what the Rack was started with; 0 is no limit.
-    pub memory: Option<u16>,
+    pub memory: Option<u32>,
     /// Whether images are built from scratch.
     pub no_cache: bool,
     /// Whether it is for development: up to the stage of that name, where a Dockerfile has one.
