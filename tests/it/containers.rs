@@ -321,7 +321,11 @@ fn a_container_is_what_its_manifest_says_and_volumes_are_its_apps_alone() {
         });
         found.unwrap_or_else(|| panic!("{}", cli.run(&["logs", "-a", app, "--no-follow"]).stdout))
     };
-    let exec = |app: &str, service: &str, command: &str| cli.run(&["exec", &named(app, service), "-a", app, command]).ok();
+    // One that is just being replaced is listed a moment longer than it runs.
+    let exec = |app: &str, service: &str, command: &str| {
+        let said = || cli.run(&["exec", &named(app, service), "-a", app, command]);
+        eventually(LONG, || Some(said()).filter(|said| said.code == 0)).unwrap_or_else(said).ok()
+    };
     let container = |process: &str| containers(&podman).into_iter().find(|name| name.ends_with(process)).expect("a container of a process");
 
     // The stage that was asked for, and not the last.
@@ -369,7 +373,8 @@ fn a_container_is_what_its_manifest_says_and_volumes_are_its_apps_alone() {
     assert_eq!(exec("shop", "web", "cat /shared/note"), "hello from web\n");
     std::fs::write(source.join("convox.yml"), OF_ITS_CONTAINER.replace("hello", "hi")).unwrap();
     cli.at(&source).run(&["deploy", "-a", "shop", "--wait"]).ok();
-    assert_eq!(exec("shop", "web", "echo $GREETING; cat /shared/note"), "hi\nhello from web\n");
+    let of_the_new = || exec("shop", "web", "echo $GREETING; cat /shared/note");
+    assert!(eventually(LONG, || (of_the_new() == "hi\nhello from web\n").then_some(())).is_some(), "{}", of_the_new());
     assert_eq!(exec("shop", "other", "cat /own/note"), "of other\n");
     // And end with their app, not with another.
     cli.run(&["apps", "delete", "blog"]).ok();
