@@ -9,10 +9,17 @@ use crate::reply_head::Wrong;
 
 /// Bytes of a line that says a chunk's size, and of all lines after the last chunk.
 const LONGEST: usize = 16 * 1024;
+/// Of a size.
+const DIGITS: usize = 15;
 
 /// A body, as far as it has been taken.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Content(At);
+pub(crate) struct Content {
+    at: At,
+    /// Bytes of lines around chunks beyond what a size needs, less the content since. Each piece keeps the memory of all that came with it, so
+    /// that there must not be much more around it.
+    padding: usize,
+}
 
 #[derive(Debug, PartialEq, Eq)]
 enum At {
@@ -32,29 +39,33 @@ enum At {
 }
 
 impl Content {
+    const fn new(at: At) -> Self {
+        Self { at, padding: 0 }
+    }
+
     pub(crate) const fn known(length: u64) -> Self {
-        Self(if length == 0 { At::Over } else { At::Known(length) })
+        Self::new(if length == 0 { At::Over } else { At::Known(length) })
     }
 
     pub(crate) const fn chunked() -> Self {
-        Self(At::Size)
+        Self::new(At::Size)
     }
 
     pub(crate) const fn to_end() -> Self {
-        Self(At::ToEnd)
+        Self::new(At::ToEnd)
     }
 
     pub(crate) fn is_to_end(&self) -> bool {
-        self.0 == At::ToEnd
+        self.at == At::ToEnd
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.0 == At::Over
+        self.at == At::Over
     }
 
     /// Bytes that are certainly content if they come now.
     pub(crate) fn expected(&self) -> u64 {
-        match self.0 {
+        match self.at {
             At::Known(left) | At::Chunk(left) => left,
             At::ToEnd => u64::MAX,
             _ => 0,
@@ -63,7 +74,7 @@ impl Content {
 
     /// All bytes of the body that are left, if that is known.
     pub(crate) fn left(&self) -> Option<u64> {
-        match self.0 {
+        match self.at {
             At::Known(left) => Some(left),
             At::Over => Some(0),
             _ => None,
@@ -79,18 +90,19 @@ impl Content {
         if unread.is_empty() {
             return Ok(None);
         }
-        let piece = match &mut self.0 {
+        let piece = match &mut self.at {
             At::Known(left) | At::Chunk(left) => {
                 let piece = unread.split_to(usize::try_from(*left).unwrap_or(usize::MAX).min(unread.len()));
                 *left -= piece.len() as u64;
+                self.padding = self.padding.saturating_sub(piece.len());
                 piece
             }
             At::ToEnd => std::mem::take(unread),
             _ => return Ok(None),
         };
-        match self.0 {
-            At::Known(0) => self.0 = At::Over,
-            At::Chunk(0) => self.0 = At::ChunkEnd,
+        match self.at {
+            At::Known(0) => self.at = At::Over,
+            At::Chunk(0) => self.at = At::ChunkEnd,
             _ => {}
         }
         // So that the end is known with the last piece, where it has come with it.
@@ -101,14 +113,20 @@ impl Content {
     /// Passes over what is not content.
     fn pass(&mut self, unread: &mut Bytes) -> Result<(), Wrong> {
         const BAD: Wrong = "its chunks are not well-formed";
-        while matches!(self.0, At::Size | At::ChunkEnd | At::Trailers(_)) {
+        while matches!(self.at, At::Size | At::ChunkEnd | At::Trailers(_)) {
             let Some(end) = memchr(b'\n', unread) else {
                 return if unread.len() > LONGEST { Err(BAD) } else { Ok(()) };
             };
             let line = unread.split_to(end);
             unread.advance(1);
             let line = line.strip_suffix(b"\r").ok_or(BAD)?;
-            self.0 = match self.0 {
+            if self.at == At::Size {
+                self.padding += line.len().saturating_sub(DIGITS);
+                if self.padding > LONGEST {
+                    return Err(BAD);
+                }
+            }
+            self.at = match self.at {
                 At::Size => match size(line).ok_or(BAD)? {
                     0 => At::Trailers(0),
                     size => At::Chunk(size),
@@ -127,9 +145,9 @@ impl Content {
     /// # Errors
     /// Something should have.
     pub(crate) fn end(&mut self) -> io::Result<()> {
-        match self.0 {
+        match self.at {
             At::ToEnd | At::Over => {
-                self.0 = At::Over;
+                self.at = At::Over;
                 Ok(())
             }
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -140,7 +158,7 @@ impl Content {
 /// Size of a chunk; its extensions are let pass.
 fn size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|&byte| byte == b';').next()?.trim_ascii_end();
-    if digits.is_empty() || digits.len() > 15 {
+    if digits.is_empty() || digits.len() > DIGITS {
         return None;
     }
     digits.iter().try_fold(0_u64, |size, &digit| char::from(digit).to_digit(16).map(|digit| size * 16 + u64::from(digit)))
@@ -194,7 +212,8 @@ mod tests {
     fn chunks_that_are_none_are_refused() {
         let endless = format!("5;{}", "x".repeat(LONGEST + 1));
         let trailers = format!("0\r\n{}", "a: b\r\n".repeat(LONGEST / 4));
-        for input in ["5\nhello", "x\r\n", "\r\n", "-1\r\n", "5\r\nhelloX\r\n", "1000000000000000\r\n", &endless, &trailers] {
+        let padded = "1;xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\nX\r\n".repeat(LONGEST / 8);
+        for input in ["5\nhello", "x\r\n", "\r\n", "-1\r\n", "5\r\nhelloX\r\n", "1000000000000000\r\n", &endless, &trailers, &padded] {
             assert!(all(Content::chunked, input).is_err(), "{input:?}");
         }
     }

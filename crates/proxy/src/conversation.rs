@@ -41,10 +41,9 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// The same request again, where it may be sent twice.
+    /// The same request again, if it has no body.
     pub(crate) fn again(&self) -> Option<Self> {
-        let is_repeatable = self.is_idempotent && self.length == Length::None;
-        is_repeatable.then(|| Self { head: self.head.clone(), upload: Upload::None, ..*self })
+        (self.length == Length::None).then(|| Self { head: self.head.clone(), upload: Upload::None, ..*self })
     }
 }
 
@@ -55,6 +54,8 @@ pub(crate) struct Conversation {
     is_head: bool,
     /// Read and not yet taken.
     unread: Bytes,
+    /// So many bytes of it hold no whole head.
+    looked: usize,
     has_heard: bool,
     content: Content,
     is_kept: bool,
@@ -73,15 +74,16 @@ impl Conversation {
             sending: Sending::new(request.head, request.upload, request.length),
             is_head: request.is_head,
             unread: Bytes::new(),
+            looked: 0,
             has_heard: false,
             content: Content::known(0),
             is_kept: false,
         }
     }
 
-    /// The upstream has said something since the request began.
-    pub(crate) fn has_heard(&self) -> bool {
-        self.has_heard
+    /// Whether the same request may be sent once more after this failed: the upstream has said nothing, and had nothing, or was asked for no change.
+    pub(crate) fn may_be_repeated(&self, again: &Request) -> bool {
+        !self.has_heard && (again.is_idempotent || !self.sending.has_written())
     }
 
     /// Sends, and waits for the head of the reply. It may come before all is sent.
@@ -95,6 +97,7 @@ impl Conversation {
         loop {
             if let Some(head) = self.head()? {
                 self.unread.advance(head.length);
+                self.looked = 0;
                 let status = head.response.status();
                 if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
                     continue;
@@ -110,8 +113,10 @@ impl Conversation {
         }
     }
 
-    fn head(&self) -> Result<Option<reply_head::Head>, Fault> {
-        if self.unread.is_empty() {
+    fn head(&mut self) -> Result<Option<reply_head::Head>, Fault> {
+        let looked = std::mem::replace(&mut self.looked, self.unread.len());
+        // One that comes in many pieces is read when it may be whole, not at each of them. The first is read, so that what is no HTTP is known early.
+        if self.unread.is_empty() || (looked > 0 && self.unread.len() <= MOST && !reply_head::may_end(&self.unread, looked)) {
             return Ok(None);
         }
         match reply_head::read(&self.unread, self.is_head) {

@@ -1,8 +1,8 @@
 //! Sends one request upstream and brings the answer back: the data path. Start reading here.
 //!
 //! A connection of this shard's pool is used if there is one. A request is sent a second time only if the first attempt
-//! cannot have been acted on: it was never written, or it asks for nothing to change, has no body, and went out on a used
-//! connection that was closed without a byte of reply.
+//! cannot have been acted on: it has no body, went out on a used connection that was closed without a byte of reply, and asks for
+//! nothing to change or was not written at all.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -132,7 +132,7 @@ async fn send<P: Permit>(
         let mut conversation = Conversation::new(connection, request);
         match (std::future::poll_fn(|context| conversation.poll_head(context)).await, again) {
             (Ok(response), _) => return Ok((response, conversation, Arc::clone(upstream))),
-            (Err(Fault::ClosedEarly), Some(again)) if !conversation.has_heard() => request = again,
+            (Err(Fault::ClosedEarly), Some(again)) if conversation.may_be_repeated(&again) => request = again,
             (Err(fault), _) => return Err(fault),
         }
     }

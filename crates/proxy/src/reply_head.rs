@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use hyper::ext::ReasonPhrase;
+use memchr::memchr_iter;
 
 use crate::content::Content;
 use crate::websocket::names;
@@ -60,6 +61,8 @@ pub(crate) fn read(bytes: &Bytes, to_head: bool) -> Result<Option<Head>, Wrong> 
     }
     let content = if to_head || status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         Content::known(0)
+    } else if is_chunked && !is_modern {
+        return Err("HTTP/1.0 has no transfer codings");
     } else if is_chunked {
         Content::chunked()
     } else if let Some(known) = known {
@@ -82,6 +85,12 @@ pub(crate) fn read(bytes: &Bytes, to_head: bool) -> Result<Option<Head>, Wrong> 
     *response.version_mut() = Version::HTTP_11;
     *response.headers_mut() = headers;
     Ok(Some(Head { response, content, is_kept, length }))
+}
+
+/// Whether a head may end in what came after the first `looked` bytes.
+pub(crate) fn may_end(bytes: &[u8], looked: usize) -> bool {
+    let new = bytes.get(looked.saturating_sub(2)..).unwrap_or_default();
+    memchr_iter(b'\n', new).any(|at| matches!(new.get(at + 1..), Some([b'\n', ..] | [b'\r', b'\n', ..])))
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
@@ -133,12 +142,24 @@ mod tests {
             "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
             "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
             &many,
         ] {
             assert!(whole(text, false).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_head_in_pieces_is_seen_when_it_is_whole() {
+        let text = b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n";
+        for step in [1, 2, 3, 4, 5] {
+            let ends: Vec<usize> = (step..text.len()).step_by(step).chain([text.len()]).collect();
+            let seen: Vec<usize> = ends.iter().filter(|end| may_end(&text[..**end], **end - step.min(**end))).copied().collect();
+            assert_eq!(seen.last(), Some(&text.len()), "in pieces of {step}");
+        }
+        assert!(may_end(b"A\n\n", 1) && !may_end(b"A\r\nB", 1));
     }
 
     proptest::proptest! {

@@ -24,6 +24,7 @@ pub(crate) struct Sending {
     upload: Upload,
     length: Length,
     state: State,
+    has_written: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +50,12 @@ impl Sending {
     /// `length` is what `head` says of `upload`.
     pub(crate) fn new(head: Bytes, upload: Upload, length: Length) -> Self {
         let state = if length == Length::None { State::Last } else { State::Open };
-        Self { queue: [head, Bytes::new(), Bytes::new(), Bytes::new()], upload, length, state }
+        Self { queue: [head, Bytes::new(), Bytes::new(), Bytes::new()], upload, length, state, has_written: false }
+    }
+
+    /// Something of it may be with the upstream.
+    pub(crate) fn has_written(&self) -> bool {
+        self.has_written
     }
 
     /// The whole request is with the upstream.
@@ -72,7 +78,11 @@ impl Sending {
             let waits = self.state == State::Open && self.is_content_sent() && self.fill(context)?.is_pending();
             match self.write(context, stream) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => self.state = State::Refused,
+                Poll::Ready(Err(_)) => {
+                    self.state = State::Refused;
+                    // What is left of it takes no more of its caller's window.
+                    self.upload = Upload::None;
+                }
                 Poll::Ready(Ok(())) if self.state == State::Last => self.state = State::Sent,
                 Poll::Ready(Ok(())) if waits => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
@@ -137,6 +147,7 @@ impl Sending {
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.has_written = true;
             sent(&mut self.queue, count);
         }
         Pin::new(stream).poll_flush(context)

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::BoxError;
 use crate::watch::Watch;
 
 /// What has gone up, for the other side of the exchange to read.
@@ -42,9 +43,9 @@ pub(crate) enum Upload {
 
 impl http_body::Body for Upload {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Self::None => Poll::Ready(None),
             Self::Body { incoming, progress, watch } => loop {
@@ -64,7 +65,11 @@ impl http_body::Body for Upload {
                         }
                         return Poll::Ready(Some(Ok(frame)));
                     }
-                    Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                    Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                    // hyper calls it an end also when a stream of HTTP/2, or its connection, is given up with NO_ERROR.
+                    None if watch.is_some() && !http_body::Body::is_end_stream(incoming) => {
+                        return Poll::Ready(Some(Err("its stream was given up".into())));
+                    }
                     None => {
                         progress.complete.store(true, Relaxed);
                         return Poll::Ready(None);

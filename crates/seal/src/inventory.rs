@@ -154,7 +154,7 @@ impl Credential {
                 &["passwords.hash", "passwords.encoded", "cut_passwords.hash"],
             ),
             Self::RackSigningKey => (&[], &["signers.key"]),
-            Self::AppEnvironment => (&[], &["releases.env", "configs.value"]),
+            Self::AppEnvironment => (&[], &["releases.env", "configs.value", "builds.options"]),
             Self::RegistryPassword => (&[], &["registries.password"]),
             Self::ResourcePassword => (&[], &["resources.password"]),
             Self::AppCertificateKey => (&[], &["certificates.key"]),

@@ -26,13 +26,18 @@ async fn proxy(rack: &Rack, limits: Limits) -> (Proxy, Arc<rustls::ClientConfig>
     (Proxy::with(upstream(rack.address), limits, Some(tls), Nothing, 1).await, Arc::new(config))
 }
 
-/// One connection; the task that drives it ends with it.
-async fn connect(proxy: &Proxy, config: &Arc<rustls::ClientConfig>) -> (SendRequest<AnyBody>, tokio::task::JoinHandle<()>) {
+async fn stream(proxy: &Proxy, config: &Arc<rustls::ClientConfig>) -> tokio_rustls::client::TlsStream<TcpStream> {
     let tcp = TcpStream::connect(proxy.address).await.unwrap();
     let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
     let stream = tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]), "HTTP/2 is offered");
-    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    stream
+}
+
+/// One connection; the task that drives it ends with it.
+async fn connect(proxy: &Proxy, config: &Arc<rustls::ClientConfig>) -> (SendRequest<AnyBody>, tokio::task::JoinHandle<()>) {
+    let stream = TokioIo::new(stream(proxy, config).await);
+    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     (sender, tokio::spawn(async move { drop(connection.await) }))
 }
 
@@ -93,6 +98,31 @@ async fn a_body_of_unknown_length_goes_up_as_it_comes() {
     let body = StreamBody::new(pieces).boxed_unsync();
     let answer = soon("the answer", sender.send_request(request("PUT", "/up", "alice").body(body).unwrap())).await.unwrap();
     assert_eq!(text(answer).await, "/up 2000000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_given_up_never_looks_whole_to_the_upstream() {
+    for reason in [h2::Reason::NO_ERROR, h2::Reason::CANCEL] {
+        let (say, mut said) = tokio::sync::mpsc::channel(2);
+        let rack = Rack::raw(move |_, mut raw, _| {
+            let say = say.clone();
+            async move {
+                raw.head().await;
+                let _ = say.send(raw.exactly(9).await.unwrap_or_default()).await;
+                let _ = say.send(raw.rest().await).await;
+            }
+        })
+        .await;
+        let (proxy, config) = proxy(&rack, Limits::default()).await;
+        let (mut sender, connection) = h2::client::handshake(stream(&proxy, &config).await).await.unwrap();
+        let task = tokio::spawn(connection);
+        let (_answer, mut body) = sender.send_request(request("PUT", "/up", "alice").body(()).unwrap(), false).unwrap();
+        body.send_data(Bytes::from_static(b"half"), false).unwrap();
+        assert_eq!(soon("half of the body", said.recv()).await.unwrap(), b"4\r\nhalf\r\n");
+        body.send_reset(reason);
+        assert_eq!(soon("the end", said.recv()).await.unwrap(), b"", "{reason:?}: the connection ends, and not the body");
+        task.abort();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
