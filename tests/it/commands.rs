@@ -330,6 +330,10 @@ fn parameters_hold_across_a_restart_or_are_refused_with_the_reason() {
     assert_eq!(cli.run(&["rack", "params", "set", "LogRetention=9", "WhiteList=10.0.0.0/8"]).ok(), "Updating parameters... OK\n");
     stack.rack.restart().unwrap();
     assert_eq!(cli.run(&["rack", "params"]).ok(), "LogRetention  9\nWhiteList     10.0.0.0/8\n");
+    let said = cli.run(&["rack", "logs", "--no-follow"]).ok();
+    for holds in ["Parameter WhiteList=10.0.0.0/8 holds", "Parameter RedirectHttps=No of app shop holds"] {
+        assert!(said.contains(holds), "{said}");
+    }
     assert_eq!(cli.run(&["apps", "params", "-a", "shop", "--json"]).json()["RedirectHttps"], "No");
     cli.run(&["restart", "-a", "shop"]).ok();
     becomes("200");

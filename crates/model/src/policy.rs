@@ -148,10 +148,10 @@ mod tests {
     #[test]
     fn nobody_below_administrator_makes_credentials_or_opens_hosts() {
         let org = OrgId::new();
-        for name in ["SystemJwtToken", "SystemJwtSignKeyRotate", "InstanceKeyroll", "KubernetesProxy"] {
+        for name in ["SystemJwtToken", "SystemJwtSignKeyRotate", "SystemUpdate", "InstanceKeyroll", "KubernetesProxy"] {
             assert!(!allowed(&member(&org, Some(Role::Operator)), &org, row(name)), "{name}");
         }
-        for name in ["InstanceShell", "Proxy", "SystemUpdate", "RegistryList", "SystemResourceUnlink"] {
+        for name in ["InstanceShell", "Proxy", "RegistryList", "SystemResourceUnlink"] {
             assert!(!allowed(&member(&org, Some(Role::Developer)), &org, row(name)), "{name}");
         }
     }

@@ -5,9 +5,9 @@ const SHELLS: &[&str] = &["sh", "ash", "bash", "dash", "ksh", "zsh"];
 
 /// First words that only a shell knows.
 const OF_SHELLS: &[&str] = &[
-    "!", ".", ":", "[[", "alias", "case", "cd", "command", "eval", "exec", "exit", "export", "for", "function", "if", "local", "read",
-    "readonly", "return", "set", "shift", "source", "time", "times", "trap", "type", "ulimit", "umask", "unset", "until", "wait", "while",
-    "{", "}",
+    "!", ".", ":", "[[", "alias", "case", "cd", "chdir", "command", "eval", "exec", "exit", "export", "for", "function", "if", "kill",
+    "local", "read", "readonly", "return", "set", "shift", "source", "time", "times", "trap", "type", "ulimit", "umask", "unalias",
+    "unset", "until", "wait", "while", "}",
 ];
 
 /// What a process runs.
@@ -96,7 +96,7 @@ pub(crate) fn split(text: &str) -> Option<Split> {
             }
             _ => {
                 let begins = word.is_none();
-                is_open |= "|&;<>()$`*?[".contains(c) || begins && "#~".contains(c) || c == '=' && words.is_empty();
+                is_open |= "|&;<>()$`*?[{".contains(c) || begins && "#~".contains(c) || c == '=' && words.is_empty();
                 word.get_or_insert_default().push(c);
             }
         }
@@ -123,9 +123,10 @@ mod tests {
         let of = |text: &str| split(text).map(|split| (split.words.join("|"), split.is_plain, split.is_own)).unwrap_or_default();
         assert_eq!(of("bin/web -p 3000 --name='a b' \"c d\" e\\ f\n"), ("bin/web|-p|3000|--name=a b|c d|e f".into(), true, false));
         assert_eq!(of("bin/web \\\n  --port 80 ''"), ("bin/web|--port|80|".into(), true, false));
-        for shell in
-            ["a && b", "a $X", "a \"$X\"", "a | b", "a > b", "X=1 a", "exec a", "cd b", "ls *.txt", "a # b", "a ~", "a\nb", "(a)", "a `b`"]
-        {
+        for shell in [
+            "a && b", "a $X", "a \"$X\"", "a | b", "a > b", "X=1 a", "exec a", "cd b", "ls *.txt", "a # b", "a ~", "a\nb", "(a)", "a `b`",
+            "a {b,c}", "kill 1",
+        ] {
             assert!(!of(shell).1 && !of(shell).2, "{shell}");
         }
         assert_eq!(of("a 'b $X' c=d e#f"), ("a|b $X|c=d|e#f".into(), true, false));

@@ -8,15 +8,16 @@ use ipnet::IpNet;
 
 mod elsewhere;
 
+use crate::builds::StepMemory;
 use crate::manifest::read_network;
 
 /// Days that logs are kept; of the Rack, and of an app whose own word wins.
 pub(crate) const LOG_RETENTION: &str = "LogRetention";
 /// Networks from which the Rack and its apps are reached.
 pub(crate) const WHITE_LIST: &str = "WhiteList";
-/// Memory of each step of a build, MB; of the Rack, in v2's word.
+/// Most memory of each step of a build, MB; of the Rack, in v2's word.
 pub(crate) const BUILD_MEMORY: &str = "BuildMemory";
-/// The same of an app, in v3's word.
+/// Less of it, for an app, in v3's word.
 pub(crate) const BUILD_MEM: &str = "BuildMem";
 /// Whether requests by HTTP are sent to HTTPS, for all services of an app.
 pub(crate) const REDIRECT: &str = "RedirectHttps";
@@ -38,12 +39,12 @@ impl Scope {
     fn known(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Rack => &[
-                (BUILD_MEMORY, "MB of memory for each step of a build"),
+                (BUILD_MEMORY, "most MB of memory for each step of a build"),
                 (LOG_RETENTION, "days that logs are kept"),
                 (WHITE_LIST, "networks from which the rack and its apps are reached"),
             ],
             Self::App => &[
-                (BUILD_MEM, "MB of memory for each step of a build"),
+                (BUILD_MEM, "MB of memory for each step of a build, up to what the rack gives"),
                 (LOG_RETENTION, "days that its logs are kept"),
                 (REDIRECT, "Yes or No: send HTTP to HTTPS, whatever convox.yml says"),
             ],
@@ -94,7 +95,10 @@ fn check_value(name: &str, value: &str, has_images: bool) -> Result<(), String> 
         LOG_RETENTION => days(value).map(drop),
         WHITE_LIST => networks(value).map(drop),
         BUILD_MEMORY | BUILD_MEM if !has_images => Err("this rack runs plain processes and builds no images".to_owned()),
-        BUILD_MEMORY | BUILD_MEM => megabytes(value).map(drop),
+        BUILD_MEMORY => megabytes(value).map(drop).ok_or_else(|| format!("give a number of MB from 1 to {MOST_MB}, or 0 for no limit")),
+        BUILD_MEM => {
+            megabytes(value).map(drop).ok_or_else(|| format!("give a number of MB from 1 to {MOST_MB}, or 0 for what the rack gives"))
+        }
         _ => yes_or_no(value).map(drop),
     }
 }
@@ -106,9 +110,8 @@ fn days(value: &str) -> Result<Duration, String> {
     Ok(Duration::from_hours(days * 24))
 }
 
-fn megabytes(value: &str) -> Result<u32, String> {
-    let number = value.parse::<u32>().ok().filter(|number| *number <= MOST_MB);
-    number.ok_or_else(|| format!("give a number of MB from 1 to {MOST_MB}, or 0 for no limit"))
+fn megabytes(value: &str) -> Option<u32> {
+    value.parse::<u32>().ok().filter(|number| *number <= MOST_MB)
 }
 
 fn yes_or_no(value: &str) -> Result<bool, String> {
@@ -135,15 +138,23 @@ pub(crate) fn log_age(parameters: &BTreeMap<String, String>) -> Option<Duration>
     days(parameters.get(LOG_RETENTION)?).ok()
 }
 
-/// From where the Rack and its apps are reached; empty is from everywhere.
-pub(crate) fn allowed(parameters: &BTreeMap<String, String>) -> Vec<IpNet> {
-    parameters.get(WHITE_LIST).and_then(|value| networks(value).ok()).unwrap_or_default()
+/// From where the Rack and its apps are reached; empty is from everywhere. A list that cannot be read (of older data) is an error: it was
+/// to keep somebody out.
+pub(crate) fn allowed(parameters: &BTreeMap<String, String>) -> Result<Vec<IpNet>, String> {
+    let list = parameters.get(WHITE_LIST).filter(|value| !value.is_empty());
+    list.map_or(Ok(Vec::new()), |value| networks(value).map_err(|why| format!("{WHITE_LIST}={value}: {why}")))
 }
 
-/// Memory of a build's steps in MB: the app's word, else the Rack's.
-pub(crate) fn build_memory(rack: &BTreeMap<String, String>, app: &BTreeMap<String, String>) -> Option<u32> {
-    let of = |parameters: &BTreeMap<String, String>, name: &str| parameters.get(name).and_then(|value| megabytes(value).ok());
-    of(app, BUILD_MEM).or_else(|| of(rack, BUILD_MEMORY))
+/// Memory of a build's steps: what the Rack gives, and what the app asks for.
+pub(crate) fn build_memory(rack: &BTreeMap<String, String>, app: &BTreeMap<String, String>) -> StepMemory {
+    let of = |parameters: &BTreeMap<String, String>, name: &str| parameters.get(name).and_then(|value| megabytes(value));
+    StepMemory { rack: of(rack, BUILD_MEMORY), app: of(app, BUILD_MEM).unwrap_or_default() }
+}
+
+/// What is kept and holds, as `NAME=value`: not what came with older data and means nothing here.
+pub(crate) fn honoured(scope: Scope, parameters: &BTreeMap<String, String>, has_images: bool) -> Vec<String> {
+    let known = scope.known().iter().filter_map(|(name, _)| parameters.get_key_value(*name));
+    known.filter(|(name, value)| check_value(name, value, has_images).is_ok()).map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 /// Whether an app is served by HTTP where it could be by HTTPS; `None` is what convox.yml says.
@@ -189,7 +200,7 @@ mod tests {
     #[test]
     fn unknown_names_are_refused_with_those_that_are_known_and_the_originals_with_a_reason() {
         let unknown = one(Scope::Rack, "Colour", "blue").unwrap_err();
-        assert!(unknown.starts_with("this rack has no parameter Colour; what can be set: BuildMemory (MB"), "{unknown}");
+        assert!(unknown.starts_with("this rack has no parameter Colour; what can be set: BuildMemory (most MB"), "{unknown}");
         assert!(one(Scope::App, "Colour", "").unwrap_err().contains("RedirectHttps (Yes or No"));
         for (scope, name, value, why) in [
             (Scope::Rack, "InstanceType", "t3.large", "machine"),
@@ -219,10 +230,40 @@ mod tests {
     }
 
     #[test]
-    fn an_apps_word_wins_over_the_racks() {
-        let rack = BTreeMap::from([(BUILD_MEMORY.to_owned(), "100".to_owned())]);
-        let app = BTreeMap::from([(BUILD_MEM.to_owned(), "200".to_owned()), (REDIRECT.to_owned(), "No".to_owned())]);
-        assert_eq!((build_memory(&rack, &app), build_memory(&rack, &BTreeMap::new())), (Some(200), Some(100)));
-        assert_eq!((plain_http(&app), plain_http(&rack)), (Some(true), None));
+    fn an_app_lowers_the_memory_that_the_rack_gives_and_never_raises_it() {
+        let of = |name: &str, value: &str| match value {
+            "" => BTreeMap::new(),
+            _ => BTreeMap::from([(name.to_owned(), value.to_owned())]),
+        };
+        // The option, the Rack's parameter, the app's, what holds.
+        for (option, rack, app, holds) in [
+            (2047, "", "", 2047),
+            (2047, "", "512", 512),
+            (2047, "", "0", 2047),
+            (2047, "", "4096", 2047),
+            (2047, "4096", "", 4096),
+            (2047, "4096", "3000", 3000),
+            (2047, "1024", "2047", 1024),
+            (2047, "0", "", 0),
+            (2047, "0", "9000", 9000),
+            (0, "", "512", 512),
+        ] {
+            let memory = build_memory(&of(BUILD_MEMORY, rack), &of(BUILD_MEM, app));
+            assert_eq!(memory.holds(option), holds, "--build-memory {option}, BuildMemory={rack}, BuildMem={app}");
+        }
+        let app = of(REDIRECT, "No");
+        assert_eq!((plain_http(&app), plain_http(&BTreeMap::new())), (Some(true), None));
+    }
+
+    #[test]
+    fn a_kept_list_that_cannot_be_read_is_an_error_and_not_everybody() {
+        let of = |value: &str| BTreeMap::from([(WHITE_LIST.to_owned(), value.to_owned()), ("Colour".to_owned(), "red".to_owned())]);
+        assert_eq!(allowed(&of("")).unwrap(), Vec::<IpNet>::new());
+        assert_eq!(allowed(&of("10.0.0.0/8")).unwrap().len(), 1);
+        for bad in ["here", "10.0.0.0/33", ",", "::ffff:10.0.0.1"] {
+            assert!(allowed(&of(bad)).unwrap_err().starts_with(&format!("WhiteList={bad}: ")), "{bad}");
+        }
+        assert_eq!(honoured(Scope::Rack, &of("10.0.0.0/8"), true), ["WhiteList=10.0.0.0/8"]);
+        assert_eq!(honoured(Scope::Rack, &of("here"), true), Vec::<String>::new());
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct Rack {
     pub(crate) runtime: Arc<dyn Runtime>,
     /// Held from the reading of the certificates to the telling of the router: who read last tells last.
     pub(crate) serving: tokio::sync::Mutex<()>,
+    /// Held from the writing of parameters to their taking effect: what was written last holds.
+    pub(crate) setting: tokio::sync::Mutex<()>,
     /// Open WebSockets.
     pub(crate) streams: TaskTracker,
     /// Cancelled when the Rack is asked to end.

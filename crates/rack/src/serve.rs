@@ -26,7 +26,7 @@ use crate::files;
 use crate::instances::Instances;
 use crate::logs::{LogLimits, LogStore};
 use crate::meters::{self, Meters};
-use crate::parameters;
+use crate::parameters::{self, Scope};
 use crate::rack::{Rack, SYSTEM_LOG, VERSION, desired};
 use crate::readiness::{self, Looked};
 use crate::router::{self, RouterConfig};
@@ -197,6 +197,14 @@ pub async fn run(args: Serve) -> Result<()> {
     };
     let logs = LogStore::open(&data.join("logs"), log_limits(&args))?;
     let parameters = state.parameters().await?;
+    // Before anybody is let in who was to be kept out.
+    let allowed = parameters::allowed(&parameters).map_err(|why| {
+        anyhow::anyhow!(
+            "{why}: the list was kept by an earlier version and cannot be held to; take it away, then set another: \
+             sqlite3 {} \"UPDATE system SET value = json_remove(value, '$.WhiteList') WHERE name = 'parameters'\"",
+            data.join("rack.db").display()
+        )
+    })?;
     if let Some(age) = parameters::log_age(&parameters) {
         logs.set_age(age);
     }
@@ -281,6 +289,7 @@ pub async fn run(args: Serve) -> Result<()> {
         started_ms: now_ms(),
         runtime,
         serving: tokio::sync::Mutex::default(),
+        setting: tokio::sync::Mutex::default(),
         streams: TaskTracker::new(),
         ending: CancellationToken::new(),
         looked: Looked::default(),
@@ -289,9 +298,16 @@ pub async fn run(args: Serve) -> Result<()> {
         log_age: args.log_age,
         keep_builds: i64::from(args.keep_builds),
     });
-    rack.allow(parameters::allowed(&parameters));
+    rack.allow(allowed);
+    let has_images = rack.builder.has_images();
+    for parameter in parameters::honoured(Scope::Rack, &parameters, has_images) {
+        rack.logs.append(SYSTEM_LOG, "system/rack", &format!("Parameter {parameter} holds"));
+    }
     for app in rack.state.apps().await? {
         rack.keep_logs(&app.name, parameters::log_age(&app.parameters));
+        for parameter in parameters::honoured(Scope::App, &app.parameters, has_images) {
+            rack.logs.append(SYSTEM_LOG, "system/rack", &format!("Parameter {parameter} of app {} holds", app.name));
+        }
     }
     rack.serve_certificates().await?;
     rack.resume().await?;

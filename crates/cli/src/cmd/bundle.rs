@@ -238,7 +238,8 @@ async fn import_parameters(
     app: &str,
     parameters: std::collections::BTreeMap<String, String>,
 ) -> Result<Vec<String>, Failure> {
-    let is_refused = |error: &convox_client::Error| matches!(error, convox_client::Error::Server { status: 400..=499, .. });
+    let is_refused =
+        |error: &convox_client::Error| matches!(error, convox_client::Error::Server { status, .. } if is_about_a_parameter(*status));
     let options = |parameters| AppUpdateOptions { parameters: Some(parameters), ..AppUpdateOptions::default() };
     out.start("Updating parameters")?;
     let mut notices = Vec::new();
@@ -246,7 +247,7 @@ async fn import_parameters(
         Err(error) if is_refused(&error) => {
             for (name, value) in parameters {
                 match rack.client.app_update(app, &options([(name.clone(), value.clone())].into())).await {
-                    Err(error) if is_refused(&error) => notices.push((name, value, error.to_string())),
+                    Err(error) if is_refused(&error) => notices.push((without_value(&error.to_string(), &name, &value), name)),
                     outcome => outcome?,
                 }
             }
@@ -255,10 +256,21 @@ async fn import_parameters(
     }
     wait::app_running(&rack.client, app, false).await?;
     out.ok()?;
-    for (name, value, why) in &notices {
-        out.talk(&format!("NOTICE: {name}={value} was left out: {why}"));
+    for (why, name) in &notices {
+        out.talk(&format!("NOTICE: parameter {name} was left out: {why}"));
     }
-    Ok(notices.into_iter().map(|(name, ..)| name).collect())
+    Ok(notices.into_iter().map(|(_, name)| name).collect())
+}
+
+/// Whether an answer is a Rack's no to a parameter. Others (who asks is unknown or not allowed, the app is busy, too many requests) say
+/// nothing about it, and end the import.
+const fn is_about_a_parameter(status: u16) -> bool {
+    matches!(status, 400 | 422)
+}
+
+/// What a Rack says about a parameter, without its value, which may be secret.
+fn without_value(said: &str, name: &str, value: &str) -> String {
+    said.replace(&format!("{name}={value}"), name)
 }
 
 async fn import_resource(out: &Printer, rack: &Reached, app: &str, name: &str, dir: &Path, what: &str) -> Result<(), Failure> {
@@ -273,4 +285,16 @@ async fn import_resource(out: &Printer, rack: &Reached, app: &str, name: &str, d
         ))
     })?;
     out.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_about_a_parameter, without_value};
+
+    #[test]
+    fn only_a_no_to_a_parameter_leaves_it_out_and_its_value_is_not_told() {
+        assert!([400, 422].into_iter().all(is_about_a_parameter));
+        assert!(![401, 403, 404, 409, 429, 500, 507].into_iter().any(is_about_a_parameter));
+        assert_eq!(without_value("Key=hunter2: give Yes or No", "Key", "hunter2"), "Key: give Yes or No");
+    }
 }

@@ -105,7 +105,7 @@ fn only_administrators_make_deploy_keys_and_nobody_makes_more_than_they_are() {
     assert_eq!(code, 200, "{made}");
     let wide = text(&made, "api_key");
     assert_eq!(status(&door, &wide, "acme/main", "DELETE", "/apps/shop").0, 200);
-    let (code, words) = status(&door, &wide, "acme/main", "PUT", "/system");
+    let (code, words) = status(&door, &wide, "acme/main", "DELETE", "/instances/i1");
     assert!(code == 403 && words.contains("needs the role operator"), "{words}");
     assert_eq!(status(&door, &wide, "acme/main", "POST", "/system/jwt/token").0, 403);
     let (code, words) = door.api(&door.key, "POST", "/organizations/acme/keys", &json!({ "name": "root", "may": ["admin"] }));
@@ -124,9 +124,10 @@ fn only_administrators_make_deploy_keys_and_nobody_makes_more_than_they_are() {
     // What an administrator's key may goes when the administrator does, at once.
     let (_, made) = door.api(&door.key, "POST", "/organizations/acme/keys", &json!({ "name": "ops", "may": ["read", "write"] }));
     let ops = text(&made, "api_key");
-    assert_eq!(status(&door, &ops, "acme/main", "PUT", "/system").0, 200);
+    assert_eq!(status(&door, &ops, "acme/main", "DELETE", "/instances/i1").0, 200);
+    assert_eq!(status(&door, &ops, "acme/main", "PUT", "/system").0, 403, "what holds for a whole Rack is no deploy key's");
     door.admin(&["member", "role", "admin@example.com", "--org", "acme", "--role", "developer"]);
-    assert_eq!(status(&door, &ops, "acme/main", "PUT", "/system").0, 403);
+    assert_eq!(status(&door, &ops, "acme/main", "DELETE", "/instances/i1").0, 403);
     door.admin(&["member", "remove", "admin@example.com", "--org", "acme"]);
     assert_eq!(status(&door, &ops, "acme/main", "GET", "/system").0, 401);
 }

@@ -24,7 +24,7 @@ const SAMPLE: &[(&str, &str, char)] = &[
     ("POST", "/apps", 'd'),
     ("DELETE", "/apps/web", 'd'),
     ("POST", "/apps/web/releases/R1/promote", 'd'),
-    ("PUT", "/system", 'o'),
+    ("POST", "/registries", 'o'),
     ("DELETE", "/instances/i1", 'o'),
     // A GET that changes state.
     ("GET", "/system/sync/whitelist/instances/ip", 'o'),
@@ -35,6 +35,7 @@ const SAMPLE: &[(&str, &str, char)] = &[
     ("WS", "/instances/i1/shell", 'o'),
     ("WS", "/proxy/10.0.0.1/5432", 'o'),
     // admin
+    ("PUT", "/system", 'a'),
     ("POST", "/system/jwt/token", 'a'),
     ("PUT", "/system/jwt/rotate", 'a'),
     ("POST", "/instances/keyroll", 'a'),

@@ -71,16 +71,18 @@ pub(super) async fn update(rack: &Rack, call: &Call) -> Result<Answer, ApiError>
         return Err(ApiError::bad("this rack is one machine: its count is 1 and its type process"));
     }
     let changes = options.parameters.unwrap_or_default();
+    let _one_at_a_time = rack.setting.lock().await;
     let kept = rack.state.parameters().await?;
     let changes = parameters::check(Scope::Rack, &changes, &kept, rack.builder.has_images()).map_err(ApiError::bad)?;
     let peer = call.peer();
-    if !router::lets_in(&parameters::allowed(&changes), peer) {
+    if !router::lets_in(&parameters::allowed(&changes).map_err(ApiError::bad)?, peer) {
         return Err(ApiError::bad(format!("{WHITE_LIST}: you come from {peer}, which is not in it: you would lock yourself out")));
     }
     rack.state.update_parameters(&changes).await?;
     let now = rack.state.parameters().await?;
+    let allowed = parameters::allowed(&now).map_err(ApiError::bad)?;
     rack.logs.set_age(parameters::log_age(&now).unwrap_or(rack.log_age));
-    rack.allow(parameters::allowed(&now));
+    rack.allow(allowed);
     Ok(Answer::Ok)
 }
 

@@ -40,6 +40,28 @@ pub struct ImageBounds {
     pub processes: u32,
 }
 
+/// What parameters say about the memory of each step of a build, in MB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepMemory {
+    /// The most that it may be, in the place of what the Rack was started with; 0 is no limit.
+    pub rack: Option<u32>,
+    /// Less, for this app; 0 is what the Rack gives.
+    pub app: u32,
+}
+
+impl StepMemory {
+    /// The most that any app's steps get, of a Rack that was started with `option`; 0 is no limit.
+    fn most(self, option: u32) -> u32 {
+        self.rack.unwrap_or(option)
+    }
+
+    /// What a step gets; 0 is no limit.
+    pub(crate) fn holds(self, option: u32) -> u32 {
+        let most = self.most(option);
+        if self.app > 0 && (most == 0 || self.app < most) { self.app } else { most }
+    }
+}
+
 /// What Podman says last of a step that was killed.
 const KILLED: &[u8] = b"container exited on killed";
 
@@ -93,6 +115,11 @@ impl Images {
 
     async fn make_all(&self, request: &BuildRequest, manifest: &Manifest, source: &Path, log: &Log<'_>) -> Result<(), BuildError> {
         let bound = self.bound(&request.id)?;
+        let holds = request.memory.holds(self.bounds.memory);
+        if request.memory.app > holds {
+            let wish = request.memory.app;
+            log.say(&format!("NOTICE: BuildMem={wish} is more than the {holds} MB that this Rack gives to a step of a build"));
+        }
         let mut built: Vec<(&Build, String)> = Vec::new();
         for service in &manifest.services {
             let name = self.names.image(&request.app, &service.name, &request.id);
@@ -208,7 +235,7 @@ impl Images {
         if request.no_cache {
             options.set("nocache", "1");
         }
-        let memory = request.memory.unwrap_or(self.bounds.memory);
+        let memory = request.memory.holds(self.bounds.memory);
         if memory > 0 {
             let bytes = (u64::from(memory) << 20).to_string();
             // No swap beyond.
@@ -219,7 +246,8 @@ impl Images {
             options.set("cgroupparent", bound.place());
         }
         let failed = |error: String| {
-            let hint = self.hint(&error, memory, bound).unwrap_or_else(|| login_hint(&error, &registries(&text), &request.registries));
+            let hint =
+                self.hint(&error, request.memory, bound).unwrap_or_else(|| login_hint(&error, &registries(&text), &request.registries));
             BuildError { reason: format!("service {}: {error}{hint}", service.name) }
         };
         let archive = context::stream(dir, dockerfile, &ignored);
@@ -228,7 +256,7 @@ impl Images {
     }
 
     /// What to do about an end that may be a limit's doing.
-    fn hint(&self, error: &str, memory: u32, bound: Option<&Bound>) -> Option<String> {
+    fn hint(&self, error: &str, memory: StepMemory, bound: Option<&Bound>) -> Option<String> {
         if bound.is_some_and(Bound::was_full) {
             let most = self.bounds.processes;
             return Some(format!(
@@ -236,13 +264,13 @@ impl Images {
             ));
         }
         let is_killed = ["exit status 137", "returned a non-zero code: 137", "killed", "cgroup"].iter().any(|word| error.contains(word));
-        match memory {
-            memory if memory > 0 && is_killed => Some(format!(
-                "; a step of a build gets {memory} MB of memory here: set another with `convox apps params set BuildMem=MB`, or start the Rack with \
-                 another --build-memory (0: no limit)"
-            )),
-            _ => None,
-        }
+        let (most, holds) = (memory.most(self.bounds.memory), memory.holds(self.bounds.memory));
+        let more = match most {
+            _ if holds == most => "whoever runs the Rack gives more with `convox rack params set BuildMemory=MB` (0: no limit)".to_owned(),
+            0 => "the app's parameter BuildMem says so, and the Rack sets no limit".to_owned(),
+            _ => format!("the app's parameter BuildMem says so, and the Rack gives {most} MB"),
+        };
+        (holds > 0 && is_killed).then(|| format!("; a step of a build gets {holds} MB of memory here: {more}"))
     }
 
     /// Gets an image from its registry, else takes what the machine has under that name.

@@ -28,7 +28,7 @@ mod tree;
 mod unpack;
 
 pub(crate) use images::registry_of;
-pub use images::{ImageBounds, Images, RegistryLogin};
+pub use images::{ImageBounds, Images, RegistryLogin, StepMemory};
 use running::Running;
 
 /// The log of an app's builds: beside that of the app, so that neither pushes the other out. No app's name has an underscore.
@@ -56,8 +56,8 @@ pub struct BuildRequest {
     pub manifest: Option<String>,
     /// `NAME=value` for Dockerfiles. May hold secrets.
     pub build_args: Vec<String>,
-    /// Memory of each step in MB, where it is another than what the Rack was started with; 0 is no limit.
-    pub memory: Option<u32>,
+    /// Memory of each step, where it is another than what the Rack was started with.
+    pub memory: StepMemory,
     /// Whether images are built from scratch.
     pub no_cache: bool,
     /// Whether it is for development: up to the stage of that name, where a Dockerfile has one.

@@ -365,13 +365,21 @@ pub(super) fn read_labels(field: &Field, reading: &Reading<'_>) -> Result<BTreeM
     }
 }
 
-/// Networks and single addresses: a list, or separated by commas.
 /// A network, or an address alone.
 pub(crate) fn read_network(text: &str) -> Result<IpNet, String> {
     let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    text.parse().ok().or_else(alone).ok_or_else(|| format!("not a network or an address, as 10.0.0.0/8: {text:?}"))
+    let network: Option<IpNet> = text.parse().ok().or_else(alone);
+    match network {
+        // Connections count by their IPv4 address: it would let nobody in.
+        Some(IpNet::V6(network)) if network.addr().to_ipv4_mapped().is_some() => {
+            Err(format!("not IPv6: write it as IPv4, as 10.0.0.0/8: {text:?}"))
+        }
+        Some(network) => Ok(network),
+        None => Err(format!("not a network or an address, as 10.0.0.0/8: {text:?}")),
+    }
 }
 
+/// Networks and single addresses: a list, or separated by commas.
 fn read_networks(field: &Field, reading: &Reading<'_>) -> Result<Vec<IpNet>, ManifestError> {
     let texts = if field.is_list() { field.texts(reading)? } else { vec![field.text(reading)?] };
     let parts = texts.iter().flat_map(|text| text.split(',')).map(str::trim).filter(|part| !part.is_empty());

@@ -351,7 +351,7 @@ fn a_whitelist_names_networks_and_never_nobody() {
     let networks = |text: &str| web(text).allowed.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(networks("whitelist: 10.0.0.0/8, 192.0.2.7,fd00::/8"), ["10.0.0.0/8", "192.0.2.7/32", "fd00::/8"]);
     assert_eq!(networks("whitelist:\n  - ::1\n  - 0.0.0.0/0"), ["::1/128", "0.0.0.0/0"]);
-    for bad in ["10.0.0.0/33", "example.org", "\"\"", "\",\"", "10.0.0"] {
+    for bad in ["10.0.0.0/33", "example.org", "\"\"", "\",\"", "10.0.0", "\"::ffff:10.0.0.0/104\""] {
         assert!(refusal(&format!("services:\n  web:\n    whitelist: {bad}\n")).contains("services.web.whitelist: n"), "{bad}");
     }
 }

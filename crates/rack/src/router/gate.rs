@@ -1,7 +1,7 @@
 //! HTTP by host name: from the head of a request to a healthy process of the right service.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,7 +42,19 @@ impl Site {
 
 /// Whether a list of networks lets somebody in. Whoever is on this machine is, so that nobody locks himself out.
 pub(crate) fn lets_in(allowed: &[IpNet], from: IpAddr) -> bool {
-    allowed.is_empty() || from.is_loopback() || allowed.iter().any(|network| network.contains(&from))
+    let is_named = || allowed.iter().any(|network| network.contains(&from));
+    allowed.is_empty() || from.is_loopback() || is_named() || is_of_this_machine(from)
+}
+
+/// Whether this is an address of ours: the kernel would go there from the very same one. Connecting by UDP sends nothing. (That a socket
+/// can be bound to it says less: where `ip_nonlocal_bind` is set, one can be bound to any.)
+fn is_of_this_machine(address: IpAddr) -> bool {
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let source = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    });
+    source.is_ok_and(|source| source.ip() == address)
 }
 
 /// Who is served under which name. Swapped whole.
@@ -281,6 +293,21 @@ mod tests {
             ("192.0.2.1:9", "/.well-known/acme-challenge/token", 200),
         ] {
             assert_eq!(reply(&door, from, "web.example.com", path).await.0, status, "{from} {path}");
+        }
+    }
+
+    #[test]
+    fn who_comes_from_an_address_of_this_machine_is_let_in() {
+        let list = ["203.0.113.0/24".parse().unwrap()];
+        // What this machine goes out with, where it has a way out; nothing is sent.
+        let outside = UdpSocket::bind("0.0.0.0:0").unwrap();
+        if outside.connect("198.51.100.1:9").is_ok() {
+            let own = outside.local_addr().unwrap().ip();
+            assert!(lets_in(&list, own), "{own}");
+        }
+        assert!(is_of_this_machine("127.0.0.1".parse().unwrap()));
+        for other in ["198.51.100.1", "0.0.0.0", "255.255.255.255", "224.0.0.1", "::", "2001:db8::1", "fe80::1"] {
+            assert!(!lets_in(&list, other.parse().unwrap()), "{other}");
         }
     }
 

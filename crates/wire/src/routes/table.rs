@@ -114,7 +114,7 @@ pub const ROUTES: &[Route] = &[
     row("PasswordUndo", "DELETE", "/system/password", PLAIN, Admin, Ours),
     row("SystemProcesses", "GET", "/system/processes", PLAIN, Read, Both),
     row("SystemReleases", "GET", "/system/releases", PLAIN, Read, Both),
-    row("SystemUpdate", "PUT", "/system", PLAIN, Write, Both),
+    row("SystemUpdate", "PUT", "/system", PLAIN, Admin, Both),
     row("KarpenterCleanup", "POST", "/system/karpenter/cleanup", PLAIN, Write, V3),
     row("SystemSyncInstancesIp", "GET", "/system/sync/whitelist/instances/ip", PLAIN, Write, V2),
     row("InstanceKeyroll", "POST", "/instances/keyroll", PLAIN, Admin, Both),

@@ -223,6 +223,13 @@ fn all_changes_of_budgets_are_for_administrators() {
     }
 }
 
+/// Its parameters say who reaches the Rack at all, and what builds may take from everybody else.
+#[test]
+fn what_holds_for_a_whole_rack_is_set_by_administrators() {
+    let found = match_route("PUT", "/system", false).unwrap();
+    assert_eq!((found.route.name, found.route.effect), ("SystemUpdate", Effect::Admin));
+}
+
 #[test]
 fn an_upgrade_finds_no_row_that_only_reads() {
     for route in ROUTES.iter().filter(|route| !route.socket && route.effect < Effect::Shell) {

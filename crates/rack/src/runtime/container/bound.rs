@@ -45,7 +45,9 @@ impl Bound {
         // Once more, if the end of another build took the group above away.
         std::fs::create_dir_all(&dir).or_else(|_| std::fs::create_dir_all(&dir))?;
         if bound.tree.is_unified {
-            for above in path.ancestors().skip(1) {
+            // From the root down: a group can only be told to count what the one above it counts.
+            let above: Vec<&Path> = path.ancestors().skip(1).collect();
+            for above in above.into_iter().rev() {
                 std::fs::write(bound.tree.pids.join(above).join("cgroup.subtree_control"), "+pids")?;
             }
         }
@@ -73,10 +75,10 @@ impl Bound {
 impl Drop for Bound {
     fn drop(&mut self) {
         for root in &self.tree.all {
-            // What a process is still in stays, and goes when the Rack starts again. The one above goes with the last.
-            let dir = root.join(&self.path);
-            remove(&dir, DEPTH);
-            let _ = dir.parent().map(std::fs::remove_dir);
+            // What a process is still in stays, and goes when the Rack starts again. Those above go with the last.
+            remove(&root.join(&self.path), DEPTH);
+            let mut above = self.path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+            while above.next().is_some_and(|above| std::fs::remove_dir(root.join(above)).is_ok()) {}
         }
     }
 }
@@ -161,5 +163,16 @@ mod tests {
         assert!(!bound.was_full());
         std::fs::write(dir.path().join("rack-builds/B1/pids.peak"), "7\n").unwrap();
         assert!(bound.was_full());
+    }
+
+    #[test]
+    fn a_group_is_told_to_count_only_after_the_one_above_it_and_none_is_left_of_a_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree { pids: dir.path().to_owned(), is_unified: true, all: vec![dir.path().to_owned()] };
+        // The root refuses.
+        std::fs::create_dir(dir.path().join("cgroup.subtree_control")).unwrap();
+        Bound::make(tree, Path::new("above/rack-builds/B1"), 7).unwrap_err();
+        // A file that was written below would have kept its directory.
+        assert!(!dir.path().join("above").exists());
     }
 }

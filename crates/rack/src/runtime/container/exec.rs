@@ -39,7 +39,11 @@ pub(super) async fn exec(
         env.push("TERM=xterm".to_owned());
     }
     let mut words = if spec.entrypoint { entrypoint(engine, container).await } else { Vec::new() };
-    if shell::is_in(engine, &container.name).await {
+    // An ENTRYPOINT gets what it gets from a service with this command.
+    let own = if spec.entrypoint { shell::words_for(engine, &container.image, &spec.command).await } else { None };
+    if let Some(own) = own {
+        words.extend(own);
+    } else if shell::is_in(engine, &container.name).await {
         // Engines can size a terminal only once the command runs, which is too late for one that looks at once: where the image has
         // stty, it is sized before.
         let size = spec.tty.map(|size| format!("stty rows {} cols {} 2>/dev/null\n", size.rows, size.columns));
