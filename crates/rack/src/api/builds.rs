@@ -12,6 +12,7 @@ use futures_util::TryStreamExt as _;
 use http::StatusCode;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
+use tokio::sync::Semaphore;
 
 use super::{Answer, ApiError, Call, apps, objects, releases};
 use crate::builds::export::{self, BuildOptions, Described, Kind};
@@ -20,6 +21,9 @@ use crate::files;
 use crate::parameters;
 use crate::rack::Rack;
 use crate::state::{BuildRow, ReleaseRow, now_ms};
+
+/// Room for looks at imports: each may take a thread for as long as it takes to unpack the longest.
+static LOOKS: Semaphore = Semaphore::const_new(2);
 
 pub(super) fn shape(row: BuildRow) -> Build {
     Build {
@@ -140,10 +144,16 @@ pub(super) async fn import(rack: &Arc<Rack>, call: &mut Call) -> Result<Answer, 
     let key = format!("tmp/import-{}.tgz", ids::process_id(convox_seal::random_bytes()));
     objects::keep(rack, &app.name, &key, call.take_body()).await?;
     let archive = objects::path(rack, &app.name, &key).await?;
-    let looked = tokio::task::spawn_blocking(move || export::look(&archive)).await;
-    let broke = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the look at the import broke off");
+    let broke = || ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the look at the import broke off");
+    let room = LOOKS.acquire().await.map_err(|_| broke())?;
+    // The look goes on when the client does not wait for it, and so keeps its room.
+    let look = move || {
+        let _room = room;
+        export::look(&archive)
+    };
+    let looked = tokio::task::spawn_blocking(look).await.map_err(|_| broke())?;
     let refused = |why| ApiError::bad(format!("the build could not be imported: {why}"));
-    let (id, ended) = match looked.map_err(broke)?.map_err(refused)? {
+    let (id, ended) = match looked.map_err(refused)? {
         Kind::Source => {
             let options = BuildCreateOptions { description: Some("import".to_owned()), ..BuildCreateOptions::default() };
             let (row, request) = begin(rack, &app.name, &key, options).await?;

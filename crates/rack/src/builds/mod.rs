@@ -23,6 +23,7 @@ pub(crate) mod context;
 pub(crate) mod export;
 mod images;
 mod loading;
+mod places;
 mod running;
 mod tree;
 mod unpack;
