@@ -69,7 +69,7 @@ fn builds_are_bounded_in_time_memory_and_processes_and_can_be_cancelled() {
         format!("{}{}", ran.stdout, ran.stderr)
     };
     let said = build("perl -e '$x = q(x) x 300_000_000; print length $x'");
-    assert!(said.contains("--build-memory"), "{said}");
+    assert!(said.contains("a step of a build gets 64 MB of memory here") && said.contains("BuildMemory=MB"), "{said}");
     // A step that makes as many processes as it can gets no more than its share: forty are fine, a thousand are not.
     let forks = |count: u32| {
         format!(
