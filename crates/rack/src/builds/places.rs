@@ -32,7 +32,7 @@ impl Places {
         if path.as_os_str().len() > NAME_CAP {
             return Err(io::Error::other(format!("it has a name of more than {NAME_CAP} bytes")));
         }
-        let refused = |why: &str| Err(io::Error::other(format!("its entry {path:?} {why}")));
+        let refused = |why: &str| Err(io::Error::other(format!("its entry {:?} {why}", path.display().to_string())));
         let mut place = PathBuf::new();
         for part in path.components() {
             match part {
