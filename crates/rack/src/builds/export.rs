@@ -363,7 +363,8 @@ mod tests {
     #[test]
     fn a_source_that_is_longer_than_its_export_is_not_taken_out() {
         let build = br#"{"id":"B1","app":"shop","manifest":"services: {}","options":{}}"#;
-        let export = kept(&packed(&[("build.json", build), ("source.tgz", &[0; 1 << 20])]));
+        let zeroes = vec![0; 1 << 20];
+        let export = kept(&packed(&[("build.json", build), ("source.tgz", &zeroes)]));
         assert!(look(export.path()).unwrap_err().contains("source.tgz is longer than the export itself"));
         let mut taken = tempfile::tempfile().unwrap();
         assert_eq!(take_source(export.path(), &mut taken).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
