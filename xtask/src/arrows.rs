@@ -18,7 +18,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("convox", &["convox-client", "convox-wire", "convox-tls"]),
     (
         "convox-console",
-        &["convox-wire", "convox-model", "convox-seal", "convox-store", "convox-db", "convox-proxy", "convox-client", "convox-tls"],
+        &[
+            "convox-wire",
+            "convox-model",
+            "convox-seal",
+            "convox-store",
+            "convox-db",
+            "convox-proxy",
+            "convox-client",
+            "convox-tls",
+            "convox-meters",
+        ],
     ),
     ("convox-rack", &["convox-wire", "convox-seal", "convox-db", "convox-proxy", "convox-tls", "convox-meters"]),
     ("convox-testkit", &["convox-wire", "convox-tls"]),

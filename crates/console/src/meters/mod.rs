@@ -3,7 +3,6 @@
 //!
 //! One slot per thread in cache lines of its own, so that shards never wait for each other; whoever asks adds them up (ADR 0030).
 
-mod process;
 mod racks;
 pub(crate) mod serve;
 mod text;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use convox_wire::routes::Effect;
 
-use super::{BOUNDS, Count, Decision, Meters, Timing, process};
+use super::{BOUNDS, Count, Decision, Meters, Timing};
 use crate::audit::Standing;
 use crate::state::App;
 
@@ -136,7 +136,7 @@ pub(super) fn all(app: &App) -> String {
     let readiness = crate::readiness::look(app);
     text.one("ready", "gauge", "Whether this server takes requests.", u8::from(readiness.is_ready()));
     text.one("draining", "gauge", "Whether this server ends.", u8::from(app.is_draining()));
-    for (name, kind, help, value) in process::all() {
+    for (name, kind, help, value) in convox_meters::process::all() {
         text.head(name, kind, help);
         text.line(name, &[], value);
     }

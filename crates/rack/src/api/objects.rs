@@ -87,9 +87,13 @@ pub(super) async fn keep(rack: &Rack, app: &str, key: &str, body: Option<Upload>
         files::sync_entry(&path).await.map_err(failed)?;
         note(rack, app, key, &path, size).await
     };
-    let kept = kept.await;
+    or_gone(kept.await, &path).await
+}
+
+/// Leaves nothing at `path` of what could not be kept.
+async fn or_gone(kept: Result<(), ApiError>, path: &Path) -> Result<(), ApiError> {
     if kept.is_err() {
-        let _ = tokio::fs::remove_file(&path).await;
+        let _ = tokio::fs::remove_file(path).await;
     }
     kept
 }
@@ -150,11 +154,7 @@ pub(super) async fn make(
         files::sync_entry(&path).await.map_err(failed)?;
         note(rack, app, key, &path, size).await
     };
-    let kept = kept.await;
-    if kept.is_err() {
-        let _ = tokio::fs::remove_file(&path).await;
-    }
-    kept
+    or_gone(kept.await, &path).await
 }
 
 /// The file that holds an object.
